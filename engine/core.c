@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/core.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/log.h"
+
+enum { LEFTOVER_GRACE_MS = 3000, LEFTOVER_POLL_MS = 20, GROUP_TIMEOUT_MS = 10000 };
+
+status *core_journal(struct core *core, const char *id, Haul__V1__JournalEvent event,
+		     const Haul__V1__JournalRecord *fields)
+{
+	Haul__V1__JournalRecord record = HAUL__V1__JOURNAL_RECORD__INIT;
+
+	if (fields != NULL)
+		record = *fields;
+	record.event = event;
+	record.id = (char *)id;
+	record.unix_ms = clock_unix_ms();
+	record.boot_id = core->boot_id;
+	status *st = journal_append(core->journal, &record);
+	if (st != NULL)
+		return status_wrapf(st, "migration %s", id);
+	return NULL;
+}
+
+void core_path(const struct core *core, const char *kind, const char *id, const char *below,
+	       char ret_path[4096])
+{
+	(void)snprintf(ret_path, 4096, "%s/%s/%s%s%s", core->config.state_dir, kind, id,
+		       below[0] != '\0' ? "/" : "", below);
+}
+
+status *core_check_id(const char *id)
+{
+	size_t length = strlen(id);
+
+	if (length == 0 || length > LIMIT_ID ||
+	    strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789-") != length)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "not a migration's id: use 1 to %d of a-z, 0-9 and -", LIMIT_ID);
+	return NULL;
+}
+
+static status *probe(struct core *core)
+{
+	scoped(swrk) struct swrk *session = NULL;
+	char group[CGROUP_PATH], dir[4096];
+
+	core_path(core, "probe", "criu", "", dir);
+	cgroup_path(core->cgroups, "criu", "probe", group);
+	status *st = files_make_directory(dir);
+	if (st == NULL)
+		st = cgroup_make(group);
+	struct swrk_options options = {core->config.criu, group, dir, false};
+	if (st == NULL)
+		st = swrk_open(&options, &session);
+	if (st == NULL)
+		st = criu_version(session, &core->criu_limits, &core->criu_version);
+	if (st == NULL)
+		st = criu_has_dirty_tracking(session, &core->criu_limits, &core->has_dirty_tracking);
+	swrk_free(TAKE(session));
+	status_free(cgroup_kill(group, GROUP_TIMEOUT_MS));
+	return st;
+}
+
+void core_probe_criu(struct core *core)
+{
+	scoped(status) status *st = probe(core);
+
+	core->trouble[0] = '\0';
+	if (st == NULL)
+		return;
+	core->criu_version = 0;
+	(void)snprintf(core->trouble, sizeof(core->trouble), "CRIU does not work here: %s",
+		       status_message(st));
+	log_status(LOG_LEVEL_WARN, NULL, "CRIU does not work here: no migration from or to this node", st);
+}
+
+/* Its sockets are closed since its engine died: it lets the tree go by itself, which leaves the tree cleaner
+ * than killing CRIU would. */
+void core_end_leftover_criu(struct core *core, const char *id)
+{
+	char group[CGROUP_PATH];
+	bool is_populated = true;
+	int64_t until = clock_monotonic_ms() + LEFTOVER_GRACE_MS;
+
+	cgroup_path(core->cgroups, "criu", id, group);
+	while (cgroup_exists(group) && clock_monotonic_ms() < until) {
+		scoped(status) status *st = cgroup_is_populated(group, &is_populated);
+		if (st != NULL || !is_populated)
+			break;
+		(void)poll(NULL, 0, LEFTOVER_POLL_MS);
+	}
+	scoped(status) status *st = cgroup_kill(group, GROUP_TIMEOUT_MS);
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, id, "a CRIU session of an earlier hauld would not end", st);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What all migrations of an engine share: configuration, journal, registry, facts of this host. */
+#ifndef HAUL_ENGINE_CORE_H
+#define HAUL_ENGINE_CORE_H
+
+#include <stdatomic.h>
+
+#include "engine/criu/request.h"
+#include "engine/engine.h"
+#include "engine/host/cgroup.h"
+#include "engine/migration/journal.h"
+#include "engine/migration/registry.h"
+
+enum { PEER_PROTOCOL = 1 };
+
+struct core {
+	struct engine_config config; /* strings are owned copies */
+	struct journal *journal;
+	struct registry *registry;
+	char cgroup_mount[CGROUP_PATH];
+	char cgroups[CGROUP_PATH];   /* base of our groups: <mount>/haul */
+	char boot_id[40];
+	unsigned criu_version;       /* 40101; 0 = CRIU does not work here, see trouble */
+	bool has_dirty_tracking;
+	char trouble[LIMIT_STATUS_TEXT];
+	int64_t started_unix_ms;
+	atomic_bool is_draining;
+	struct criu_limits criu_limits;
+};
+
+/* Fills in what is the same in every record. */
+must_check status *core_journal(struct core *core, const char *id, Haul__V1__JournalEvent event,
+				const Haul__V1__JournalRecord *fields);
+
+/* "<state_dir>/<kind>/<id>[/<below>]". */
+void core_path(const struct core *core, const char *kind, const char *id, const char *below,
+	       char ret_path[4096]);
+
+/* An id as we make them: 1..LIMIT_ID of [a-z0-9-]. INVALID_ARGUMENT otherwise. */
+must_check status *core_check_id(const char *id);
+
+/* Looks at CRIU and the kernel with one short session; fills criu_version, has_dirty_tracking, trouble. */
+void core_probe_criu(struct core *core);
+
+/* Kills a leftover CRIU session of an earlier hauld, after giving it time to let its tree go. */
+void core_end_leftover_criu(struct core *core, const char *id);
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From CRIU's log to one sentence: the cause, not the first noise (CRIU's own cr_errmsg is the first
+ * Error line, often harmless). */
+#ifndef HAUL_ENGINE_CRIU_ERROR_H
+#define HAUL_ENGINE_CRIU_ERROR_H
+
+#include "criu/rpc.pb-c.h"
+#include "proto/status.h"
+
+/* Status for a failed response: "CRIU could not <what>: <meaning>", detail "criu" = its own line,
+ * detail "next" = what to do where we know. work_dir/log_file and work_dir/swrk.err are read (bounded).
+ * Codes: FAILED_PRECONDITION for objects and files, ALREADY_EXISTS for a taken pid, RESOURCE_EXHAUSTED for
+ * no space, DATA_LOSS for broken images, ABORTED otherwise. response may be NULL. */
+must_check status *criu_error(const char *what, const CriuResp *response, const char *work_dir,
+			      const char *log_file);
+
+/* Pure part, for tests: the line in `log` that tells the cause; *ret_length 0 if none. */
+const char *criu_error_cause(const char *log, size_t size, size_t *ret_length);
+
+#endif

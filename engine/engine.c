@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "engine/core.h"
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/host/proc.h"
+#include "engine/log.h"
+#include "engine/service/services.h"
+
+struct engine {
+	struct core core;
+	struct services parts;
+	struct rpc_service services[ENGINE_SERVICES];
+	/* Owned copies of the configuration's strings. */
+	char *node, *state_dir, *criu, *local_dir;
+};
+
+void engine_config_defaults(struct engine_config *config)
+{
+	*config = (struct engine_config){
+		.node = "node",
+		.state_dir = "/var/lib/haul",
+		.criu = "criu",
+		.local_dir = "/run/haul",
+		.port_low = 7800,
+		.port_high = 7899,
+		.criu_timeout_ms = 30000,
+		.lease_ms = 15000,
+		.hold_restored_ms = 600000,
+		.hold_images_ms = 10000,
+		.call_timeout_ms = 10000,
+	};
+}
+
+static void own_strings(struct engine *engine, const struct engine_config *config)
+{
+	struct engine_config *ours = &engine->core.config;
+
+	*ours = *config;
+	ours->node = engine->node = strdup(config->node);
+	ours->state_dir = engine->state_dir = strdup(config->state_dir);
+	ours->criu = engine->criu = strdup(config->criu);
+	ours->local_dir = engine->local_dir = strdup(config->local_dir);
+	if (engine->node == NULL || engine->state_dir == NULL || engine->criu == NULL ||
+	    engine->local_dir == NULL)
+		abort();
+}
+
+static status *find_cgroups(struct core *core)
+{
+	status *st = cgroup_base(core->cgroups);
+
+	if (st != NULL)
+		return status_wrapf(st, "haul needs cgroup v2 to fence a workload");
+	memcpy(core->cgroup_mount, core->cgroups, sizeof(core->cgroup_mount));
+	char *slash = strrchr(core->cgroup_mount, '/');
+	if (slash != NULL)
+		*slash = '\0';
+	return NULL;
+}
+
+static status *open_core(struct core *core)
+{
+	core->criu_limits = (struct criu_limits){
+		.short_ms = core->config.criu_timeout_ms,
+		.long_ms = core->config.criu_timeout_ms,
+	};
+	core->started_unix_ms = clock_unix_ms();
+	status *st = files_make_directory(core->config.state_dir);
+	if (st == NULL)
+		st = proc_boot_id(core->boot_id);
+	if (st == NULL)
+		st = find_cgroups(core);
+	if (st == NULL)
+		st = journal_open(core->config.state_dir, &core->journal);
+	if (st != NULL)
+		return st;
+	core->registry = registry_new();
+	core_probe_criu(core);
+	return NULL;
+}
+
+static status *recover(struct engine *engine)
+{
+	struct services *parts = &engine->parts;
+
+	parts->core = &engine->core;
+	parts->sources = sources_new(&engine->core);
+	parts->incomings = incomings_new(&engine->core);
+	parts->watchers = watchers_new(&engine->core);
+	engine->services[0] = services_migrations(parts);
+	engine->services[1] = services_peer(parts);
+	engine->services[2] = services_node(parts);
+	status *st = incomings_recover(parts->incomings);
+	if (st == NULL)
+		st = incomings_start(parts->incomings);
+	return st == NULL ? sources_recover(parts->sources) : st;
+}
+
+status *engine_open(const struct engine_config *config, struct engine **ret_engine)
+{
+	scoped(engine) struct engine *engine = calloc(1, sizeof(*engine));
+
+	if (engine == NULL)
+		return status_errnof(ENOMEM, "engine");
+	own_strings(engine, config);
+	status *st = open_core(&engine->core);
+	if (st == NULL)
+		st = recover(engine);
+	if (st != NULL)
+		return st;
+	*ret_engine = TAKE(engine);
+	return NULL;
+}
+
+const struct rpc_service *engine_services(struct engine *engine)
+{
+	return engine->services;
+}
+
+void engine_drain(struct engine *engine, int64_t grace_ms)
+{
+	atomic_store(&engine->core.is_draining, true);
+	sources_drain(engine->parts.sources, grace_ms);
+	incomings_drain(engine->parts.incomings);
+	registry_close(engine->core.registry);
+}
+
+void engine_free(struct engine *engine)
+{
+	if (engine == NULL)
+		return;
+	if (engine->core.registry != NULL)
+		registry_close(engine->core.registry);
+	watchers_free(engine->parts.watchers);
+	sources_free(engine->parts.sources);
+	incomings_free(engine->parts.incomings);
+	registry_free(engine->core.registry);
+	journal_close(engine->core.journal);
+	free(engine->node);
+	free(engine->state_dir);
+	free(engine->criu);
+	free(engine->local_dir);
+	free(engine);
+}

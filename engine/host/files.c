@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/host/files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+status *files_make_directory(const char *path)
+{
+	char partial[FILES_PATH];
+
+	if (path[0] != '/' || strlen(path) >= sizeof(partial))
+		return status_errorf(STATUS_INVALID_ARGUMENT, "%s is not an absolute path", path);
+	(void)snprintf(partial, sizeof(partial), "%s", path);
+	for (char *slash = strchr(partial + 1, '/');; slash = strchr(slash + 1, '/')) {
+		if (slash != NULL)
+			*slash = '\0';
+		if (mkdir(partial, 0700) != 0 && errno != EEXIST)
+			return status_errnof(errno, "cannot make directory %s", partial);
+		if (slash == NULL)
+			return NULL;
+		*slash = '/';
+	}
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+	(void)info;
+	(void)where;
+	int failed = type == FTW_DP ? rmdir(path) : unlink(path);
+	return failed != 0 && errno != ENOENT ? errno : 0;
+}
+
+status *files_remove_tree(const char *path)
+{
+	int failed = nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+
+	if (failed == 0 || (failed == -1 && errno == ENOENT))
+		return NULL;
+	return status_errnof(failed == -1 ? errno : failed, "cannot remove %s", path);
+}
+
+static status *read_all(int fd, const char *path, size_t limit, struct buffer *ret_content)
+{
+	uint8_t *data = malloc(limit + 1);
+	size_t size = 0;
+	status *st = NULL;
+
+	if (data == NULL)
+		return status_errnof(ENOMEM, "cannot read %s", path);
+	while (size <= limit) {
+		ssize_t got = read(fd, data + size, limit + 1 - size);
+		if (got == 0)
+			break;
+		if (got < 0 && errno != EINTR) {
+			st = status_errnof(errno, "cannot read %s", path);
+			break;
+		}
+		size += got > 0 ? (size_t)got : 0;
+	}
+	if (st == NULL && size > limit)
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%s is longer than %zu bytes", path,
+				   limit);
+	if (st != NULL) {
+		free(data);
+		return st;
+	}
+	ret_content->data = data;
+	ret_content->size = size;
+	return NULL;
+}
+
+status *files_read(const char *path, size_t limit, struct buffer *ret_content)
+{
+	scoped(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return status_errnof(errno, "cannot open %s", path);
+	return read_all(fd, path, limit, ret_content);
+}
+
+status *files_write(const char *path, const void *data, size_t size)
+{
+	scoped(fd) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return status_errnof(errno, "cannot create %s", path);
+	for (size_t done = 0; done < size;) {
+		ssize_t wrote = write(fd, (const uint8_t *)data + done, size - done);
+		if (wrote < 0 && errno != EINTR)
+			return status_errnof(errno, "cannot write %s", path);
+		done += wrote > 0 ? (size_t)wrote : 0;
+	}
+	return NULL;
+}
+
+status *files_each(const char *directory, void (*visit)(void *self, const char *name), void *self)
+{
+	DIR *dir = opendir(directory);
+
+	if (dir == NULL && errno == ENOENT)
+		return NULL;
+	if (dir == NULL)
+		return status_errnof(errno, "cannot list %s", directory);
+	for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			visit(self, entry->d_name);
+	}
+	(void)closedir(dir);
+	return NULL;
+}

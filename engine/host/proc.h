@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* /proc, read with care: every process may end while we look. */
+#ifndef HAUL_ENGINE_HOST_PROC_H
+#define HAUL_ENGINE_HOST_PROC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "proto/status.h"
+
+enum { PROC_TREE_MAX = 4096 };
+
+/* /proc/PID/stat, what we need of it. */
+struct proc_stat {
+	pid_t pid, parent, session, tty;
+	char state;
+	uint64_t start_ticks;
+	uint64_t flags;      /* PF_KTHREAD = 0x00200000 */
+	char name[64];
+};
+must_check status *proc_stat(pid_t pid, struct proc_stat *ret_stat); /* NOT_FOUND */
+
+/* The tree below root, root first (parents before children): heap array. RESOURCE_EXHAUSTED above PROC_TREE_MAX. */
+must_check status *proc_tree(pid_t root, pid_t **ret_pids, size_t *ret_count);
+
+/* Alive: exists, not a zombie, and the start time is this one (0 = any). */
+bool proc_is_alive(pid_t pid, uint64_t start_ticks);
+
+must_check status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes); /* Rss of /proc/PID/statm */
+
+/* /proc/sys/kernel/random/boot_id, without the newline. */
+must_check status *proc_boot_id(char ret_id[40]);
+
+#endif

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The set of sessions, whose turn it is, leases, and the caretaker of committed trees. */
+#include "engine/migration/incoming_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/host/child.h"
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/host/proc.h"
+#include "engine/log.h"
+#include "proto/envelope.h"
+
+enum { CARETAKER_TICK_MS = 500, GROUP_TIMEOUT_MS = 10000 };
+
+static const char *const state_names[] = {"prepared", "restored", "committed", "aborted"};
+
+struct incoming *incoming_new(struct core *core, const char *id)
+{
+	struct incoming *incoming = calloc(1, sizeof(*incoming));
+
+	if (incoming == NULL)
+		abort();
+	incoming->core = core;
+	(void)snprintf(incoming->id, sizeof(incoming->id), "%s", id);
+	cgroup_path(core->cgroups, "in", id, incoming->group);
+	cgroup_path(core->cgroups, "criu", id, incoming->criu_group);
+	incoming->heard_ms = clock_monotonic_ms();
+	incoming->lease_ms = core->config.lease_ms;
+	(void)pthread_mutex_init(&incoming->turn, NULL);
+	return incoming;
+}
+
+void incoming_free(struct incoming *incoming)
+{
+	if (incoming == NULL)
+		return;
+	incoming_close_channels(incoming, true);
+	(void)pthread_mutex_destroy(&incoming->turn);
+	free(incoming);
+}
+
+struct incomings *incomings_new(struct core *core)
+{
+	struct incomings *incomings = calloc(1, sizeof(*incomings));
+	pthread_condattr_t attributes;
+
+	if (incomings == NULL)
+		abort();
+	incomings->core = core;
+	(void)pthread_mutex_init(&incomings->lock, NULL);
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&incomings->changed, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
+	return incomings;
+}
+
+status *incomings_add(struct incomings *incomings, struct incoming *incoming)
+{
+	status *st = NULL;
+	unsigned unfinished = 0;
+
+	(void)pthread_mutex_lock(&incomings->lock);
+	for (size_t i = 0; i < incomings->count && st == NULL; i++) {
+		if (strcmp(incomings->list[i]->id, incoming->id) == 0)
+			st = status_errorf(STATUS_ALREADY_EXISTS, "migration %s is here already", incoming->id);
+		unfinished += incomings->list[i]->state != INCOMING_COMMITTED ? 1 : 0;
+	}
+	if (st == NULL && (unfinished >= LIMIT_SESSIONS || incomings->count == array_len(incomings->list)))
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%u migrations are coming in already: try later",
+				   unfinished);
+	if (st == NULL)
+		incomings->list[incomings->count++] = incoming;
+	(void)pthread_mutex_unlock(&incomings->lock);
+	return st;
+}
+
+/* --- turns --- */
+
+static struct incoming *find_locked(struct incomings *incomings, const char *id)
+{
+	for (size_t i = 0; i < incomings->count; i++) {
+		if (strcmp(incomings->list[i]->id, id) == 0)
+			return incomings->list[i];
+	}
+	return NULL;
+}
+
+static status *check_caller(const struct incoming *incoming, const struct rpc_call *call)
+{
+	if (call == NULL || strcmp(call->caller->name, incoming->source) == 0)
+		return NULL;
+	return status_errorf(STATUS_PERMISSION_DENIED, "migration %s was prepared by %s, not by %s",
+			     incoming->id, incoming->source, call->caller->name);
+}
+
+static status *check_state(const struct incoming *incoming, const struct rpc_call *call,
+			   unsigned allowed)
+{
+	if ((allowed & (1U << incoming->state)) != 0)
+		return NULL;
+	return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is %s: %s cannot be done now",
+			     incoming->id, state_names[incoming->state],
+			     call != NULL ? call->method : "this");
+}
+
+status *incoming_enter(struct incomings *incomings, const struct rpc_call *call, const char *id,
+		       unsigned allowed, struct incoming **ret_incoming)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&incomings->lock);
+	struct incoming *incoming = find_locked(incomings, id);
+	if (incoming == NULL)
+		st = status_errorf(STATUS_NOT_FOUND, "no session of migration %.64s here", id);
+	else
+		st = check_caller(incoming, call);
+	if (st == NULL) {
+		incoming->users++;
+		incoming->heard_ms = clock_monotonic_ms();
+	}
+	(void)pthread_mutex_unlock(&incomings->lock);
+	if (st != NULL)
+		return st;
+	(void)pthread_mutex_lock(&incoming->turn);
+	st = check_state(incoming, call, allowed);
+	if (st != NULL) {
+		incoming_leave(incomings, incoming);
+		return st;
+	}
+	*ret_incoming = incoming;
+	return NULL;
+}
+
+void incoming_leave(struct incomings *incomings, struct incoming *incoming)
+{
+	(void)pthread_mutex_unlock(&incoming->turn);
+	(void)pthread_mutex_lock(&incomings->lock);
+	incoming->users--;
+	incoming->heard_ms = clock_monotonic_ms();
+	(void)pthread_cond_broadcast(&incomings->changed);
+	(void)pthread_mutex_unlock(&incomings->lock);
+}
+
+void incoming_renew(struct incomings *incomings, const struct rpc_call *call, const char *id)
+{
+	(void)pthread_mutex_lock(&incomings->lock);
+	struct incoming *incoming = find_locked(incomings, id);
+	if (incoming != NULL && strcmp(call->caller->name, incoming->source) == 0)
+		incoming->heard_ms = clock_monotonic_ms();
+	(void)pthread_mutex_unlock(&incomings->lock);
+}
+
+void incoming_set_state(struct incomings *incomings, struct incoming *incoming,
+			enum incoming_state state)
+{
+	(void)pthread_mutex_lock(&incomings->lock);
+	incoming->state = state;
+	if (state == INCOMING_COMMITTED)
+		incoming->committed_ms = clock_monotonic_ms();
+	(void)pthread_mutex_unlock(&incomings->lock);
+}
+
+/* Out of the list; freed when the last user has left. Turn not held by the caller. */
+void incomings_forget(struct incomings *incomings, struct incoming *incoming)
+{
+	(void)pthread_mutex_lock(&incomings->lock);
+	for (size_t i = 0; i < incomings->count; i++) {
+		if (incomings->list[i] == incoming)
+			incomings->list[i] = incomings->list[--incomings->count];
+	}
+	while (incoming->users > 0)
+		(void)pthread_cond_wait(&incomings->changed, &incomings->lock);
+	(void)pthread_mutex_unlock(&incomings->lock);
+	incoming_free(incoming);
+}
+
+/* --- what all methods need --- */
+
+status *incoming_journal(struct incoming *incoming, Haul__V1__JournalEvent event, const char *reason)
+{
+	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
+	char cut[256];
+
+	(void)snprintf(cut, sizeof(cut), "%s", reason);
+	fields.peer_identity = incoming->source;
+	fields.pid = incoming->pid;
+	fields.start_ticks = incoming->start_ticks;
+	fields.reason = cut;
+	return core_journal(incoming->core, incoming->id, event, &fields);
+}
+
+struct shown {
+	Haul__V1__MigrationState state;
+	const char *stage;
+	const status *error;
+	int32_t pid;
+};
+
+static void show(void *self, Haul__V1__Migration *view)
+{
+	const struct shown *shown = self;
+
+	view->state = shown->state;
+	text_set(&view->stage, shown->stage);
+	if (shown->pid != 0)
+		view->restored_pid = shown->pid;
+	if (shown->error != NULL) {
+		haul__v1__status__free_unpacked(view->error, NULL);
+		view->error = status_to_wire(shown->error);
+	}
+	if (migration_is_over(view) && view->ended_unix_ms == 0)
+		view->ended_unix_ms = clock_unix_ms();
+}
+
+void incoming_show(struct incomings *incomings, const struct incoming *incoming,
+		   Haul__V1__MigrationState state, const char *stage, const status *error)
+{
+	struct shown shown = {state, stage, error, incoming->pid};
+
+	log_line(LOG_LEVEL_INFO, incoming->id, "incoming: %s", stage);
+	registry_change(incomings->core->registry, incoming->id, show, &shown);
+}
+
+void incoming_remove_images(struct incoming *incoming)
+{
+	char dir[FILES_PATH];
+
+	core_path(incoming->core, "in", incoming->id, "", dir);
+	scoped(status) status *st = files_remove_tree(dir);
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, incoming->id, "images stay behind", st);
+	incoming->has_images = false;
+}
+
+void incoming_close_channels(struct incoming *incoming, bool now)
+{
+	if (now && incoming->memory != NULL)
+		pipe_interrupt(incoming->memory);
+	if (now && incoming->images != NULL)
+		pipe_interrupt(incoming->images);
+	if (incoming->is_accepting)
+		(void)pthread_join(incoming->accepting, NULL);
+	if (incoming->is_receiving)
+		(void)pthread_join(incoming->receiving, NULL);
+	if (incoming->is_receiving_images)
+		(void)pthread_join(incoming->receiving_images, NULL);
+	incoming->is_accepting = incoming->is_receiving = incoming->is_receiving_images = false;
+	status_free(TAKE(incoming->accepted));
+	status_free(TAKE(incoming->received_status));
+	status_free(TAKE(incoming->images_status));
+	page_store_free(TAKE(incoming->store));
+	pipe_free(TAKE(incoming->memory));
+	pipe_free(TAKE(incoming->images));
+	swrk_free(TAKE(incoming->swrk));
+	if (cgroup_exists(incoming->criu_group))
+		status_free(cgroup_kill(incoming->criu_group, GROUP_TIMEOUT_MS));
+}
+
+status *incoming_give_up(struct incomings *incomings, struct incoming *incoming, const char *reason)
+{
+	/* First the record: from now on the answer is "aborted", and nothing can commit it. */
+	status *st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED, reason);
+
+	if (st != NULL)
+		return status_wrapf(st, "the copy of migration %s is kept: its end cannot be journaled",
+				    incoming->id);
+	incoming_set_state(incomings, incoming, INCOMING_ABORTED);
+	scoped(status) status *killed =
+		cgroup_exists(incoming->group) ? cgroup_kill(incoming->group, GROUP_TIMEOUT_MS) : NULL;
+	if (killed != NULL)
+		log_status(LOG_LEVEL_ERROR, incoming->id, "the given-up tree did not end", killed);
+	if (incoming->is_child && incoming->pid > 0) {
+		int ended;
+		(void)child_reap(incoming->pid, &ended);
+	}
+	incoming_close_channels(incoming, true);
+	incoming_remove_images(incoming);
+	scoped(status) status *why = status_errorf(STATUS_ABORTED, "%s", reason);
+	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__ABORTED, "aborted", why);
+	return NULL;
+}
+
+/* --- the caretaker --- */
+
+enum care { CARE_NONE, CARE_LEASE, CARE_HOLD, CARE_IMAGES, CARE_LOOK, CARE_FORGET };
+
+static enum care care_of(const struct incoming *incoming, int64_t now)
+{
+	int64_t silent = now - incoming->heard_ms;
+
+	switch (incoming->state) {
+	case INCOMING_PREPARED:
+		return incoming->users == 0 && silent > incoming->lease_ms ? CARE_LEASE : CARE_NONE;
+	case INCOMING_RESTORED:
+		return silent > incoming->core->config.hold_restored_ms ? CARE_HOLD : CARE_NONE;
+	case INCOMING_COMMITTED:
+		if (incoming->has_images &&
+		    now - incoming->committed_ms > incoming->core->config.hold_images_ms)
+			return CARE_IMAGES;
+		return CARE_LOOK;
+	case INCOMING_ABORTED:
+		return CARE_FORGET;
+	}
+	return CARE_NONE;
+}
+
+/* A committed tree: is it still there? */
+static bool has_ended(struct incoming *incoming)
+{
+	int ended;
+
+	if (incoming->is_child && child_reap(incoming->pid, &ended) == incoming->pid)
+		incoming->is_child = false;
+	if (proc_is_alive(incoming->pid, incoming->start_ticks))
+		return false;
+	bool is_populated = false;
+	scoped(status) status *st = cgroup_exists(incoming->group)
+					    ? cgroup_is_populated(incoming->group, &is_populated)
+					    : NULL;
+	return st != NULL || !is_populated;
+}
+
+/* True when the session is to be forgotten. */
+static bool take_care(struct incomings *incomings, struct incoming *incoming, enum care care)
+{
+	scoped(status) status *st = NULL;
+
+	switch (care) {
+	case CARE_LEASE:
+		st = incoming_give_up(incomings, incoming, "the source fell silent before a whole copy was here");
+		break;
+	case CARE_HOLD:
+		st = incoming_give_up(incomings, incoming,
+				      "the source did not come back within the time a whole copy is held");
+		break;
+	case CARE_IMAGES:
+		incoming_close_channels(incoming, true);
+		incoming_remove_images(incoming);
+		break;
+	case CARE_LOOK:
+		if (!has_ended(incoming))
+			return false;
+		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED, "the tree has ended");
+		incoming_close_channels(incoming, true);
+		incoming_remove_images(incoming);
+		status_free(cgroup_remove(incoming->group));
+		log_line(LOG_LEVEL_INFO, incoming->id, "the tree that came here has ended or moved on");
+		return true;
+	case CARE_FORGET:
+		return true;
+	case CARE_NONE:
+		break;
+	}
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, incoming->id, "caretaker", st);
+	return false;
+}
+
+/* One that needs care, its turn taken if it is free; NULL when none is left in this pass. */
+static struct incoming *next_in_need(struct incomings *incomings, size_t *place, enum care *ret_care)
+{
+	struct incoming *found = NULL;
+
+	(void)pthread_mutex_lock(&incomings->lock);
+	for (; *place < incomings->count && found == NULL; (*place)++) {
+		struct incoming *incoming = incomings->list[*place];
+		*ret_care = care_of(incoming, clock_monotonic_ms());
+		if (*ret_care == CARE_NONE || pthread_mutex_trylock(&incoming->turn) != 0)
+			continue;
+		incoming->users++;
+		found = incoming;
+	}
+	(void)pthread_mutex_unlock(&incomings->lock);
+	return found;
+}
+
+static void one_pass(struct incomings *incomings)
+{
+	enum care care;
+	size_t place = 0;
+
+	for (struct incoming *incoming = next_in_need(incomings, &place, &care); incoming != NULL;
+	     incoming = next_in_need(incomings, &place, &care)) {
+		bool is_done = take_care(incomings, incoming, care);
+		(void)pthread_mutex_unlock(&incoming->turn);
+		(void)pthread_mutex_lock(&incomings->lock);
+		incoming->users--;
+		(void)pthread_cond_broadcast(&incomings->changed);
+		(void)pthread_mutex_unlock(&incomings->lock);
+		if (is_done)
+			incomings_forget(incomings, incoming);
+	}
+}
+
+static bool wait_tick(struct incomings *incomings)
+{
+	struct timespec at;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_nsec += CARETAKER_TICK_MS * 1000000L;
+	if (at.tv_nsec >= 1000000000) {
+		at.tv_sec++;
+		at.tv_nsec -= 1000000000;
+	}
+	(void)pthread_mutex_lock(&incomings->lock);
+	while (!incomings->is_stopping &&
+	       pthread_cond_timedwait(&incomings->changed, &incomings->lock, &at) != ETIMEDOUT)
+		;
+	bool go_on = !incomings->is_stopping;
+	(void)pthread_mutex_unlock(&incomings->lock);
+	return go_on;
+}
+
+static void *caretake(void *self)
+{
+	while (wait_tick(self))
+		one_pass(self);
+	return NULL;
+}
+
+status *incomings_start(struct incomings *incomings)
+{
+	int failed = pthread_create(&incomings->caretaker, NULL, caretake, incomings);
+
+	if (failed != 0)
+		return status_errnof(failed, "cannot start a thread");
+	incomings->has_caretaker = true;
+	return NULL;
+}
+
+static void stop_caretaker(struct incomings *incomings)
+{
+	if (!incomings->has_caretaker)
+		return;
+	(void)pthread_mutex_lock(&incomings->lock);
+	incomings->is_stopping = true;
+	(void)pthread_cond_broadcast(&incomings->changed);
+	(void)pthread_mutex_unlock(&incomings->lock);
+	(void)pthread_join(incomings->caretaker, NULL);
+	incomings->has_caretaker = false;
+}
+
+void incomings_drain(struct incomings *incomings)
+{
+	stop_caretaker(incomings);
+	for (size_t i = 0; i < incomings->count; i++) {
+		struct incoming *incoming = incomings->list[i];
+		(void)pthread_mutex_lock(&incoming->turn);
+		if (incoming->state == INCOMING_PREPARED) {
+			scoped(status) status *st = incoming_give_up(incomings, incoming, "the destination's engine stops");
+			if (st != NULL)
+				log_status(LOG_LEVEL_WARN, incoming->id, "drain", st);
+		}
+		(void)pthread_mutex_unlock(&incoming->turn);
+	}
+}
+
+void incomings_free(struct incomings *incomings)
+{
+	if (incomings == NULL)
+		return;
+	stop_caretaker(incomings);
+	for (size_t i = 0; i < incomings->count; i++)
+		incoming_free(incomings->list[i]);
+	(void)pthread_cond_destroy(&incomings->changed);
+	(void)pthread_mutex_destroy(&incomings->lock);
+	free(incomings);
+}

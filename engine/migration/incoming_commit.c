@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commit, abort and query at the destination, and what a new hauld does with what an earlier one left.
+ * A commit is a durable record and then a thaw; every answer about the past is the journal's. */
+#include "engine/migration/incoming_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/host/proc.h"
+#include "engine/log.h"
+#include "proto/pack.h"
+
+enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff };
+
+/* --- commit --- */
+
+status *incoming_let_run(struct incomings *incomings, struct incoming *incoming, bool by_operator,
+			 const char *reason)
+{
+	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
+
+	if (!incoming_is_whole(incoming)) {
+		status *st = incoming_give_up(incomings, incoming, "the restored tree had died before the commit");
+		return status_first(st, status_errorf(STATUS_ABORTED,
+						      "the restored tree of migration %s had died before the commit",
+						      incoming->id));
+	}
+	fields.peer_identity = incoming->source;
+	fields.pid = incoming->pid;
+	fields.start_ticks = incoming->start_ticks;
+	fields.operator_decided = by_operator;
+	fields.reason = (char *)reason;
+	status *st = core_journal(incoming->core, incoming->id,
+				  HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED, &fields);
+	if (st != NULL)
+		return status_wrapf(st, "not committed");
+	/* Decided. What fails from here on is repeated, never undone. */
+	incoming_set_state(incomings, incoming, INCOMING_COMMITTED);
+	scoped(status) status *thawed = cgroup_thaw(incoming->group, GROUP_TIMEOUT_MS);
+	if (thawed != NULL)
+		log_status(LOG_LEVEL_ERROR, incoming->id, "committed, but its group does not thaw", thawed);
+	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__COMPLETED, "committed", NULL);
+	return NULL;
+}
+
+/* What the journal says of a migration without a session. */
+static Haul__V1__Outcome remembered(struct incomings *incomings, const struct rpc_call *call, const char *id,
+				    int32_t *ret_pid)
+{
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+		journal_find(incomings->core->journal, id, false);
+
+	if (record == NULL || (call != NULL && strcmp(record->peer_identity, call->caller->name) != 0))
+		return HAUL__V1__OUTCOME__OUTCOME_UNKNOWN;
+	*ret_pid = record->pid;
+	switch ((int)record->event) {
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED:
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED:
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED:
+		return HAUL__V1__OUTCOME__OUTCOME_COMMITTED;
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED:
+		return HAUL__V1__OUTCOME__OUTCOME_ABORTED;
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED:
+		return HAUL__V1__OUTCOME__OUTCOME_RESTORED;
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED:
+		return HAUL__V1__OUTCOME__OUTCOME_PREPARED;
+	default:
+		return HAUL__V1__OUTCOME__OUTCOME_UNKNOWN;
+	}
+}
+
+status *incoming_commit(struct incomings *incomings, const struct rpc_call *call,
+			const Haul__V1__CommitRequest *request, Haul__V1__CommitResponse *ret_response)
+{
+	struct incoming *incoming;
+	status *st = incoming_enter(incomings, call, request->id, ANY_STATE, &incoming);
+
+	if (status_code_of(st) == STATUS_NOT_FOUND) {
+		Haul__V1__Outcome outcome = remembered(incomings, call, request->id, &ret_response->pid);
+		if (outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED) {
+			status_free(st);
+			return NULL;
+		}
+	}
+	if (st != NULL)
+		return st;
+	ret_response->pid = incoming->pid;
+	if (incoming->state == INCOMING_RESTORED)
+		st = incoming_let_run(incomings, incoming, false,
+				      request->source_is_gone ? "the source's tree is gone" : "");
+	else if (incoming->state != INCOMING_COMMITTED)
+		st = status_errorf(STATUS_FAILED_PRECONDITION, "no whole copy of migration %s is here",
+				   incoming->id);
+	incoming_leave(incomings, incoming);
+	return st;
+}
+
+/* --- abort --- */
+
+/* Wakes a method that holds the turn, so that abort need not wait for its end. */
+static void interrupt(struct incomings *incomings, const struct rpc_call *call, const char *id)
+{
+	(void)pthread_mutex_lock(&incomings->lock);
+	for (size_t i = 0; i < incomings->count; i++) {
+		struct incoming *incoming = incomings->list[i];
+		if (strcmp(incoming->id, id) != 0 || incoming->state != INCOMING_PREPARED ||
+		    !incoming->is_open || strcmp(call->caller->name, incoming->source) != 0 || incoming->is_aborting)
+			continue;
+		incoming->is_aborting = true;
+		/* They stand while is_open and PREPARED: closing them comes after the change of state. */
+		if (incoming->swrk != NULL)
+			swrk_interrupt(incoming->swrk);
+		if (incoming->memory != NULL)
+			pipe_interrupt(incoming->memory);
+		if (incoming->images != NULL)
+			pipe_interrupt(incoming->images);
+	}
+	(void)pthread_mutex_unlock(&incomings->lock);
+}
+
+/* An abort for what never came (or has not come yet): remembered, so that a late Prepare is refused. */
+static status *abort_unknown(struct incomings *incomings, const struct rpc_call *call,
+			     const Haul__V1__AbortRequest *request, Haul__V1__AbortResponse *ret_response)
+{
+	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
+
+	ret_response->outcome = remembered(incomings, call, request->id, &ret_response->pid);
+	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED ||
+	    ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_ABORTED)
+		return NULL;
+	status *st = core_check_id(request->id);
+	if (st != NULL)
+		return st;
+	fields.peer_identity = (char *)call->caller->name;
+	fields.reason = (char *)"aborted before it came";
+	st = core_journal(incomings->core, request->id, HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED, &fields);
+	/* The record keeps a later Prepare out. It proves nothing about before (the state directory may be a new
+	 * one), and does not say so. */
+	ret_response->outcome = HAUL__V1__OUTCOME__OUTCOME_UNKNOWN;
+	return st;
+}
+
+status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
+		       const Haul__V1__AbortRequest *request, Haul__V1__AbortResponse *ret_response)
+{
+	struct incoming *incoming;
+
+	interrupt(incomings, call, request->id);
+	status *st = incoming_enter(incomings, call, request->id, ANY_STATE, &incoming);
+	if (status_code_of(st) == STATUS_NOT_FOUND) {
+		status_free(st);
+		return abort_unknown(incomings, call, request, ret_response);
+	}
+	if (st != NULL)
+		return st;
+	ret_response->pid = incoming->pid;
+	bool is_given_up = incoming->state == INCOMING_PREPARED || incoming->state == INCOMING_RESTORED;
+	if (is_given_up)
+		st = incoming_give_up(incomings, incoming,
+				      request->reason[0] != '\0' ? request->reason : "the source gave up");
+	ret_response->outcome = incoming->state == INCOMING_COMMITTED ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
+								      : HAUL__V1__OUTCOME__OUTCOME_ABORTED;
+	incoming_leave(incomings, incoming);
+	return st;
+}
+
+/* --- query, settle --- */
+
+status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
+		       const Haul__V1__QueryRequest *request, Haul__V1__QueryResponse *ret_response)
+{
+	struct incoming *incoming;
+	status *st = incoming_enter(incomings, call, request->id, ANY_STATE, &incoming);
+
+	if (journal_is_broken(incomings->core->journal)) {
+		if (st == NULL)
+			incoming_leave(incomings, incoming);
+		status_free(st);
+		return status_errorf(STATUS_UNAVAILABLE, "the journal is broken: only a restart of this hauld can tell");
+	}
+	if (st != NULL && status_code_of(st) != STATUS_NOT_FOUND)
+		return st;
+	if (st == NULL)
+		incoming_leave(incomings, incoming);
+	status_free(st);
+	ret_response->outcome = remembered(incomings, call, request->id, &ret_response->pid);
+	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
+		ret_response->alive = proc_is_alive(ret_response->pid, 0);
+	return NULL;
+}
+
+status *incoming_settle(struct incomings *incomings, const struct rpc_call *call,
+			const Haul__V1__SettleRequest *request)
+{
+	int32_t pid;
+	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
+
+	if (remembered(incomings, call, request->id, &pid) != HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
+		return NULL;
+	fields.peer_identity = (char *)call->caller->name;
+	status *st = core_journal(incomings->core, request->id, HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED,
+				  &fields);
+	if (status_code_of(st) == STATUS_FAILED_PRECONDITION) { /* ended meanwhile */
+		status_free(st);
+		return NULL;
+	}
+	return st;
+}
+
+/* --- an operator --- */
+
+static status *resolve(struct incomings *incomings, struct incoming *incoming,
+		       const Haul__V1__ResolveRequest *request)
+{
+	bool is_resume = request->act == HAUL__V1__RESOLVE_REQUEST__ACT__RESUME;
+
+	if (!request->accept_risk)
+		return status_detailf(
+			status_errorf(STATUS_FAILED_PRECONDITION, "%s",
+				      is_resume ? "risk: if the source's tree runs or is resumed, two copies will run"
+						: "risk: if the source's tree is gone, this is the only copy"),
+			"next", "look at the source first, then repeat with --accept-risk");
+	return is_resume ? incoming_let_run(incomings, incoming, true, request->reason)
+			 : incoming_give_up(incomings, incoming, "an operator gave it up");
+}
+
+status *incomings_resolve(struct incomings *incomings, const Haul__V1__ResolveRequest *request)
+{
+	struct incoming *incoming;
+	status *st = incoming_enter(incomings, NULL, request->id, 1U << INCOMING_RESTORED, &incoming);
+
+	if (st != NULL)
+		return st;
+	st = resolve(incomings, incoming, request);
+	incoming_leave(incomings, incoming);
+	return st;
+}
+
+/* --- recovery --- */
+
+struct found {
+	Haul__V1__JournalRecord *records[LIMIT_SESSIONS * 4];
+	size_t count;
+};
+
+static void collect(void *self, const Haul__V1__JournalRecord *record)
+{
+	struct found *found = self;
+	uint8_t bytes[LIMIT_JOURNAL_RECORD];
+
+	if (journal_event_is_source(record->event) || found->count == array_len(found->records) ||
+	    record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED ||
+	    record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED)
+		return;
+	size_t size = haul__v1__journal_record__pack(record, bytes);
+	Haul__V1__JournalRecord *copy = haul__v1__journal_record__unpack(NULL, size, bytes);
+	if (copy == NULL)
+		abort();
+	found->records[found->count++] = copy;
+}
+
+static void show_recovered(struct incomings *incomings, const struct incoming *incoming)
+{
+	Haul__V1__Migration *view = malloc(sizeof(*view));
+
+	if (view == NULL)
+		abort();
+	haul__v1__migration__init(view);
+	view->id = text_copy(incoming->id);
+	view->state = HAUL__V1__MIGRATION_STATE__RUNNING;
+	view->stage = text_copy("recovered");
+	view->role = text_copy("destination");
+	view->workload = text_copy("");
+	view->peer = text_copy(incoming->source);
+	view->tracking = text_copy("");
+	view->doubt = text_copy("");
+	view->started_unix_ms = clock_unix_ms();
+	status_free(registry_add(incomings->core->registry, view));
+}
+
+/* Committed: it runs, or must; a tree that the kernel's restart took has ended. */
+static status *recover_committed(struct incomings *incomings, struct incoming *incoming, bool is_same_boot)
+{
+	incoming_set_state(incomings, incoming, INCOMING_COMMITTED);
+	incoming_remove_images(incoming);
+	if (!is_same_boot)
+		incoming->pid = 0; /* the caretaker finds it gone and journals the end */
+	else if (cgroup_exists(incoming->group)) {
+		status *st = cgroup_thaw(incoming->group, GROUP_TIMEOUT_MS);
+		if (st != NULL)
+			return st;
+	}
+	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__COMPLETED, "committed", NULL);
+	return NULL;
+}
+
+static status *recover_one(struct incomings *incomings, const Haul__V1__JournalRecord *record)
+{
+	struct core *core = incomings->core;
+	struct incoming *incoming = incoming_new(core, record->id);
+	bool is_same_boot = strcmp(record->boot_id, core->boot_id) == 0;
+	bool is_committed = record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED ||
+			    record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED;
+
+	(void)snprintf(incoming->source, sizeof(incoming->source), "%s", record->peer_identity);
+	incoming->pid = record->pid;
+	incoming->start_ticks = record->start_ticks;
+	core_end_leftover_criu(core, record->id);
+	status *st = incomings_add(incomings, incoming);
+	if (st != NULL) {
+		incoming_free(incoming);
+		return st;
+	}
+	show_recovered(incomings, incoming);
+	if (is_committed)
+		return recover_committed(incomings, incoming, is_same_boot);
+	if (record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED && is_same_boot &&
+	    incoming_is_whole(incoming)) {
+		incoming_set_state(incomings, incoming, INCOMING_RESTORED);
+		incoming->has_images = true;
+		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored", NULL);
+		return NULL;
+	}
+	return incoming_give_up(incomings, incoming, "the destination's engine was restarted before a whole copy was there");
+}
+
+/* A group without an open record: given up, but hauld died before the kill. */
+static void kill_leftover(void *self, const char *id)
+{
+	struct incomings *incomings = self;
+	char group[CGROUP_PATH];
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+		journal_find(incomings->core->journal, id, false);
+
+	cgroup_path(incomings->core->cgroups, "in", id, group);
+	if (record == NULL) {
+		bool is_frozen = true;
+		scoped(status) status *looked = cgroup_is_frozen(group, &is_frozen);
+		log_line(LOG_LEVEL_ERROR, id,
+			 "a %s tree of a migration that the journal does not know is in the cgroup haul/in-%s: the state "
+			 "directory was lost? It is left as it is; see docs/operations.md",
+			 is_frozen ? "frozen" : "running", id);
+		return;
+	}
+	if (record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED)
+		return;
+	core_end_leftover_criu(incomings->core, id);
+	scoped(status) status *st = cgroup_kill(group, GROUP_TIMEOUT_MS);
+	if (st != NULL)
+		log_status(LOG_LEVEL_ERROR, id, "a given-up tree did not end", st);
+}
+
+status *incomings_recover(struct incomings *incomings)
+{
+	struct found found = {.count = 0};
+	status *st = NULL;
+
+	scoped(status) status *swept = cgroup_each(incomings->core->cgroups, "in", kill_leftover, incomings);
+	journal_each(incomings->core->journal, collect, &found);
+	for (size_t i = 0; i < found.count; i++) {
+		if (st == NULL)
+			st = recover_one(incomings, found.records[i]);
+		haul__v1__journal_record__free_unpacked(found.records[i], NULL);
+	}
+	return status_first(st, TAKE(swept));
+}

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The copy comes in: prepare, rounds, restore. Whatever fails here leaves the session as it was; the source
+ * aborts it, or its lease ends. */
+#include "engine/migration/incoming_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/host/preflight.h"
+#include "engine/host/proc.h"
+#include "engine/log.h"
+#include "engine/pipe/image_pipe.h"
+#include "proto/pack.h"
+
+enum { FREEZE_TIMEOUT_MS = 10000, LEASE_LEAST_MS = 1000, LEASE_MOST_MS = 600000 };
+
+/* --- prepare --- */
+
+static Haul__V1__Migration *view_of(const struct incoming *incoming)
+{
+	Haul__V1__Migration *view = malloc(sizeof(*view));
+
+	if (view == NULL)
+		abort();
+	haul__v1__migration__init(view);
+	view->id = text_copy(incoming->id);
+	view->state = HAUL__V1__MIGRATION_STATE__RUNNING;
+	view->stage = text_copy("prepared");
+	view->role = text_copy("destination");
+	view->workload = text_copy("");
+	view->peer = text_copy(incoming->source[0] != '\0' ? incoming->source : incoming->source_node);
+	view->started_unix_ms = clock_unix_ms();
+	view->tracking = text_copy("");
+	view->doubt = text_copy("");
+	return view;
+}
+
+static status *open_session(struct incoming *incoming, const Haul__V1__PrepareRequest *request)
+{
+	char work[FILES_PATH], images[FILES_PATH], cpuinfo[FILES_PATH + 16];
+	const struct core *core = incoming->core;
+
+	core_path(core, "in", incoming->id, "work", work);
+	core_path(core, "in", incoming->id, "images", images);
+	status *st = files_make_directory(work);
+	if (st == NULL)
+		st = files_make_directory(images);
+	incoming->has_images = st == NULL;
+	if (st == NULL)
+		st = cgroup_make(incoming->group);
+	if (st == NULL)
+		st = cgroup_make(incoming->criu_group);
+	/* Born in the tree's own group: all that it will ever restore is in there from its first instruction. */
+	struct swrk_options options = {core->config.criu, incoming->group, work, false};
+	if (st == NULL)
+		st = swrk_open(&options, &incoming->swrk);
+	(void)snprintf(cpuinfo, sizeof(cpuinfo), "%s/cpuinfo.img", work);
+	if (st == NULL)
+		st = files_write(cpuinfo, request->cpuinfo.data, request->cpuinfo.len);
+	if (st == NULL)
+		st = criu_cpuinfo_check(incoming->swrk, work, &core->criu_limits);
+	return st == NULL ? page_store_new(images, &incoming->store) : st;
+}
+
+static void *accept_pipes(void *self)
+{
+	struct incoming *incoming = self;
+	int64_t timeout = incoming->core->config.call_timeout_ms * 2;
+
+	incoming->accepted = pipe_accept(incoming->memory, timeout);
+	if (incoming->accepted == NULL)
+		incoming->accepted = pipe_accept(incoming->images, timeout);
+	return NULL;
+}
+
+static status *open_pipes(struct incoming *incoming, const struct rpc_call *call,
+			  Haul__V1__PrepareResponse *ret_response)
+{
+	const struct engine_config *config = &incoming->core->config;
+	struct pipe_place place = {
+		.host = call->server_host[0] != '\0' ? call->server_host : "127.0.0.1",
+		.port_low = config->port_low,
+		.port_high = config->port_high,
+	};
+	status *st = pipe_listen(&place, &incoming->memory, &ret_response->memory);
+
+	if (st == NULL)
+		st = pipe_listen(&place, &incoming->images, &ret_response->images);
+	if (st != NULL)
+		return st;
+	int failed = pthread_create(&incoming->accepting, NULL, accept_pipes, incoming);
+	if (failed != 0)
+		return status_errnof(failed, "cannot start a thread");
+	incoming->is_accepting = true;
+	return NULL;
+}
+
+static status *check_request(const struct core *core, const Haul__V1__PrepareRequest *request)
+{
+	status *st = core_check_id(request->id);
+
+	if (st != NULL)
+		return st;
+	if (atomic_load(&core->is_draining))
+		return status_errorf(STATUS_UNAVAILABLE, "this engine is stopping");
+	if (core->criu_version == 0)
+		return status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble);
+	if (strlen(request->root) > 1000 || (request->root[0] != '\0' && request->root[0] != '/'))
+		return status_errorf(STATUS_INVALID_ARGUMENT, "root: an absolute path");
+	if (strlen(request->source_node) > LIMIT_NAME)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "source's name is too long");
+	scoped(journal_record) Haul__V1__JournalRecord *known = journal_find(core->journal, request->id, false);
+	if (known != NULL)
+		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s has been here before (journal event %d)",
+				     request->id, known->event);
+	return NULL;
+}
+
+static struct incoming *session_for(struct core *core, const struct rpc_call *call,
+				    const Haul__V1__PrepareRequest *request)
+{
+	struct incoming *incoming = incoming_new(core, request->id);
+
+	(void)snprintf(incoming->source, sizeof(incoming->source), "%s", call->caller->name);
+	(void)snprintf(incoming->source_node, sizeof(incoming->source_node), "%s", request->source_node);
+	(void)snprintf(incoming->root, sizeof(incoming->root), "%s", request->root);
+	incoming->shell_job = request->shell_job;
+	incoming->tcp_close = request->tcp_close;
+	if (request->lease_ms >= LEASE_LEAST_MS && request->lease_ms <= LEASE_MOST_MS)
+		incoming->lease_ms = request->lease_ms;
+	return incoming;
+}
+
+/* Turn held; the session is in the list. */
+static status *fill_session(struct incoming *incoming, const struct rpc_call *call,
+			    const Haul__V1__PrepareRequest *request, Haul__V1__PrepareResponse *ret_response)
+{
+	char state_dir[FILES_PATH];
+
+	(void)snprintf(state_dir, sizeof(state_dir), "%s", incoming->core->config.state_dir);
+	status *st = preflight_destination(request, state_dir);
+	if (st == NULL)
+		st = journal_reserve(incoming->core->journal);
+	if (st == NULL)
+		st = open_session(incoming, request);
+	if (st == NULL)
+		st = open_pipes(incoming, call, ret_response);
+	if (st == NULL)
+		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED, "");
+	if (st == NULL)
+		ret_response->swrk_pid = swrk_pid(incoming->swrk);
+	return st;
+}
+
+/* Nothing was journaled: as if it had never come. */
+static void undo_prepare(struct incomings *incomings, struct incoming *incoming, const status *why)
+{
+	incoming_set_state(incomings, incoming, INCOMING_ABORTED);
+	incoming_close_channels(incoming, true);
+	if (cgroup_exists(incoming->group))
+		status_free(cgroup_kill(incoming->group, FREEZE_TIMEOUT_MS));
+	incoming_remove_images(incoming);
+	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__ABORTED, "refused", why);
+}
+
+status *incoming_prepare(struct incomings *incomings, const struct rpc_call *call,
+			 const Haul__V1__PrepareRequest *request, Haul__V1__PrepareResponse *ret_response)
+{
+	status *st = check_request(incomings->core, request);
+
+	if (st != NULL)
+		return st;
+	struct incoming *incoming = session_for(incomings->core, call, request);
+	incoming->users = 1;
+	(void)pthread_mutex_lock(&incoming->turn);
+	st = incomings_add(incomings, incoming);
+	if (st != NULL) {
+		(void)pthread_mutex_unlock(&incoming->turn);
+		incoming_free(incoming);
+		return st;
+	}
+	status_free(registry_add(incomings->core->registry, view_of(incoming)));
+	st = fill_session(incoming, call, request, ret_response);
+	(void)pthread_mutex_lock(&incomings->lock);
+	incoming->is_open = st == NULL;
+	(void)pthread_mutex_unlock(&incomings->lock);
+	if (st != NULL)
+		undo_prepare(incomings, incoming, st);
+	incoming_leave(incomings, incoming);
+	if (st != NULL)
+		incomings_forget(incomings, incoming);
+	return st;
+}
+
+/* --- rounds --- */
+
+static void *receive_round(void *self)
+{
+	struct incoming *incoming = self;
+
+	incoming->received_status =
+		memory_receive_round(incoming->memory, incoming->store, incoming->round,
+				     incoming->core->config.criu_timeout_ms, &incoming->received);
+	return NULL;
+}
+
+static void *receive_images(void *self)
+{
+	struct incoming *incoming = self;
+	char dir[FILES_PATH], below[32];
+
+	(void)snprintf(below, sizeof(below), "images/%u", incoming->round);
+	core_path(incoming->core, "in", incoming->id, below, dir);
+	incoming->images_status = image_pipe_receive(
+		incoming->images, dir, incoming->core->config.criu_timeout_ms * 2, &incoming->image_count);
+	return NULL;
+}
+
+static status *await_pipes(struct incoming *incoming)
+{
+	if (incoming->is_accepting)
+		(void)pthread_join(incoming->accepting, NULL);
+	incoming->is_accepting = false;
+	return incoming->accepted != NULL ? status_copy(incoming->accepted) : NULL;
+}
+
+static status *start_receiving(struct incoming *incoming)
+{
+	int failed = pthread_create(&incoming->receiving, NULL, receive_round, incoming);
+
+	if (failed != 0)
+		return status_errnof(failed, "cannot start a thread");
+	incoming->is_receiving = true;
+	if (!incoming->is_last)
+		return NULL;
+	failed = pthread_create(&incoming->receiving_images, NULL, receive_images, incoming);
+	if (failed != 0)
+		return status_errnof(failed, "cannot start a thread");
+	incoming->is_receiving_images = true;
+	return NULL;
+}
+
+static status *begin_round(struct incoming *incoming, const Haul__V1__BeginRoundRequest *request)
+{
+	if (request->round != incoming->round + 1 || incoming->is_receiving || incoming->is_last ||
+	    request->round > LIMIT_ROUNDS + 1)
+		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u does not follow round %u",
+				     request->round, incoming->round);
+	status *st = await_pipes(incoming);
+	if (st != NULL)
+		return st;
+	incoming->round = request->round;
+	incoming->is_last = request->last;
+	st = page_store_begin(incoming->store, incoming->round);
+	return st == NULL ? start_receiving(incoming) : st;
+}
+
+status *incoming_begin_round(struct incomings *incomings, const struct rpc_call *call,
+			     const Haul__V1__BeginRoundRequest *request)
+{
+	struct incoming *incoming;
+	status *st = incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
+
+	if (st != NULL)
+		return st;
+	st = begin_round(incoming, request);
+	incoming_leave(incomings, incoming);
+	return st;
+}
+
+static status *end_round(struct incoming *incoming, unsigned round,
+			 Haul__V1__EndRoundResponse *ret_response)
+{
+	if (!incoming->is_receiving || round != incoming->round)
+		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u is not being received", round);
+	(void)pthread_join(incoming->receiving, NULL);
+	incoming->is_receiving = false;
+	if (incoming->is_receiving_images)
+		(void)pthread_join(incoming->receiving_images, NULL);
+	incoming->is_receiving_images = false;
+	if (incoming->received_status != NULL)
+		return status_copy(incoming->received_status);
+	if (incoming->images_status != NULL)
+		return status_copy(incoming->images_status);
+	ret_response->pages = incoming->received.pages_sent;
+	ret_response->digest = incoming->received.digest;
+	return NULL;
+}
+
+status *incoming_end_round(struct incomings *incomings, const struct rpc_call *call,
+			   const Haul__V1__EndRoundRequest *request, Haul__V1__EndRoundResponse *ret_response)
+{
+	struct incoming *incoming;
+	status *st = incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
+
+	if (st != NULL)
+		return st;
+	st = end_round(incoming, request->round, ret_response);
+	incoming_leave(incomings, incoming);
+	return st;
+}
+
+/* --- restore --- */
+
+/* At pre-resume every task is stopped by CRIU behind its last restorer instruction. CRIU itself leaves the
+ * group, which is then frozen: when CRIU lets go, nothing runs. */
+static status *freeze_restored(void *self, pid_t root)
+{
+	struct incoming *incoming = self;
+	status *st = cgroup_add(incoming->criu_group, swrk_pid(incoming->swrk));
+
+	(void)root;
+	if (st == NULL)
+		st = cgroup_freeze(incoming->group, FREEZE_TIMEOUT_MS);
+	return st;
+}
+
+bool incoming_is_whole(const struct incoming *incoming)
+{
+	bool is_frozen = false;
+	scoped(status) status *st = cgroup_exists(incoming->group)
+					    ? cgroup_is_frozen(incoming->group, &is_frozen)
+					    : NULL;
+
+	return is_frozen && proc_is_alive(incoming->pid, incoming->start_ticks);
+}
+
+static status *run_criu(struct incoming *incoming)
+{
+	char images[FILES_PATH], work[FILES_PATH], below[32];
+	struct proc_stat root;
+
+	(void)snprintf(below, sizeof(below), "images/%u", incoming->round);
+	core_path(incoming->core, "in", incoming->id, below, images);
+	core_path(incoming->core, "in", incoming->id, "work", work);
+	struct criu_restore restore = {
+		.images_dir = images,
+		.work_dir = work,
+		.log_file = "restore.log",
+		.root = incoming->root[0] != '\0' ? incoming->root : NULL,
+		.shell_job = incoming->shell_job,
+		.tcp_close = incoming->tcp_close,
+		.limits = &incoming->core->criu_limits,
+	};
+	status *st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
+					 &incoming->pid);
+	if (st != NULL)
+		return st;
+	incoming->is_child = true;
+	st = proc_stat(incoming->pid, &root);
+	if (st != NULL)
+		return status_wrapf(st, "the restored tree");
+	incoming->start_ticks = root.start_ticks;
+	return incoming_is_whole(incoming)
+		       ? NULL
+		       : status_errorf(STATUS_ABORTED, "the restored tree is not frozen in its group");
+}
+
+static status *restore(struct incomings *incomings, struct incoming *incoming,
+		       const Haul__V1__RestoreRequest *request)
+{
+	if (!incoming->is_last || incoming->is_receiving)
+		return status_errorf(STATUS_FAILED_PRECONDITION, "the final dump has not arrived");
+	if (request->images != incoming->image_count)
+		return status_errorf(STATUS_DATA_LOSS, "%u images left, %u arrived", request->images,
+				     incoming->image_count);
+	status *st = run_criu(incoming);
+	if (st == NULL)
+		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED, "");
+	if (st == NULL)
+		incoming_set_state(incomings, incoming, INCOMING_RESTORED);
+	return st;
+}
+
+status *incoming_restore(struct incomings *incomings, const struct rpc_call *call,
+			 const Haul__V1__RestoreRequest *request, Haul__V1__RestoreResponse *ret_response)
+{
+	struct incoming *incoming;
+	double begun = clock_monotonic_fine_ms();
+	status *st = incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
+
+	if (st != NULL)
+		return st;
+	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restore", NULL);
+	st = restore(incomings, incoming, request);
+	ret_response->pid = incoming->pid;
+	ret_response->restore_ms = clock_monotonic_fine_ms() - begun;
+	if (st == NULL)
+		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored", NULL);
+	else if (incoming->state == INCOMING_PREPARED) {
+		/* A half-restored tree is of no use to anyone and must not linger. */
+		scoped(status) status *gone = incoming_give_up(incomings, incoming, status_message(st));
+		if (gone != NULL)
+			log_status(LOG_LEVEL_ERROR, incoming->id, "after a failed restore", gone);
+	}
+	incoming_leave(incomings, incoming);
+	return st;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What users see of migrations: one view each, changed by its migration's thread, read and watched by any.
+ * Objects are never shared: readers get copies. */
+#ifndef HAUL_ENGINE_MIGRATION_REGISTRY_H
+#define HAUL_ENGINE_MIGRATION_REGISTRY_H
+
+#include "haul/v1/migrations.pb-c.h"
+#include "proto/status.h"
+
+struct registry;
+
+struct registry *registry_new(void);
+void registry_free(struct registry *registry);
+
+/* Adds a view; ALREADY_EXISTS when the id is known, RESOURCE_EXHAUSTED when LIMIT_SESSIONS are active.
+ * Old finished ones are forgotten above LIMIT_HISTORY. Takes the view, also on error. */
+must_check status *registry_add(struct registry *registry, Haul__V1__Migration *view);
+
+/* Changes a view under the registry's lock: change(self, view) must not block. Grows its sequence and wakes watchers. */
+void registry_change(struct registry *registry, const char *id,
+		     void (*change)(void *self, Haul__V1__Migration *view), void *self);
+
+/* A copy; NOT_FOUND says how to list. */
+must_check status *registry_get(struct registry *registry, const char *id,
+				Haul__V1__Migration **ret_view);
+
+/* Copies, newest first. */
+must_check status *registry_list(struct registry *registry, bool active_only,
+				 Haul__V1__ListResponse **ret_list);
+
+/* Waits until the view's sequence is above `sequence`, then as registry_get; DEADLINE_EXCEEDED
+ * after timeout_ms; CANCELLED after registry_close. */
+must_check status *registry_wait(struct registry *registry, const char *id, uint64_t sequence,
+				 int64_t timeout_ms, Haul__V1__Migration **ret_view);
+
+/* Ends all waiting. */
+void registry_close(struct registry *registry);
+
+void registry_count(struct registry *registry, unsigned *ret_active, unsigned *ret_in_doubt);
+
+bool migration_is_over(const Haul__V1__Migration *view); /* nothing will change it any more */
+
+/* Replaces a text of a view. */
+void text_set(char **field, const char *text);
+
+static inline void migration_view_free(Haul__V1__Migration *view)
+{
+	haul__v1__migration__free_unpacked(view, NULL);
+}
+DEFINE_SCOPE(migration_view, Haul__V1__Migration *, migration_view_free);
+DEFINE_SCOPE(registry, struct registry *, registry_free);
+
+#endif

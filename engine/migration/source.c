@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All source migrations of an engine: starting, cancelling, resolving, ending; and the small things
+ * that every stage needs. */
+#include <errno.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/log.h"
+#include "engine/migration/keeper.h"
+#include "engine/migration/source_internal.h"
+#include "engine/migration/sources.h"
+#include "haul/v1/peer.pb-c.h"
+#include "proto/envelope.h"
+#include "proto/pack.h"
+
+/* --- one source --- */
+
+struct source *source_new(struct core *core, const char *id)
+{
+	struct source *source = calloc(1, sizeof(*source));
+	pthread_condattr_t attributes;
+
+	if (source == NULL)
+		abort();
+	source->core = core;
+	(void)snprintf(source->id, sizeof(source->id), "%s", id);
+	haul__v1__migrate_options__init(&source->options);
+	(void)pthread_mutex_init(&source->lock, NULL);
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&source->told, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
+	return source;
+}
+
+void source_free(struct source *source)
+{
+	if (source == NULL)
+		return;
+	source_tidy(source);
+	rpc_client_free(source->keeper);
+	rpc_client_free(source->peer);
+	fence_fini(&source->fence);
+	tree_survey_free(&source->survey);
+	status_free(source->error);
+	(void)pthread_cond_destroy(&source->told);
+	(void)pthread_mutex_destroy(&source->lock);
+	free(source);
+}
+
+void source_tidy(struct source *source)
+{
+	char path[FILES_PATH], group[CGROUP_PATH];
+
+	keeper_stop(source);
+	(void)pthread_mutex_lock(&source->lock);
+	struct swrk *swrk = TAKE(source->swrk);
+	struct pipe *memory = TAKE(source->memory), *images = TAKE(source->images);
+	(void)pthread_mutex_unlock(&source->lock);
+	if (source->sender != NULL)
+		memory_sender_free(TAKE(source->sender));
+	swrk_free(swrk);
+	pipe_free(memory);
+	pipe_free(images);
+	cgroup_path(source->core->cgroups, "criu", source->id, group);
+	if (cgroup_exists(group)) {
+		scoped(status) status *st = cgroup_kill(group, 5000);
+		if (st != NULL)
+			log_status(LOG_LEVEL_WARN, source->id, "CRIU's group stays", st);
+	}
+	core_path(source->core, "out", source->id, "", path);
+	scoped(status) status *st = files_remove_tree(path);
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, source->id, "files stay behind", st);
+}
+
+status *source_interrupted(struct source *source)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&source->lock);
+	if (source->is_timed_out)
+		st = status_errorf(STATUS_DEADLINE_EXCEEDED, "--timeout of %u ms has passed",
+				   source->options.timeout_ms);
+	else if (source->is_cancelled)
+		st = status_errorf(STATUS_CANCELLED, "cancelled");
+	(void)pthread_mutex_unlock(&source->lock);
+	return st;
+}
+
+status *source_begin_commit(struct source *source)
+{
+	status *st = source_interrupted(source);
+
+	if (st != NULL)
+		return st;
+	(void)pthread_mutex_lock(&source->lock);
+	/* Checked again: this line is where cancelling ends. */
+	if (source->is_cancelled || source->is_timed_out)
+		st = status_errorf(STATUS_CANCELLED, "cancelled");
+	else
+		source->is_committing = true;
+	(void)pthread_mutex_unlock(&source->lock);
+	return st;
+}
+
+void source_stop_interrupting(struct source *source)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	source->is_rolling_back = true;
+	if (source->swrk != NULL)
+		swrk_resume(source->swrk);
+	if (source->peer != NULL)
+		rpc_client_resume(source->peer);
+	(void)pthread_mutex_unlock(&source->lock);
+}
+
+/* With the lock held. Nothing is opened between this and the check that each stage does at its end. */
+static void interrupt_locked(struct source *source)
+{
+	if (source->is_rolling_back)
+		return;
+	if (source->swrk != NULL)
+		swrk_interrupt(source->swrk);
+	if (source->peer != NULL)
+		rpc_client_interrupt(source->peer);
+	if (source->memory != NULL)
+		pipe_interrupt(source->memory);
+	if (source->images != NULL)
+		pipe_interrupt(source->images);
+}
+
+void source_expire(struct source *source)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	if (source->deadline_ms != 0 && clock_monotonic_ms() >= source->deadline_ms &&
+	    !source->is_committing && !source->is_timed_out) {
+		source->is_timed_out = true;
+		interrupt_locked(source);
+	}
+	(void)pthread_mutex_unlock(&source->lock);
+}
+
+void source_own_session(struct source *source, struct swrk *swrk)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	source->swrk = swrk;
+	(void)pthread_mutex_unlock(&source->lock);
+}
+
+void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *images)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	source->memory = memory;
+	source->images = images;
+	(void)pthread_mutex_unlock(&source->lock);
+}
+
+void source_set_asking(struct source *source, bool is_asking)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	source->is_asking = is_asking;
+	(void)pthread_mutex_unlock(&source->lock);
+}
+
+struct state_view {
+	Haul__V1__MigrationState state;
+	const status *error;
+	double begun_ms;
+};
+
+static void show_state(void *self, Haul__V1__Migration *view)
+{
+	const struct state_view *shown = self;
+
+	view->state = shown->state;
+	if (shown->error != NULL) {
+		haul__v1__status__free_unpacked(view->error, NULL);
+		view->error = status_to_wire(shown->error);
+	}
+	if (migration_is_over(view)) {
+		view->ended_unix_ms = clock_unix_ms();
+		if (shown->begun_ms > 0)
+			view->total_ms = clock_monotonic_fine_ms() - shown->begun_ms;
+		text_set(&view->doubt, "");
+	}
+}
+
+void source_set_state(struct source *source, Haul__V1__MigrationState state, const status *error)
+{
+	struct state_view shown = {state, error, source->begun_ms};
+
+	log_line(LOG_LEVEL_INFO, source->id, "state %s",
+		 haul__v1__migration_state__descriptor.values[state].name);
+	registry_change(source->core->registry, source->id, show_state, &shown);
+}
+
+static void show_note(void *self, Haul__V1__Migration *view)
+{
+	char **grown = realloc(view->notes, (view->n_notes + 1) * sizeof(*grown));
+
+	if (grown == NULL)
+		abort();
+	grown[view->n_notes++] = text_copy(self);
+	view->notes = grown;
+}
+
+void source_note(struct source *source, const char *text)
+{
+	log_line(LOG_LEVEL_INFO, source->id, "%s", text);
+	registry_change(source->core->registry, source->id, show_note, (void *)text);
+}
+
+status *source_call(struct source *source, const char *method, const ProtobufCMessage *request,
+		    int64_t timeout_ms, ProtobufCMessage **ret_response)
+{
+	status *st = rpc_client_call(source->peer, &haul__v1__peer__descriptor, method, request,
+				     timeout_ms, ret_response);
+
+	if (status_code_of(st) != STATUS_CANCELLED)
+		return st;
+	status *why = source_interrupted(source);
+	if (why == NULL)
+		return st;
+	status_free(st);
+	return why;
+}
+
+status *source_journal(struct source *source, Haul__V1__JournalEvent event, const char *reason)
+{
+	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
+	char cut[256];
+
+	(void)snprintf(cut, sizeof(cut), "%s", reason != NULL ? reason : "");
+	fields.peer_url = source->to;
+	fields.pid = source->pid;
+	fields.start_ticks = source->start_ticks;
+	fields.workload = source->workload;
+	fields.reason = cut;
+	if (event == HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED) {
+		fields.origin_cgroups = source->fence.origins;
+		fields.n_origin_cgroups = source->fence.origin_count;
+	}
+	return core_journal(source->core, source->id, event, &fields);
+}
+
+/* --- all of them --- */
+
+static void *run(void *self)
+{
+	struct source *source = self;
+
+	source_walk(source);
+	keeper_stop(source);
+	(void)pthread_mutex_lock(&source->lock);
+	source->is_over = true;
+	(void)pthread_mutex_unlock(&source->lock);
+	return NULL;
+}
+
+struct sources *sources_new(struct core *core)
+{
+	struct sources *sources = calloc(1, sizeof(*sources));
+
+	if (sources == NULL)
+		abort();
+	sources->core = core;
+	(void)pthread_mutex_init(&sources->lock, NULL);
+	return sources;
+}
+
+/* Joins and frees those that are over. With the lock held. */
+static void reap_locked(struct sources *sources)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < sources->count; i++) {
+		struct source *source = sources->list[i];
+		(void)pthread_mutex_lock(&source->lock);
+		bool is_over = source->is_over && source->has_thread;
+		(void)pthread_mutex_unlock(&source->lock);
+		if (!is_over) {
+			sources->list[kept++] = source;
+			continue;
+		}
+		(void)pthread_join(source->thread, NULL);
+		source_free(source);
+	}
+	sources->count = kept;
+}
+
+status *sources_add(struct sources *sources, struct source *source)
+{
+	if (sources->count == array_len(sources->list))
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "too many migrations at once");
+	int failed = pthread_create(&source->thread, NULL, run, source);
+	if (failed != 0)
+		return status_errnof(failed, "cannot start a thread");
+	source->has_thread = true;
+	sources->list[sources->count++] = source;
+	return NULL;
+}
+
+static struct source *find_locked(struct sources *sources, const char *id)
+{
+	for (size_t i = 0; i < sources->count; i++) {
+		if (strcmp(sources->list[i]->id, id) == 0)
+			return sources->list[i];
+	}
+	return NULL;
+}
+
+/* One migration of a tree at a time. */
+static status *check_free_locked(struct sources *sources, pid_t pid)
+{
+	for (size_t i = 0; i < sources->count; i++) {
+		if (sources->list[i]->pid == pid)
+			return status_detailf(
+				status_errorf(STATUS_ALREADY_EXISTS, "pid:%d is being migrated already, as %s",
+					      pid, sources->list[i]->id),
+				"next", "`haulctl watch %s`", sources->list[i]->id);
+	}
+	return NULL;
+}
+
+static status *make_id(char ret_id[LIMIT_ID + 1])
+{
+	unsigned char random[8];
+
+	if (RAND_bytes(random, sizeof(random)) != 1)
+		return status_errorf(STATUS_INTERNAL, "no random numbers to be had");
+	for (size_t i = 0; i < sizeof(random); i++)
+		(void)snprintf(ret_id + 2 * i, 3, "%02x", random[i]);
+	return NULL;
+}
+
+static status *check_options(const Haul__V1__StartRequest *request)
+{
+	const Haul__V1__MigrateOptions *options = request->options;
+	struct endpoint endpoint;
+
+	status *st = endpoint_parse(request->to, &endpoint);
+	if (st != NULL)
+		return status_wrapf(st, "--to");
+	if (options == NULL)
+		return NULL;
+	if (options->max_rounds > LIMIT_ROUNDS)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d", LIMIT_ROUNDS);
+	if (options->dest_root[0] != '\0' &&
+	    (options->dest_root[0] != '/' || strlen(options->dest_root) > 1000))
+		return status_errorf(STATUS_INVALID_ARGUMENT, "--dest-root: an absolute path");
+	return NULL;
+}
+
+static void take_options(struct source *source, const Haul__V1__StartRequest *request)
+{
+	if (request->options != NULL) {
+		source->options = *request->options;
+		(void)snprintf(source->dest_root, sizeof(source->dest_root), "%s",
+			       request->options->dest_root);
+	}
+	source->options.dest_root = source->dest_root;
+	if (source->options.max_downtime_ms == 0)
+		source->options.max_downtime_ms = 300;
+	if (source->options.max_rounds == 0)
+		source->options.max_rounds = 8;
+	source->begun_ms = clock_monotonic_fine_ms();
+	if (source->options.timeout_ms != 0)
+		source->deadline_ms = clock_monotonic_ms() + source->options.timeout_ms;
+	(void)snprintf(source->to, sizeof(source->to), "%s", request->to);
+	(void)snprintf(source->workload, sizeof(source->workload), "%s", request->workload);
+}
+
+Haul__V1__Migration *source_view(const struct source *source)
+{
+	Haul__V1__Migration *view = malloc(sizeof(*view));
+
+	if (view == NULL)
+		abort();
+	haul__v1__migration__init(view);
+	view->id = text_copy(source->id);
+	view->state = HAUL__V1__MIGRATION_STATE__RUNNING;
+	view->stage = text_copy(source_row(source->stage)->name);
+	view->role = text_copy("source");
+	view->workload = text_copy(source->workload);
+	view->peer = text_copy(source->to);
+	view->started_unix_ms = clock_unix_ms();
+	view->tracking = text_copy(source->core->has_dirty_tracking ? "soft-dirty" : "none");
+	view->doubt = text_copy("");
+	view->pid = source->pid;
+	return view;
+}
+
+static status *start_locked(struct sources *sources, struct source *source)
+{
+	status *st = check_free_locked(sources, source->pid);
+
+	if (st == NULL)
+		st = journal_reserve(sources->core->journal);
+	if (st == NULL)
+		st = rpc_client_new(source->to, sources->core->config.credentials, &source->peer);
+	if (st == NULL)
+		st = source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_BEGUN, NULL);
+	if (st == NULL)
+		st = registry_add(sources->core->registry, source_view(source));
+	return st == NULL ? sources_add(sources, source) : st;
+}
+
+status *sources_start(struct sources *sources, const Haul__V1__StartRequest *request,
+		      Haul__V1__Migration **ret_view)
+{
+	char id[LIMIT_ID + 1];
+	pid_t pid = 0;
+	status *st = workload_parse(request->workload, &pid);
+
+	if (st == NULL)
+		st = check_options(request);
+	if (st == NULL && atomic_load(&sources->core->is_draining))
+		st = status_errorf(STATUS_UNAVAILABLE, "this engine is stopping: no new migrations");
+	if (st == NULL)
+		st = make_id(id);
+	if (st != NULL)
+		return st;
+	struct source *source = source_new(sources->core, id);
+	source->pid = pid;
+	take_options(source, request);
+	(void)pthread_mutex_lock(&sources->lock);
+	reap_locked(sources);
+	st = start_locked(sources, source);
+	(void)pthread_mutex_unlock(&sources->lock);
+	if (st != NULL) {
+		source_free(source);
+		return st;
+	}
+	return registry_get(sources->core->registry, id, ret_view);
+}
+
+static status *cancel_locked(struct source *source)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&source->lock);
+	if (source->is_committing || source->was_recovered) {
+		st = status_detailf(
+			status_errorf(STATUS_FAILED_PRECONDITION,
+				      "too late to cancel: the destination may have committed already"),
+			"next", "`haulctl watch %s` tells the outcome", source->id);
+	} else if (source->is_over) {
+		st = status_errorf(STATUS_FAILED_PRECONDITION, "it is over");
+	} else {
+		source->is_cancelled = true;
+		interrupt_locked(source);
+	}
+	(void)pthread_mutex_unlock(&source->lock);
+	return st;
+}
+
+status *sources_cancel(struct sources *sources, const char *id)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&sources->lock);
+	struct source *source = find_locked(sources, id);
+	if (source == NULL)
+		st = status_errorf(STATUS_NOT_FOUND, "no running migration %.64s starts here", id);
+	else
+		st = cancel_locked(source);
+	(void)pthread_mutex_unlock(&sources->lock);
+	return st;
+}
+
+static status *resolve_locked(struct source *source, const Haul__V1__ResolveRequest *request)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&source->lock);
+	if (!source->is_asking) {
+		st = status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is not in doubt", source->id);
+	} else if (!request->accept_risk) {
+		st = status_detailf(
+			status_errorf(STATUS_FAILED_PRECONDITION, "%s",
+				      request->act == HAUL__V1__RESOLVE_REQUEST__ACT__RESUME
+					      ? "risk: if the destination did commit, two copies will run"
+					      : "risk: if the destination did not commit, no copy is left"),
+			"next", "look at the destination (`haulctl --server … show %s`), then repeat with --accept-risk",
+			source->id);
+	} else {
+		source->decision = request->act;
+		(void)snprintf(source->decision_reason, sizeof(source->decision_reason), "%s",
+			       request->reason);
+		(void)pthread_cond_broadcast(&source->told);
+	}
+	(void)pthread_mutex_unlock(&source->lock);
+	return st;
+}
+
+status *sources_resolve(struct sources *sources, const Haul__V1__ResolveRequest *request)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&sources->lock);
+	struct source *source = find_locked(sources, request->id);
+	if (source == NULL)
+		st = status_errorf(STATUS_NOT_FOUND, "no open migration %.64s starts here", request->id);
+	else
+		st = resolve_locked(source, request);
+	(void)pthread_mutex_unlock(&sources->lock);
+	return st;
+}
+
+/* --- the end --- */
+
+static void stop_asking(struct source *source)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	source->is_stopping = true;
+	(void)pthread_cond_broadcast(&source->told);
+	(void)pthread_mutex_unlock(&source->lock);
+}
+
+static bool is_all_over(struct sources *sources)
+{
+	(void)pthread_mutex_lock(&sources->lock);
+	reap_locked(sources);
+	bool none = sources->count == 0;
+	for (size_t i = 0; i < sources->count; i++) {
+		status_free(cancel_locked(sources->list[i]));
+		stop_asking(sources->list[i]);
+	}
+	(void)pthread_mutex_unlock(&sources->lock);
+	return none;
+}
+
+void sources_drain(struct sources *sources, int64_t grace_ms)
+{
+	int64_t until = clock_monotonic_ms() + grace_ms;
+	const struct timespec pause = {.tv_nsec = 50 * 1000000L};
+
+	while (!is_all_over(sources) && clock_monotonic_ms() < until)
+		(void)nanosleep(&pause, NULL);
+}
+
+void sources_free(struct sources *sources)
+{
+	if (sources == NULL)
+		return;
+	for (size_t i = 0; i < sources->count; i++) {
+		struct source *source = sources->list[i];
+		status_free(cancel_locked(source));
+		stop_asking(source);
+		(void)pthread_join(source->thread, NULL);
+		source_free(source);
+	}
+	(void)pthread_mutex_destroy(&sources->lock);
+	free(sources);
+}

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The point of no return and every way on from it. The order of the lines in here is the promise
+ * "exactly one copy": a record is durable before the act that it announces. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/host/child.h"
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/host/proc.h"
+#include "engine/log.h"
+#include "engine/migration/source_internal.h"
+#include "haul/v1/peer.pb-c.h"
+
+enum {
+	ASK_FIRST_MS = 100,      /* backoff between questions, doubled up to */
+	ASK_LONGEST_MS = 5000,
+	ABORT_BEST_EFFORT_MS = 2000,
+	DOUBT_SHOWN_AFTER = 2,   /* questions; before that it is only slow */
+};
+
+/* --- what can be asked and said --- */
+
+static status *send_commit(struct source *source, bool source_is_gone)
+{
+	Haul__V1__CommitRequest request = HAUL__V1__COMMIT_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+
+	request.id = source->id;
+	request.source_is_gone = source_is_gone;
+	return source_call(source, "Commit", &request.base, source->core->config.call_timeout_ms,
+			   &response);
+}
+
+static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
+{
+	Haul__V1__QueryRequest request = HAUL__V1__QUERY_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+
+	request.id = source->id;
+	status *st = source_call(source, "Query", &request.base, source->core->config.call_timeout_ms,
+				 &response);
+	if (st == NULL)
+		*ret_outcome = ((const Haul__V1__QueryResponse *)response)->outcome;
+	return st;
+}
+
+static status *tell_abort(struct source *source, const char *reason, int64_t timeout_ms,
+			  Haul__V1__Outcome *ret_outcome)
+{
+	Haul__V1__AbortRequest request = HAUL__V1__ABORT_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+
+	request.id = source->id;
+	request.reason = (char *)reason;
+	status *st = source_call(source, "Abort", &request.base, timeout_ms, &response);
+	if (st == NULL)
+		*ret_outcome = ((const Haul__V1__AbortResponse *)response)->outcome;
+	return st;
+}
+
+static void tell_settled(struct source *source)
+{
+	Haul__V1__SettleRequest request = HAUL__V1__SETTLE_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+
+	request.id = source->id;
+	/* Best effort: a destination that was not told only keeps a line in its journal. */
+	status_free(source_call(source, "Settle", &request.base, ABORT_BEST_EFFORT_MS, &response));
+}
+
+/* --- commit --- */
+
+struct downtime_view {
+	double downtime_ms;
+};
+
+static void show_downtime(void *self, Haul__V1__Migration *view)
+{
+	view->downtime_ms = ((const struct downtime_view *)self)->downtime_ms;
+}
+
+status *source_commit(struct source *source)
+{
+	status *st = source_begin_commit(source);
+
+	if (st == NULL)
+		st = source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_COMMITTING, NULL);
+	if (st != NULL) { /* nothing has left: the tree may run here */
+		source->stage = SRC_RESUME;
+		source->error = status_first(source->error, st);
+		return NULL;
+	}
+	st = send_commit(source, false);
+	if (st != NULL)
+		return status_wrapf(st, "commit at %s", source->to);
+	struct downtime_view shown = {clock_monotonic_fine_ms() - source->frozen_ms};
+	registry_change(source->core->registry, source->id, show_downtime, &shown);
+	return NULL;
+}
+
+/* --- in doubt: ask until the destination tells --- */
+
+static void look_here(struct source *source, struct source_situation *ret_here)
+{
+	*ret_here = (struct source_situation){.is_reserved = source->is_reserved};
+	(void)pthread_mutex_lock(&source->lock);
+	ret_here->is_committing = source->is_committing;
+	(void)pthread_mutex_unlock(&source->lock);
+	if (!source->tree_was_elsewhere)
+		fence_look(&source->fence, source->pid, source->start_ticks, &ret_here->tree_exists,
+			   &ret_here->tree_has_run);
+}
+
+/* Waits for the next question; false when the engine stops, an operator's word comes first. */
+static bool wait_to_ask(struct source *source, int64_t delay_ms)
+{
+	struct timespec at;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_sec += delay_ms / 1000;
+	at.tv_nsec += (delay_ms % 1000) * 1000000;
+	if (at.tv_nsec >= 1000000000) {
+		at.tv_sec++;
+		at.tv_nsec -= 1000000000;
+	}
+	(void)pthread_mutex_lock(&source->lock);
+	while (!source->is_stopping && source->decision == HAUL__V1__RESOLVE_REQUEST__ACT__ACT_UNKNOWN) {
+		if (pthread_cond_timedwait(&source->told, &source->lock, &at) == ETIMEDOUT)
+			break;
+	}
+	bool go_on = !source->is_stopping;
+	(void)pthread_mutex_unlock(&source->lock);
+	return go_on;
+}
+
+static Haul__V1__ResolveRequest__Act decision_of(struct source *source)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	Haul__V1__ResolveRequest__Act decision = source->decision;
+	source->decision = HAUL__V1__RESOLVE_REQUEST__ACT__ACT_UNKNOWN;
+	(void)pthread_mutex_unlock(&source->lock);
+	return decision;
+}
+
+static void show_doubt(void *self, Haul__V1__Migration *view)
+{
+	view->state = HAUL__V1__MIGRATION_STATE__IN_DOUBT;
+	if (view->in_doubt_since_unix_ms == 0)
+		view->in_doubt_since_unix_ms = clock_unix_ms();
+	text_set(&view->doubt, self);
+}
+
+/* An operator decided: journaled as such, then done. */
+static status *obey(struct source *source, Haul__V1__ResolveRequest__Act decision)
+{
+	bool is_resume = decision == HAUL__V1__RESOLVE_REQUEST__ACT__RESUME;
+	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
+
+	fields.operator_decided = true;
+	fields.reason = source->decision_reason;
+	status *st = core_journal(source->core, source->id,
+				  is_resume ? HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED
+					    : HAUL__V1__JOURNAL_EVENT__J_SOURCE_DONE,
+				  &fields);
+	if (st != NULL)
+		return st;
+	log_line(LOG_LEVEL_WARN, source->id, "an operator decided: %s (%s)",
+		 is_resume ? "resume here" : "end the tree here", source->decision_reason);
+	source->is_resumed_told = is_resume;
+	source->stage = is_resume ? SRC_RESUME : SRC_FINISH;
+	source_note(source, is_resume ? "an operator let the tree here run"
+				      : "an operator ended the tree here");
+	return NULL;
+}
+
+static enum destination_says ask(struct source *source)
+{
+	Haul__V1__Outcome outcome = HAUL__V1__OUTCOME__OUTCOME_UNKNOWN;
+	scoped(status) status *st = query(source, &outcome);
+
+	if (st == NULL)
+		return verdict_says(outcome);
+	log_status(LOG_LEVEL_DEBUG, source->id, "the destination did not answer", st);
+	return SAYS_NOTHING;
+}
+
+/* Does what the verdict allows; the stage changes when that decides. */
+static void act_on(struct source *source, enum verdict verdict, const struct source_situation *here)
+{
+	Haul__V1__Outcome outcome;
+
+	switch (verdict) {
+	case VERDICT_RESUME:
+		source->stage = SRC_RESUME;
+		break;
+	case VERDICT_FINISH:
+		source->stage = SRC_FINISH;
+		break;
+	case VERDICT_LOST:
+		source->stage = SRC_LOST;
+		break;
+	case VERDICT_COMMIT: {
+		scoped(status) status *st = send_commit(source, !here->tree_exists);
+		if (st == NULL)
+			source->stage = SRC_FINISH;
+		break;
+	}
+	case VERDICT_ABORT_FIRST:
+		status_free(tell_abort(source, "the source did not learn the outcome",
+				       source->core->config.call_timeout_ms, &outcome));
+		break;
+	case VERDICT_ASK_AGAIN:
+	case VERDICT_OPERATOR:
+		break;
+	}
+}
+
+static status *ask_until_told(struct source *source)
+{
+	int64_t delay = ASK_FIRST_MS;
+
+	for (unsigned asked = 0; source->stage == SRC_ASK; asked++) {
+		struct source_situation here;
+		Haul__V1__ResolveRequest__Act decision = decision_of(source);
+		if (decision != HAUL__V1__RESOLVE_REQUEST__ACT__ACT_UNKNOWN) {
+			scoped(status) status *st = obey(source, decision);
+			if (st == NULL)
+				return NULL;
+			log_status(LOG_LEVEL_ERROR, source->id, "the decision could not be journaled", st);
+		}
+		look_here(source, &here);
+		/* What needs no answer is not asked for: resume what never may have left. */
+		enum destination_says says = SAYS_NOTHING;
+		enum verdict verdict = verdict_of(&here, says);
+		if (verdict == VERDICT_ASK_AGAIN) {
+			says = ask(source);
+			verdict = verdict_of(&here, says);
+		}
+		if (says != SAYS_NOTHING || asked < DOUBT_SHOWN_AFTER)
+			log_line(LOG_LEVEL_INFO, source->id, "in doubt: verdict is %s", verdict_name(verdict));
+		act_on(source, verdict, &here);
+		if (source->stage != SRC_ASK)
+			return NULL;
+		if (asked + 1 >= DOUBT_SHOWN_AFTER || verdict == VERDICT_OPERATOR)
+			registry_change(source->core->registry, source->id, show_doubt,
+					(void *)verdict_doubt(&here, says));
+		if (!wait_to_ask(source, delay)) {
+			source->stage = SRC_OVER; /* the next hauld goes on from the journal */
+			return NULL;
+		}
+		delay = delay * 2 > ASK_LONGEST_MS ? ASK_LONGEST_MS : delay * 2;
+	}
+	return NULL;
+}
+
+status *source_ask(struct source *source)
+{
+	source_set_asking(source, true);
+	status *st = ask_until_told(source);
+	source_set_asking(source, false);
+	return st;
+}
+
+/* --- finish --- */
+
+static status *end_tree(struct source *source)
+{
+	status *st = NULL;
+
+	if (source->is_dumped && source->swrk != NULL) {
+		char work[FILES_PATH], log[32];
+		core_path(source->core, "out", source->id, "work", work);
+		(void)snprintf(log, sizeof(log), "dump-%u.log", source->round);
+		struct criu_dump dump = {.pid = source->pid, .work_dir = work, .log_file = log,
+					 .limits = &source->core->criu_limits};
+		scoped(status) status *ended = criu_dump_end(source->swrk, &dump, true);
+		if (ended != NULL)
+			log_status(LOG_LEVEL_INFO, source->id, "CRIU did not end the tree, its group does", ended);
+	}
+	/* The group is the tree, by construction: what CRIU killed is gone, what it did not dies here. */
+	st = fence_kill(&source->fence);
+	/* A tree that once came here is our child: a zombie would keep its pid from coming back. */
+	int ended;
+	(void)child_reap(source->pid, &ended);
+	return st;
+}
+
+status *source_finish(struct source *source)
+{
+	scoped(status) status *written =
+		source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_DONE, NULL);
+
+	/* The destination said "committed": the tree here dies whether that could be written or not; a
+	 * new hauld would ask and hear the same. FAILED_PRECONDITION: an operator's word is there already. */
+	if (written != NULL && status_code_of(written) != STATUS_FAILED_PRECONDITION)
+		log_status(LOG_LEVEL_WARN, source->id, "the end could not be journaled, continuing", written);
+	status *st = end_tree(source);
+	if (st != NULL)
+		log_status(LOG_LEVEL_ERROR, source->id, "the tree here did not end", st);
+	tell_settled(source);
+	source_tidy(source);
+	source_set_state(source, HAUL__V1__MIGRATION_STATE__COMPLETED, NULL);
+	return st;
+}
+
+/* --- rollback --- */
+
+static Haul__V1__MigrationState rolled_back_state(const struct source *source)
+{
+	return status_code_of(source->error) == STATUS_CANCELLED
+		       ? HAUL__V1__MIGRATION_STATE__CANCELLED
+		       : HAUL__V1__MIGRATION_STATE__ABORTED;
+}
+
+/* The error as the user reads it: with where the workload is. */
+static void tell_where(struct source *source, const char *state)
+{
+	if (source->error == NULL)
+		source->error = status_errorf(STATUS_ABORTED, "the destination did not commit");
+	source->error = status_detailf(source->error, "state", "%s", state);
+}
+
+status *source_abort(struct source *source)
+{
+	Haul__V1__Outcome outcome;
+
+	source_stop_interrupting(source);
+	scoped(status) status *written =
+		source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED,
+			       source->error != NULL ? status_message(source->error) : "");
+	if (written != NULL)
+		log_status(LOG_LEVEL_WARN, source->id, "the end could not be journaled, continuing", written);
+	/* CRIU lets go first: a pre-dump that hangs holds the tree. */
+	if (source->swrk != NULL)
+		swrk_free(TAKE(source->swrk));
+	if (source->is_reserved)
+		status_free(tell_abort(source, source->error != NULL ? status_message(source->error) : "",
+				       ABORT_BEST_EFFORT_MS, &outcome));
+	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
+				   ? "the workload runs here as before"
+				   : "there is no such workload here");
+	source_tidy(source);
+	source_set_state(source, rolled_back_state(source), source->error);
+	return NULL;
+}
+
+/* CRIU lets the stopped tree go; behind the fence it stays frozen. */
+static void release_from_criu(struct source *source)
+{
+	char work[FILES_PATH], log[32];
+
+	if (source->swrk == NULL)
+		return;
+	core_path(source->core, "out", source->id, "work", work);
+	(void)snprintf(log, sizeof(log), "dump-%u.log", source->round);
+	struct criu_dump dump = {.pid = source->pid, .work_dir = work, .log_file = log,
+				 .limits = &source->core->criu_limits};
+	if (source->is_dumped) {
+		scoped(status) status *st = criu_dump_end(source->swrk, &dump, false);
+		if (st != NULL)
+			log_status(LOG_LEVEL_INFO, source->id, "CRIU had to be ended", st);
+	}
+	source->is_dumped = false;
+	swrk_free(TAKE(source->swrk));
+}
+
+status *source_resume(struct source *source)
+{
+	Haul__V1__Outcome outcome;
+	const char *reason = source->error != NULL ? status_message(source->error) : "";
+
+	source_stop_interrupting(source);
+	release_from_criu(source);
+	if (!source->is_resumed_told) {
+		scoped(status) status *written =
+			source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED, reason);
+		if (written != NULL) {
+			/* Should this machine die later, nobody would know that the tree ran on: the destination's copy
+			 * must be gone before, or it could be taken for the only one. */
+			log_status(LOG_LEVEL_WARN, source->id, "the resume could not be journaled", written);
+			if (source->is_reserved)
+				status_free(tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &outcome));
+		}
+	}
+	status *st = fence_open(&source->fence);
+	if (st != NULL) {
+		source_set_state(source, HAUL__V1__MIGRATION_STATE__IN_DOUBT, st);
+		return st;
+	}
+	source->frozen_ms = 0;
+	if (source->is_reserved)
+		status_free(tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &outcome));
+	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
+				   ? "the workload runs here as before"
+				   : "the workload has ended here");
+	source_tidy(source);
+	source_set_state(source, rolled_back_state(source), source->error);
+	return NULL;
+}
+
+status *source_lost(struct source *source)
+{
+	scoped(status) status *written = source_journal(
+		source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_LOST, "no whole copy was at the destination");
+
+	if (written != NULL)
+		log_status(LOG_LEVEL_WARN, source->id, "the loss could not be journaled", written);
+	status_free(fence_kill(&source->fence));
+	source->error = status_detailf(
+		status_errorf(STATUS_DATA_LOSS,
+			      "the workload ended here (its machine restarted, or it was killed) before the destination had a whole copy"),
+		"next", "start the workload anew");
+	source_tidy(source);
+	source_set_state(source, HAUL__V1__MIGRATION_STATE__LOST, source->error);
+	return NULL;
+}

@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stages up to the fenced, wholly copied tree. Every error here lets the tree run on. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "engine/criu/stats.h"
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/host/proc.h"
+#include "engine/log.h"
+#include "engine/migration/keeper.h"
+#include "engine/migration/source_internal.h"
+#include "engine/pipe/image_pipe.h"
+#include "haul/v1/peer.pb-c.h"
+
+enum { CPUINFO_LIMIT = 64 * 1024, MIN_FREEZE_PAGES = 1 };
+
+/* --- preflight --- */
+
+static status *check_destination(struct source *source)
+{
+	Haul__V1__HelloRequest request = HAUL__V1__HELLO_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	struct utsname here;
+
+	request.protocol = PEER_PROTOCOL;
+	request.node = (char *)source->core->config.node;
+	request.version = (char *)HAUL_VERSION;
+	status *st = source_call(source, "Hello", &request.base, source->core->config.call_timeout_ms,
+				 &response);
+	if (st != NULL)
+		return status_wrapf(st, "destination %s", source->to);
+	const Haul__V1__HelloResponse *there = (const Haul__V1__HelloResponse *)response;
+	(void)uname(&here);
+	if (there->protocol != PEER_PROTOCOL)
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "destination %s speaks protocol %u, this engine %d: run the same haul on both",
+				     source->to, there->protocol, PEER_PROTOCOL);
+	if (!there->criu_works)
+		return status_detailf(
+			status_errorf(STATUS_FAILED_PRECONDITION, "destination %s cannot restore: %s",
+				      source->to, there->criu_trouble),
+			"next", "install CRIU there (or give its hauld --criu PATH) and restart its hauld");
+	if (there->criu_version / 100 < source->core->criu_version / 100)
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "destination's CRIU (%u) is older than this one's (%u): its images could not be read",
+				     there->criu_version, source->core->criu_version);
+	if (strcmp(there->machine, here.machine) != 0)
+		return status_errorf(STATUS_FAILED_PRECONDITION, "destination is %s, this is %s",
+				     there->machine, here.machine);
+	if (there->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
+		return status_errorf(STATUS_FAILED_PRECONDITION, "destination has another page size");
+	return NULL;
+}
+
+static status *open_session(struct source *source)
+{
+	char group[CGROUP_PATH], dir[FILES_PATH];
+
+	core_path(source->core, "out", source->id, "work", dir);
+	cgroup_path(source->core->cgroups, "criu", source->id, group);
+	status *st = files_make_directory(dir);
+	if (st == NULL)
+		st = cgroup_make(group);
+	struct swrk_options options = {source->core->config.criu, group, dir, true};
+	struct swrk *swrk = NULL;
+	if (st == NULL)
+		st = swrk_open(&options, &swrk);
+	if (st == NULL)
+		source_own_session(source, swrk);
+	return st;
+}
+
+status *source_preflight(struct source *source)
+{
+	const struct core *core = source->core;
+
+	if (core->criu_version == 0)
+		return status_detailf(status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble),
+				      "next", "install CRIU 4.1 or give hauld --criu PATH, then restart hauld");
+	status *st = preflight_tree(source->pid, &source->options, &source->survey);
+	if (st != NULL)
+		return st;
+	source->start_ticks = source->survey.start_ticks;
+	st = check_destination(source);
+	if (st == NULL)
+		st = open_session(source);
+	unsigned version = 0;
+	if (st == NULL)
+		st = criu_version(source->swrk, &core->criu_limits, &version);
+	if (st == NULL)
+		st = criu_has_dirty_tracking(source->swrk, &core->criu_limits, &source->has_tracking);
+	return st;
+}
+
+/* --- prepare --- */
+
+static status *cpuinfo(struct source *source, struct buffer *ret_cpuinfo)
+{
+	char dir[FILES_PATH], path[FILES_PATH + 16];
+
+	core_path(source->core, "out", source->id, "cpu", dir);
+	status *st = files_make_directory(dir);
+	if (st == NULL)
+		st = criu_cpuinfo_dump(source->swrk, dir, &source->core->criu_limits);
+	(void)snprintf(path, sizeof(path), "%s/cpuinfo.img", dir);
+	return st == NULL ? files_read(path, CPUINFO_LIMIT, ret_cpuinfo) : st;
+}
+
+static void fill_files(Haul__V1__OpenFile *files, Haul__V1__OpenFile **list,
+		       const struct tree_survey *survey)
+{
+	for (size_t i = 0; i < survey->file_count; i++) {
+		haul__v1__open_file__init(&files[i]);
+		files[i].path = survey->files[i].path;
+		files[i].size = survey->files[i].size;
+		files[i].check_size = survey->files[i].check_size;
+		list[i] = &files[i];
+	}
+}
+
+static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse *there)
+{
+	int64_t timeout = source->core->config.call_timeout_ms;
+
+	if (there->memory == NULL || there->images == NULL)
+		return status_errorf(STATUS_DATA_LOSS, "destination offered no pipes");
+	scoped(pipe) struct pipe *memory = NULL;
+	scoped(pipe) struct pipe *images = NULL;
+	status *st = pipe_dial(there->memory, timeout, &memory);
+	if (st != NULL)
+		return status_wrapf(st, "memory pipe to %s", source->to);
+	st = pipe_dial(there->images, timeout, &images);
+	if (st != NULL)
+		return status_wrapf(st, "image pipe to %s", source->to);
+	source_own_pipes(source, TAKE(memory), TAKE(images));
+	return memory_sender_new(swrk_memory_fd(source->swrk), source->memory, &source->sender);
+}
+
+static status *call_prepare(struct source *source, const struct buffer *cpu)
+{
+	const struct tree_survey *survey = &source->survey;
+	Haul__V1__PrepareRequest request = HAUL__V1__PREPARE_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	scoped(mem) void *files = calloc(survey->file_count + 1, sizeof(Haul__V1__OpenFile));
+	scoped(mem) void *list = calloc(survey->file_count + 1, sizeof(Haul__V1__OpenFile *));
+
+	if (files == NULL || list == NULL)
+		return status_errnof(ENOMEM, "prepare");
+	fill_files(files, list, survey);
+	request.id = source->id;
+	request.source_node = (char *)source->core->config.node;
+	request.pids = survey->pids;
+	request.n_pids = survey->pid_count;
+	request.files = list;
+	request.n_files = survey->file_count;
+	request.cpuinfo.data = cpu->data;
+	request.cpuinfo.len = cpu->size;
+	request.memory_bytes = survey->resident_bytes;
+	request.root = source->dest_root;
+	request.shell_job = source->options.shell_job;
+	request.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE;
+	request.lease_ms = (uint32_t)source->core->config.lease_ms;
+	source->is_reserved = true;
+	status *st = source_call(source, "Prepare", &request.base,
+				 source->core->config.criu_timeout_ms + source->core->config.call_timeout_ms,
+				 &response);
+	if (st != NULL)
+		return status_wrapf(st, "destination %s", source->to);
+	return open_pipes(source, (const Haul__V1__PrepareResponse *)response);
+}
+
+status *source_prepare(struct source *source)
+{
+	struct buffer cpu __attribute__((cleanup(scope_buffer))) = {0};
+	status *st = cpuinfo(source, &cpu);
+
+	if (st == NULL)
+		st = source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESERVED, NULL);
+	if (st == NULL)
+		st = keeper_start(source);
+	if (st == NULL)
+		st = call_prepare(source, &cpu);
+	return st;
+}
+
+/* --- rounds --- */
+
+struct round_view {
+	struct memory_round memory;
+	double duration_ms, frozen_ms, predicted_ms;
+	bool is_new;
+};
+
+static void show_round(void *self, Haul__V1__Migration *view)
+{
+	const struct round_view *round = self;
+
+	Haul__V1__Round **grown = realloc(view->rounds, (view->n_rounds + 1) * sizeof(*grown));
+	Haul__V1__Round *shown = malloc(sizeof(*shown));
+	if (grown == NULL || shown == NULL)
+		abort();
+	haul__v1__round__init(shown);
+	shown->pages_sent = round->memory.pages_sent;
+	shown->pages_skipped = round->memory.pages_skipped;
+	shown->bytes = round->memory.bytes;
+	shown->duration_ms = round->duration_ms;
+	shown->frozen_ms = round->frozen_ms;
+	grown[view->n_rounds++] = shown;
+	view->rounds = grown;
+	if (round->duration_ms > 0)
+		view->rate_bytes_per_s =
+			(uint64_t)((double)round->memory.bytes * 1000 / round->duration_ms);
+	view->bytes_on_wire += round->memory.bytes;
+	if (round->predicted_ms > 0)
+		view->predicted_downtime_ms = round->predicted_ms;
+}
+
+static status *begin_round(struct source *source, bool is_last, char ret_dir[FILES_PATH])
+{
+	Haul__V1__BeginRoundRequest request = HAUL__V1__BEGIN_ROUND_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	char below[32];
+
+	source->round++;
+	(void)snprintf(below, sizeof(below), "images/%u", source->round);
+	core_path(source->core, "out", source->id, below, ret_dir);
+	request.id = source->id;
+	request.round = source->round;
+	request.last = is_last;
+	status *st = files_make_directory(ret_dir);
+	if (st == NULL)
+		st = source_call(source, "BeginRound", &request.base,
+				 source->core->config.call_timeout_ms, &response);
+	return st == NULL ? memory_sender_begin(source->sender, source->round) : st;
+}
+
+/* Both sides must have counted the same. */
+static status *end_round(struct source *source, const struct memory_round *sent)
+{
+	Haul__V1__EndRoundRequest request = HAUL__V1__END_ROUND_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+
+	request.id = source->id;
+	request.round = source->round;
+	status *st = source_call(source, "EndRound", &request.base,
+				 source->core->config.criu_timeout_ms, &response);
+	if (st != NULL)
+		return st;
+	const Haul__V1__EndRoundResponse *there = (const Haul__V1__EndRoundResponse *)response;
+	if (there->pages != sent->pages_sent || there->digest != sent->digest)
+		return status_errorf(STATUS_DATA_LOSS,
+				     "round %u: %llu pages left, %llu arrived, or their digests differ",
+				     source->round, (unsigned long long)sent->pages_sent,
+				     (unsigned long long)there->pages);
+	return NULL;
+}
+
+static void fill_dump(const struct source *source, const char *dir, struct criu_dump *dump, char log[32],
+		      char parent[32], char work[FILES_PATH])
+{
+	(void)snprintf(log, 32, "dump-%u.log", source->round);
+	(void)snprintf(parent, 32, "../%u", source->round - 1);
+	core_path(source->core, "out", source->id, "work", work);
+	*dump = (struct criu_dump){
+		.pid = source->pid,
+		.images_dir = dir,
+		.parent = source->round > 1 ? parent : NULL,
+		.work_dir = work,
+		.log_file = log,
+		.shell_job = source->options.shell_job,
+		.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE,
+		.track_mem = source->has_tracking && !source->options.no_precopy,
+		.limits = &source->core->criu_limits,
+	};
+}
+
+static status *one_round(struct source *source)
+{
+	char dir[FILES_PATH], work[FILES_PATH], log[32], parent[32];
+	struct round_view shown = {.is_new = true};
+	struct criu_dump dump;
+	double begun = clock_monotonic_fine_ms();
+	status *st = begin_round(source, false, dir);
+
+	if (st != NULL)
+		return st;
+	fill_dump(source, dir, &dump, log, parent, work);
+	st = criu_pre_dump(source->swrk, &dump);
+	scoped(status) status *sent =
+		memory_sender_end(source->sender, source->core->config.criu_timeout_ms, &shown.memory);
+	if (st == NULL && sent != NULL)
+		st = TAKE(sent);
+	else if (st != NULL && sent != NULL && status_code_of(sent) != STATUS_CANCELLED)
+		st = status_detailf(st, "cause", "%s", status_message(sent));
+	if (st == NULL)
+		st = end_round(source, &shown.memory);
+	if (st != NULL)
+		return status_wrapf(st, "pre-copy round %u", source->round);
+	shown.duration_ms = clock_monotonic_fine_ms() - begun;
+	criu_stats_frozen_ms(work, &shown.frozen_ms);
+	source->rounds[source->round - 1] =
+		(struct converge_round){shown.memory.pages_sent, shown.duration_ms};
+	shown.predicted_ms = converge_predict_ms(source->rounds, source->round,
+						 source->survey.resident_bytes / PAGE_BYTES);
+	registry_change(source->core->registry, source->id, show_round, &shown);
+	return NULL;
+}
+
+status *source_precopy(struct source *source)
+{
+	struct converge_limits limits = {
+		.max_downtime_ms = source->options.max_downtime_ms,
+		.max_rounds = source->options.max_rounds,
+	};
+
+	if (source->options.no_precopy)
+		return NULL;
+	if (!source->has_tracking) {
+		source_note(source, "this kernel has no dirty page tracking (soft-dirty): stopped and copied, the "
+				    "downtime is that of all of its memory");
+		return NULL;
+	}
+	for (;;) {
+		const char *why = "";
+		double predicted = converge_predict_ms(source->rounds, source->round,
+						       source->survey.resident_bytes / PAGE_BYTES);
+		if (converge_decide(&limits, source->rounds, source->round, predicted, &why) ==
+		    CONVERGE_FREEZE) {
+			log_line(LOG_LEVEL_INFO, source->id,
+				 "pre-copy ends after %u rounds: %s (predicted downtime %.0f ms)",
+				 source->round, why, predicted);
+			return NULL;
+		}
+		status *st = one_round(source);
+		if (st == NULL)
+			st = source_interrupted(source);
+		if (st != NULL)
+			return st;
+	}
+}
+
+/* --- freeze --- */
+
+static status *note_origins(struct source *source)
+{
+	pid_t *pids = NULL;
+	size_t count = 0;
+	status *st = proc_tree(source->pid, &pids, &count);
+
+	if (st == NULL)
+		st = fence_survey(&source->fence, source->core, source->id, pids, count);
+	free(pids);
+	/* Before the freeze: a sync to disk is not for the frozen window. */
+	return st == NULL ? source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED, NULL) : st;
+}
+
+struct freeze_view {
+	double freeze_ms;
+};
+
+static void show_freeze(void *self, Haul__V1__Migration *view)
+{
+	view->criu_freeze_ms = ((const struct freeze_view *)self)->freeze_ms;
+}
+
+static status *dump_and_fence(struct source *source, const char *dir, struct memory_round *ret_sent)
+{
+	char work[FILES_PATH], log[32], parent[32];
+	struct criu_dump dump;
+
+	fill_dump(source, dir, &dump, log, parent, work);
+	status *st = criu_dump_hold(source->swrk, &dump);
+	source->is_dumped = st == NULL;
+	if (st == NULL)
+		st = fence_close(&source->fence, source->pid);
+	scoped(status) status *sent =
+		memory_sender_end(source->sender, source->core->config.criu_timeout_ms, ret_sent);
+	if (st != NULL)
+		return sent != NULL && status_code_of(sent) != STATUS_CANCELLED
+			       ? status_detailf(st, "cause", "%s", status_message(sent))
+			       : st;
+	if (sent != NULL)
+		return TAKE(sent);
+	return preflight_frozen(&source->survey);
+}
+
+status *source_freeze(struct source *source)
+{
+	char dir[FILES_PATH];
+	struct round_view shown = {.is_new = true};
+	uint64_t image_bytes = 0;
+	status *st = note_origins(source);
+
+	if (st == NULL)
+		st = begin_round(source, true, dir);
+	if (st == NULL)
+		st = source_interrupted(source);
+	if (st != NULL)
+		return st;
+	source->frozen_ms = clock_monotonic_fine_ms();
+	st = dump_and_fence(source, dir, &shown.memory);
+	if (st != NULL)
+		return status_wrapf(st, "freeze");
+	struct freeze_view freeze = {clock_monotonic_fine_ms() - source->frozen_ms};
+	st = image_pipe_send(source->images, dir, source->core->config.criu_timeout_ms,
+			     &source->image_count, &image_bytes);
+	if (st == NULL)
+		st = end_round(source, &shown.memory);
+	if (st != NULL)
+		return status_wrapf(st, "freeze");
+	shown.memory.bytes += image_bytes;
+	shown.duration_ms = clock_monotonic_fine_ms() - source->frozen_ms;
+	shown.frozen_ms = shown.duration_ms;
+	registry_change(source->core->registry, source->id, show_round, &shown);
+	registry_change(source->core->registry, source->id, show_freeze, &freeze);
+	return NULL;
+}
+
+/* --- restore --- */
+
+struct restore_view {
+	double restore_ms;
+	int32_t pid;
+};
+
+static void show_restore(void *self, Haul__V1__Migration *view)
+{
+	const struct restore_view *restore = self;
+
+	view->criu_restore_ms = restore->restore_ms;
+	view->restored_pid = restore->pid;
+}
+
+status *source_restore(struct source *source)
+{
+	Haul__V1__RestoreRequest request = HAUL__V1__RESTORE_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	int64_t per_gib = 20000; /* filling memory: at least 50 MiB/s, on the slowest machine */
+
+	request.id = source->id;
+	request.images = source->image_count;
+	request.track_mem = source->has_tracking;
+	int64_t timeout = source->core->config.criu_timeout_ms + source->core->config.call_timeout_ms +
+			  (int64_t)(source->survey.resident_bytes >> 30) * per_gib;
+	status *st = source_call(source, "Restore", &request.base, timeout, &response);
+	if (st != NULL)
+		return status_wrapf(st, "restore at %s", source->to);
+	const Haul__V1__RestoreResponse *there = (const Haul__V1__RestoreResponse *)response;
+	struct restore_view shown = {there->restore_ms, there->pid};
+	registry_change(source->core->registry, source->id, show_restore, &shown);
+	return NULL;
+}

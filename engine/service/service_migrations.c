@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/service/services.h"
+
+#include <string.h>
+
+#include "haul/v1/migrations.pb-c.h"
+
+void *response_new(const ProtobufCMessageDescriptor *descriptor)
+{
+	void *message = calloc(1, descriptor->sizeof_message);
+
+	if (message == NULL)
+		abort();
+	descriptor->message_init(message);
+	return message;
+}
+
+static status *start(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+
+	(void)call;
+	return sources_start(services->sources, (const Haul__V1__StartRequest *)request,
+			     (Haul__V1__Migration **)ret_response);
+}
+
+static status *get(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		   ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+
+	(void)call;
+	return registry_get(services->core->registry, ((const Haul__V1__GetRequest *)request)->id,
+			    (Haul__V1__Migration **)ret_response);
+}
+
+static status *list(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		    ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+
+	(void)call;
+	return registry_list(services->core->registry,
+			     ((const Haul__V1__ListRequest *)request)->active_only,
+			     (Haul__V1__ListResponse **)ret_response);
+}
+
+static status *cancel(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		      ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	const char *id = ((const Haul__V1__CancelRequest *)request)->id;
+	scoped(migration_view) Haul__V1__Migration *view = NULL;
+
+	(void)call;
+	status *st = registry_get(services->core->registry, id, &view);
+	if (st != NULL)
+		return st;
+	if (migration_is_over(view))
+		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is over", id);
+	st = sources_cancel(services->sources, id);
+	if (st != NULL)
+		return strcmp(view->role, "destination") == 0
+			       ? status_detailf(st, "next", "cancel it at its source, %s", view->peer)
+			       : st;
+	return registry_get(services->core->registry, id, (Haul__V1__Migration **)ret_response);
+}
+
+static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	Haul__V1__PipeAddress *pipe = NULL;
+	status *st = watchers_add(services->watchers, call, ((const Haul__V1__WatchRequest *)request)->id,
+				  &pipe);
+
+	if (st != NULL)
+		return st;
+	Haul__V1__WatchResponse *response = response_new(&haul__v1__watch_response__descriptor);
+	response->pipe = pipe;
+	*ret_response = &response->base;
+	return NULL;
+}
+
+static status *resolve(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		       ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	const Haul__V1__ResolveRequest *wanted = (const Haul__V1__ResolveRequest *)request;
+
+	(void)call;
+	if (wanted->act != HAUL__V1__RESOLVE_REQUEST__ACT__RESUME &&
+	    wanted->act != HAUL__V1__RESOLVE_REQUEST__ACT__KILL)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "resolve: --resume or --kill");
+	status *st = sources_resolve(services->sources, wanted);
+	if (status_code_of(st) == STATUS_NOT_FOUND) {
+		status_free(st);
+		st = incomings_resolve(services->incomings, wanted);
+	}
+	if (st != NULL)
+		return st;
+	return registry_get(services->core->registry, wanted->id, (Haul__V1__Migration **)ret_response);
+}
+
+static const rpc_handler handlers[] = {start, get, list, cancel, watch, resolve};
+
+struct rpc_service services_migrations(struct services *services)
+{
+	return (struct rpc_service){&haul__v1__migrations__descriptor, handlers, services};
+}

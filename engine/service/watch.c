@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/service/watch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/log.h"
+#include "rpc/pipe.h"
+
+enum { WATCHERS_MOST = 256, ACCEPT_MS = 10000, SEND_MS = 10000, TICK_MS = 1000 };
+
+struct watchers {
+	struct core *core;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned count;
+	struct pipe *pipes[WATCHERS_MOST]; /* to interrupt at the end */
+	bool is_closing;
+};
+
+struct watcher {
+	struct watchers *watchers;
+	unsigned place;
+	struct pipe *pipe;
+	char id[LIMIT_ID + 1];
+};
+
+struct watchers *watchers_new(struct core *core)
+{
+	struct watchers *watchers = calloc(1, sizeof(*watchers));
+
+	if (watchers == NULL)
+		abort();
+	watchers->core = core;
+	(void)pthread_mutex_init(&watchers->lock, NULL);
+	(void)pthread_cond_init(&watchers->changed, NULL);
+	return watchers;
+}
+
+/* Sends every change it gets to see (several may become one) until it is over. */
+static status *send_changes(struct watcher *watcher)
+{
+	struct registry *registry = watcher->watchers->core->registry;
+	uint64_t sequence = 0;
+
+	for (;;) {
+		scoped(migration_view) Haul__V1__Migration *view = NULL;
+		status *st = registry_wait(registry, watcher->id, sequence, TICK_MS, &view);
+		if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED) {
+			status_free(st);
+			st = registry_get(registry, watcher->id, &view); /* an unchanged one says "alive" */
+		}
+		if (st != NULL)
+			return st;
+		sequence = view->sequence;
+		st = pipe_send_message(watcher->pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT, &view->base, SEND_MS);
+		if (st != NULL || migration_is_over(view))
+			return st;
+	}
+}
+
+static void leave(struct watcher *watcher)
+{
+	struct watchers *watchers = watcher->watchers;
+
+	(void)pthread_mutex_lock(&watchers->lock);
+	watchers->pipes[watcher->place] = NULL;
+	(void)pthread_mutex_unlock(&watchers->lock);
+	pipe_free(watcher->pipe);
+	free(watcher);
+	(void)pthread_mutex_lock(&watchers->lock);
+	watchers->count--;
+	(void)pthread_cond_broadcast(&watchers->changed);
+	(void)pthread_mutex_unlock(&watchers->lock);
+}
+
+/* The watcher reads PipeEnd as the end and closes; waiting for that keeps the last frames from being
+ * dropped with the pipe. */
+static void await_goodbye(struct pipe *pipe)
+{
+	struct pipe_in in = {0};
+	scoped(status) status *st = pipe_receive(pipe, SEND_MS, &in);
+
+	if (st == NULL)
+		pipe_in_drop(&in);
+}
+
+static void *watch(void *self)
+{
+	struct watcher *watcher = self;
+	scoped(status) status *st = pipe_accept(watcher->pipe, ACCEPT_MS);
+
+	if (st == NULL) {
+		scoped(status) status *verdict = send_changes(watcher);
+		scoped(status) status *sent = pipe_send_end(watcher->pipe, verdict, SEND_MS);
+		if (sent == NULL)
+			await_goodbye(watcher->pipe);
+	}
+	leave(watcher);
+	return NULL;
+}
+
+static status *take_place(struct watcher *watcher)
+{
+	struct watchers *watchers = watcher->watchers;
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&watchers->lock);
+	for (watcher->place = 0; watcher->place < WATCHERS_MOST; watcher->place++) {
+		if (watchers->pipes[watcher->place] == NULL)
+			break;
+	}
+	if (watcher->place == WATCHERS_MOST || watchers->is_closing) {
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%d are watching already", WATCHERS_MOST);
+	} else {
+		watchers->pipes[watcher->place] = watcher->pipe;
+		watchers->count++;
+	}
+	(void)pthread_mutex_unlock(&watchers->lock);
+	return st;
+}
+
+static status *start(struct watcher *watcher)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+	status *st = take_place(watcher);
+
+	if (st != NULL) {
+		pipe_free(watcher->pipe);
+		free(watcher);
+		return st;
+	}
+	(void)pthread_attr_init(&attributes);
+	(void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	int failed = pthread_create(&thread, &attributes, watch, watcher);
+	(void)pthread_attr_destroy(&attributes);
+	if (failed == 0)
+		return NULL;
+	leave(watcher);
+	return status_errnof(failed, "cannot start a thread");
+}
+
+status *watchers_add(struct watchers *watchers, const struct rpc_call *call, const char *id,
+		     Haul__V1__PipeAddress **ret_address)
+{
+	const struct engine_config *config = &watchers->core->config;
+	scoped(migration_view) Haul__V1__Migration *view = NULL;
+	Haul__V1__PipeAddress *address = NULL;
+	bool is_local = call->caller->is_local;
+	struct pipe_place place = {
+		.host = is_local ? NULL : call->server_host,
+		.port_low = config->port_low,
+		.port_high = config->port_high,
+		.directory = config->local_dir,
+	};
+
+	status *st = registry_get(watchers->core->registry, id, &view);
+	if (st != NULL)
+		return st;
+	struct watcher *watcher = calloc(1, sizeof(*watcher));
+	if (watcher == NULL)
+		return status_errnof(ENOMEM, "watch");
+	watcher->watchers = watchers;
+	(void)snprintf(watcher->id, sizeof(watcher->id), "%s", id);
+	st = pipe_listen(&place, &watcher->pipe, &address);
+	if (st != NULL) {
+		free(watcher);
+		return st;
+	}
+	st = start(watcher);
+	if (st != NULL) {
+		haul__v1__pipe_address__free_unpacked(address, NULL);
+		return st;
+	}
+	*ret_address = address;
+	return NULL;
+}
+
+void watchers_free(struct watchers *watchers)
+{
+	if (watchers == NULL)
+		return;
+	(void)pthread_mutex_lock(&watchers->lock);
+	watchers->is_closing = true;
+	for (size_t i = 0; i < WATCHERS_MOST; i++) {
+		if (watchers->pipes[i] != NULL)
+			pipe_interrupt(watchers->pipes[i]);
+	}
+	while (watchers->count > 0)
+		(void)pthread_cond_wait(&watchers->changed, &watchers->lock);
+	(void)pthread_mutex_unlock(&watchers->lock);
+	(void)pthread_cond_destroy(&watchers->changed);
+	(void)pthread_mutex_destroy(&watchers->lock);
+	free(watchers);
+}

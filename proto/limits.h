@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every bound on what a peer, a file or a user may make us do, each with its reason. */
+#ifndef HAUL_PROTO_LIMITS_H
+#define HAUL_PROTO_LIMITS_H
+
+enum {
+	/* A unary message: the largest are a Prepare's file list and a report with all its rounds. */
+	LIMIT_UNARY_BYTES = 1024 * 1024,
+	/* One sealed message of a bulk pipe: 256 KiB moves at full speed, and memory is this times
+	 * the few messages in flight. Header, tag and page table come on top. */
+	LIMIT_BULK_BYTES = 512 * 1024,
+	/* Pages in one batch of memory (256 KiB). */
+	LIMIT_BATCH_PAGES = 64,
+	/* Status: details and their length; CRIU's log lines are long. */
+	LIMIT_STATUS_DETAILS = 8,
+	LIMIT_STATUS_TEXT = 4096,
+	/* Names: image files, nodes, migration ids. */
+	LIMIT_NAME = 255,
+	LIMIT_ID = 64,
+	LIMIT_URL = 512,
+	/* Images of the final dump besides memory; CRIU writes about twelve plus four a task. */
+	LIMIT_IMAGES = 65536,
+	/* Rounds of pre-copy a user may ask for. */
+	LIMIT_ROUNDS = 100,
+	/* Migrations in flight on one engine, and kept in the history. */
+	LIMIT_SESSIONS = 64,
+	LIMIT_HISTORY = 1000,
+	/* Connections one listener keeps; silent TLS clients are dropped after LIMIT_SILENT_MS. */
+	LIMIT_CONNECTIONS = 512,
+	LIMIT_SILENT_MS = 10000,
+	/* Calls served at the same time: by the remote listeners, and by the local socket. */
+	LIMIT_REMOTE_CALLS = 24,
+	LIMIT_LOCAL_CALLS = 16,
+	/* A message of CRIU's RPC; its own replies are far smaller. */
+	LIMIT_CRIU_MESSAGE = 256 * 1024,
+	/* One journal record. */
+	LIMIT_JOURNAL_RECORD = 16 * 1024,
+	/* A configuration file. */
+	LIMIT_CONFIG = 64 * 1024,
+};
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A client of one server: any number of threads may call at the same time. */
+#ifndef HAUL_RPC_CLIENT_H
+#define HAUL_RPC_CLIENT_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "rpc/endpoint.h"
+
+struct rpc_client;
+
+/* Does not connect yet (the first call does, within its timeout). credentials are borrowed;
+ * needed for tls+tcp. The server's certificate must name the URL's host. */
+must_check status *rpc_client_new(const char *url, const struct credentials *credentials,
+				  struct rpc_client **ret_client);
+
+/* One call. `service` and `method` name the method ("Commit"); request and *ret_response are its
+ * messages; free the response with message_free. timeout_ms > 0 covers connecting too.
+ * Errors: the server's own status; UNAVAILABLE "not connected, the request has not left" when no
+ * connection came about within the timeout (unreachable, refused, or a TLS handshake that failed: the reason is
+ * told, UNAUTHENTICATED when it is about certificates); DEADLINE_EXCEEDED when sent but not
+ * answered in time; UNAVAILABLE with detail "sent" when the connection broke after it left;
+ * CANCELLED after rpc_client_interrupt. A request leaves at most once. */
+must_check status *rpc_client_call(struct rpc_client *client,
+				   const ProtobufCServiceDescriptor *service, const char *method,
+				   const ProtobufCMessage *request, int64_t timeout_ms,
+				   ProtobufCMessage **ret_response);
+
+/* Did the request of this failed call leave, so that it may have been executed? */
+bool rpc_client_may_have_run(const status *st);
+
+/* Outstanding and future calls return CANCELLED until rpc_client_resume. Any thread. */
+void rpc_client_interrupt(struct rpc_client *client);
+void rpc_client_resume(struct rpc_client *client);
+
+void rpc_client_free(struct rpc_client *client);
+
+DEFINE_SCOPE(rpc_client, struct rpc_client *, rpc_client_free);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The connections of one listener: who is at the other end, how many calls are open, how long it
+ * has been silent. nng's callbacks fill it, the server's threads ask it. Thread-safe. */
+#ifndef HAUL_RPC_CONNECTIONS_H
+#define HAUL_RPC_CONNECTIONS_H
+
+#include <nng/nng.h>
+
+#include "rpc/endpoint.h"
+
+enum { REFUSALS_KEPT = 32, PEER_TEXT = 64 };
+
+/* Why a connection was refused, kept until the watchdog reports it. */
+struct refusal {
+	char peer[PEER_TEXT];
+	char why[128];
+};
+
+struct connections;
+
+must_check status *connections_new(enum transport transport, struct connections **ret_connections);
+
+/* nng's pipe callback, with the connections as its argument. */
+void connections_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self);
+
+/* A request came by this pipe: false when the pipe is unknown (it has just gone). */
+bool connections_begin_call(struct connections *connections, nng_pipe pipe,
+			    struct identity *ret_caller);
+void connections_end_call(struct connections *connections, nng_pipe pipe);
+
+/* Closes connections that have been silent without an open call for LIMIT_SILENT_MS. */
+void connections_close_silent(struct connections *connections);
+
+bool connections_take_refusal(struct connections *connections, struct refusal *ret_refusal);
+
+void connections_free(struct connections *connections);
+
+#endif

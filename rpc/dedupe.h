@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Remembers the answers to requests by (caller, request id), so that a repeated request gets the
+ * same answer and is not carried out twice. Bounded in number, bytes and age. Thread-safe. */
+#ifndef HAUL_RPC_DEDUPE_H
+#define HAUL_RPC_DEDUPE_H
+
+#include "proto/envelope.h"
+#include "rpc/identity.h"
+
+struct dedupe;
+
+enum dedupe_verdict {
+	DEDUPE_RUN,       /* new: run it, then call dedupe_finish with the ticket */
+	DEDUPE_ANSWERED,  /* known: a copy of the answer */
+	DEDUPE_DIFFERENT, /* the id was used for another request */
+	DEDUPE_TIMEOUT,   /* the first one still runs */
+};
+
+must_check status *dedupe_new(struct dedupe **ret_dedupe);
+
+/* Waits for a running first request until deadline_ms (CLOCK_MONOTONIC), at most a minute. */
+enum dedupe_verdict dedupe_begin(struct dedupe *dedupe, const struct identity *caller,
+				 const Haul__V1__Request *request, int64_t deadline_ms,
+				 uint64_t *ret_ticket, struct buffer *ret_answer);
+
+/* The answer to the request of this ticket; it is copied. */
+void dedupe_finish(struct dedupe *dedupe, uint64_t ticket, const struct buffer *answer);
+
+/* All waiting dedupe_begin return DEDUPE_TIMEOUT from now on. */
+void dedupe_stop(struct dedupe *dedupe);
+
+void dedupe_free(struct dedupe *dedupe);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A server: listeners, and threads that each serve one call at a time. */
+#ifndef HAUL_RPC_SERVER_H
+#define HAUL_RPC_SERVER_H
+
+#include "rpc/endpoint.h"
+#include "rpc/service.h"
+
+struct rpc_server;
+
+/* What the server reports as it happens; called on its threads. */
+struct rpc_observer {
+	void *self;
+	/* A call is over. st = NULL is OK. */
+	void (*called)(void *self, const struct rpc_call *call, const status *st, int64_t took_us);
+	/* A connection was refused or dropped (bad certificate, silent, too many). */
+	void (*refused)(void *self, const char *listener, const char *peer, const char *why);
+};
+
+/* May the caller call the method? NULL = yes, PERMISSION_DENIED or UNAUTHENTICATED otherwise. */
+typedef status *(*rpc_authorize)(void *self, const struct identity *caller, const char *method);
+
+struct rpc_server_config {
+	const struct rpc_service *services; /* must outlive the server */
+	size_t service_count;
+	rpc_authorize authorize;
+	void *authorize_self;
+	struct rpc_observer observer;
+};
+
+must_check status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server **ret_server);
+
+/* Opens a listener: ipc (socket file 0600, a stale one is replaced, a live one is an
+ * ALREADY_EXISTS), tls (credentials needed; borrowed), tcp (no authentication). Dispatches from now on
+ * with `calls` threads. Each listener has its own socket and threads, so that remote
+ * callers cannot use up the local ones. */
+must_check status *rpc_server_listen(struct rpc_server *server, const char *url,
+				     const struct credentials *credentials, unsigned calls);
+
+/* Refuses new calls, waits for the running ones at most `grace_ms`, closes. */
+void rpc_server_stop(struct rpc_server *server, int64_t grace_ms);
+void rpc_server_free(struct rpc_server *server);
+
+DEFINE_SCOPE(rpc_server, struct rpc_server *, rpc_server_free);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a service's methods are bound to functions, by protobuf-c's descriptor. */
+#ifndef HAUL_RPC_SERVICE_H
+#define HAUL_RPC_SERVICE_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "proto/status.h"
+#include "rpc/identity.h"
+
+/* What a handler knows of its call. */
+struct rpc_call {
+	const struct identity *caller;
+	const char *method;       /* "/haul.v1.Peer/Commit" */
+	int64_t deadline_ms;      /* CLOCK_MONOTONIC; 0 = none */
+	char server_host[LIMIT_NAME + 1]; /* host part of the listener's URL the call came in by; "" for ipc */
+};
+
+/* Runs on a thread of the server; may block. The request is borrowed; the response must be
+ * wholly on the heap (it is freed with protobuf_c_message_free_unpacked). */
+typedef status *(*rpc_handler)(void *self, const struct rpc_call *call,
+			       const ProtobufCMessage *request, ProtobufCMessage **ret_response);
+
+/* handlers[i] serves descriptor->methods[i]. */
+struct rpc_service {
+	const ProtobufCServiceDescriptor *descriptor;
+	const rpc_handler *handlers;
+	void *self;
+};
+
+#endif
