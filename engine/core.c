@@ -9,7 +9,8 @@
 #include "engine/host/files.h"
 #include "engine/log.h"
 
-enum { LEFTOVER_GRACE_MS = 3000, LEFTOVER_POLL_MS = 20, GROUP_TIMEOUT_MS = 10000 };
+enum { LEFTOVER_GRACE_MS = 3000, LEFTOVER_POLL_MS = 20, GROUP_TIMEOUT_MS = 10000,
+       SLOWEST_BYTES_PER_MS = 20 * 1024 };
 
 status *core_journal(struct core *core, const char *id, Haul__V1__JournalEvent event,
 		     const Haul__V1__JournalRecord *fields)
@@ -26,6 +27,13 @@ status *core_journal(struct core *core, const char *id, Haul__V1__JournalEvent e
 	if (st != NULL)
 		return status_wrapf(st, "migration %s", id);
 	return NULL;
+}
+
+void core_limits(const struct core *core, uint64_t resident_bytes, struct criu_limits *ret_limits)
+{
+	ret_limits->short_ms = core->config.criu_timeout_ms;
+	ret_limits->long_ms =
+		core->config.criu_timeout_ms + (int64_t)(resident_bytes / SLOWEST_BYTES_PER_MS);
 }
 
 void core_path(const struct core *core, const char *kind, const char *id, const char *below,

@@ -32,6 +32,10 @@ struct core {
 must_check status *core_journal(struct core *core, const char *id, Haul__V1__JournalEvent event,
 				const Haul__V1__JournalRecord *fields);
 
+/* Deadlines of CRIU's stages for a tree of this size: the configured silence, and the time its memory
+ * takes at the slowest rate worth waiting for. */
+void core_limits(const struct core *core, uint64_t resident_bytes, struct criu_limits *ret_limits);
+
 /* "<state_dir>/<kind>/<id>[/<below>]". */
 void core_path(const struct core *core, const char *kind, const char *id, const char *below,
 	       char ret_path[4096]);

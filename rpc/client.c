@@ -41,7 +41,7 @@ enum {
 	/* Nobody listens: a service that restarts is back by then, and a person is not kept waiting. */
 	REFUSED_MS = 3000,
 	PROBE_MS = 200,
-	NEVER_MS = INT32_MAX,
+	NEVER_MS = 24 * 3600 * 1000,
 };
 
 struct call {
@@ -49,6 +49,7 @@ struct call {
 	nng_ctx ctx;
 	nng_aio *aio;
 	int64_t deadline_ms;
+	bool is_active; /* counted in the client */
 };
 
 struct rpc_client {
@@ -353,6 +354,8 @@ static status *send_request(struct rpc_client *client, struct call *call, nng_ms
 		status *st = connect_client(client, call->deadline_ms);
 		int32_t slice = left_ms(call->deadline_ms);
 		if (st == NULL) {
+			client->active += call->is_active ? 0 : 1;
+			call->is_active = true;
 			nng_aio_set_msg(call->aio, msg);
 			nng_aio_set_timeout(call->aio, slice < SEND_SLICE_MS ? slice : SEND_SLICE_MS);
 			nng_ctx_send(call->ctx, call->aio);
@@ -510,6 +513,7 @@ static void close_call(struct rpc_client *client, struct call *call)
 	while (*at != call)
 		at = &(*at)->next;
 	*at = call->next;
+	client->active -= call->is_active ? 1 : 0;
 	client->used_ms = monotonic_ms();
 	(void)pthread_mutex_unlock(&client->lock);
 	nng_aio_free(call->aio);

@@ -6,6 +6,7 @@
 #include "rpc/server.h"
 
 #include <errno.h>
+#include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/transport/ipc/ipc.h>
 #include <pthread.h>

@@ -26,6 +26,7 @@ enum { SWRK_MEMORY_FD = 4, SWRK_RPC_FD = 3 };
 
 must_check status *swrk_open(const struct swrk_options *options, struct swrk **ret_session);
 pid_t swrk_pid(const struct swrk *session);
+const char *swrk_work_dir(const struct swrk *session);
 /* The engine's end of the memory channel; belongs to the session. -1 without. */
 int swrk_memory_fd(const struct swrk *session);
 
@@ -39,7 +40,8 @@ struct swrk_event {
 	int32_t pid;            /* of the notification, or 0 */
 	CriuResp *response;     /* response: owned by the receiver, criu_resp__free_unpacked */
 };
-/* Errors: DEADLINE_EXCEEDED (silent or stopped: says how long), UNAVAILABLE (it died: with its exit status
+/* timeout_ms is the silence allowed: it starts anew whenever CRIU reads, writes or sends pages.
+ * Errors: DEADLINE_EXCEEDED (silent or stopped: says how long), UNAVAILABLE (it died: with its exit status
  * and stderr's tail), CANCELLED (interrupted), DATA_LOSS (malformed). */
 must_check status *swrk_next(struct swrk *session, int64_t timeout_ms, struct swrk_event *ret_event);
 must_check status *swrk_ack(struct swrk *session, bool go_on);

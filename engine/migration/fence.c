@@ -135,28 +135,47 @@ status *fence_kill(struct fence *fence)
 	return cgroup_kill(fence->path, FENCE_TIMEOUT_MS);
 }
 
-static bool is_member(const char *path, pid_t root)
+static status *is_member(const char *path, pid_t root, bool *ret_is_member)
 {
 	pid_t *pids = NULL;
 	size_t count = 0;
-	bool found = false;
-	scoped(status) status *st = cgroup_pids(path, &pids, &count);
+	status *st = cgroup_pids(path, &pids, &count);
 
+	if (st != NULL)
+		return st;
+	*ret_is_member = false;
 	for (size_t i = 0; i < count; i++)
-		found = found || pids[i] == root;
+		*ret_is_member = *ret_is_member || pids[i] == root;
 	free(pids);
-	return found;
+	return NULL;
+}
+
+/* Does this process still exist as it was? Only the kernel's own "no such process" counts as no: when it cannot be
+ * read (no descriptors, no memory) nothing has ended. */
+static bool is_there(pid_t root, uint64_t start_ticks)
+{
+	struct proc_stat stat;
+	scoped(status) status *st = proc_stat(root, &stat);
+
+	if (st != NULL)
+		return status_code_of(st) != STATUS_NOT_FOUND;
+	return stat.state != 'Z' && stat.state != 'X' &&
+	       (start_ticks == 0 || stat.start_ticks == start_ticks);
 }
 
 void fence_look(const struct fence *fence, pid_t root, uint64_t start_ticks, bool *ret_exists,
 		bool *ret_has_run)
 {
-	bool is_frozen = false;
+	bool is_behind = false; /* in the group, and that is frozen */
 
-	*ret_exists = proc_is_alive(root, start_ticks);
+	*ret_exists = is_there(root, start_ticks);
 	if (cgroup_exists(fence->path)) {
-		scoped(status) status *st = cgroup_is_frozen(fence->path, &is_frozen);
-		is_frozen = is_frozen && is_member(fence->path, root);
+		scoped(status) status *st = cgroup_is_frozen(fence->path, &is_behind);
+		bool is_in = is_behind;
+		if (st == NULL && is_behind)
+			st = is_member(fence->path, root, &is_in);
+		/* "It has run" lets it run on: what could not be read must not say so. */
+		is_behind = st != NULL || (is_behind && is_in);
 	}
-	*ret_has_run = *ret_exists && !is_frozen;
+	*ret_has_run = *ret_exists && !is_behind;
 }

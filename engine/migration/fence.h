@@ -28,7 +28,8 @@ must_check status *fence_open(struct fence *fence);
 /* Kills what is inside and removes the group. */
 must_check status *fence_kill(struct fence *fence);
 
-/* Is the tree (root alive with this start time) inside, and frozen? */
+/* Is the tree there (root alive with this start time), and has it run: is it not behind its frozen fence?
+ * What cannot be read counts as there and as behind it. */
 void fence_look(const struct fence *fence, pid_t root, uint64_t start_ticks, bool *ret_exists,
 		bool *ret_has_run);
 

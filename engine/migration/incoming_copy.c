@@ -61,7 +61,7 @@ static status *open_session(struct incoming *incoming, const Haul__V1__PrepareRe
 	if (st == NULL)
 		st = files_write(cpuinfo, request->cpuinfo.data, request->cpuinfo.len);
 	if (st == NULL)
-		st = criu_cpuinfo_check(incoming->swrk, work, &core->criu_limits);
+		st = criu_cpuinfo_check(incoming->swrk, work, &incoming->limits);
 	return st == NULL ? page_store_new(images, &incoming->store) : st;
 }
 
@@ -129,6 +129,7 @@ static struct incoming *session_for(struct core *core, const struct rpc_call *ca
 	(void)snprintf(incoming->root, sizeof(incoming->root), "%s", request->root);
 	incoming->shell_job = request->shell_job;
 	incoming->tcp_close = request->tcp_close;
+	core_limits(core, request->memory_bytes, &incoming->limits);
 	if (request->lease_ms >= LEASE_LEAST_MS && request->lease_ms <= LEASE_MOST_MS)
 		incoming->lease_ms = request->lease_ms;
 	return incoming;
@@ -203,7 +204,7 @@ static void *receive_round(void *self)
 
 	incoming->received_status =
 		memory_receive_round(incoming->memory, incoming->store, incoming->round,
-				     incoming->core->config.criu_timeout_ms, &incoming->received);
+				     incoming->limits.long_ms, &incoming->received);
 	return NULL;
 }
 
@@ -215,7 +216,7 @@ static void *receive_images(void *self)
 	(void)snprintf(below, sizeof(below), "images/%u", incoming->round);
 	core_path(incoming->core, "in", incoming->id, below, dir);
 	incoming->images_status = image_pipe_receive(
-		incoming->images, dir, incoming->core->config.criu_timeout_ms * 2, &incoming->image_count);
+		incoming->images, dir, incoming->limits.long_ms * 2, &incoming->image_count);
 	return NULL;
 }
 
@@ -343,7 +344,7 @@ static status *run_criu(struct incoming *incoming)
 		.root = incoming->root[0] != '\0' ? incoming->root : NULL,
 		.shell_job = incoming->shell_job,
 		.tcp_close = incoming->tcp_close,
-		.limits = &incoming->core->criu_limits,
+		.limits = &incoming->limits,
 	};
 	status *st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
 					 &incoming->pid);

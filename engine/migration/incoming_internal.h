@@ -23,6 +23,7 @@ struct incoming {
 	char source_node[LIMIT_NAME + 1];
 	char root[1024];
 	bool shell_job, tcp_close;
+	struct criu_limits limits;
 	char group[CGROUP_PATH];         /* in-<id> */
 	char criu_group[CGROUP_PATH];
 

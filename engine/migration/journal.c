@@ -34,6 +34,7 @@ struct journal {
 	int fd;
 	int lock_fd;
 	size_t end;          /* where the next record goes */
+	size_t compact_at;   /* size that is worth a rewrite */
 	bool is_broken;
 	Haul__V1__JournalRecord **latest; /* one per id and role, oldest first */
 	size_t count, room;
@@ -60,14 +61,19 @@ bool journal_event_is_final(Haul__V1__JournalEvent event)
 	}
 }
 
-/* A decision once made is never unmade by a later record: after a final one only SETTLED and ENDED follow. */
+/* A decision once made is never unmade by a later record: what was committed only gets SETTLED and ENDED
+ * behind it, what ended in another way nothing. */
 static bool may_follow(Haul__V1__JournalEvent earlier, Haul__V1__JournalEvent later)
 {
-	if (!journal_event_is_final(earlier))
-		return true;
-	return later == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED ||
-	       (later == HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED &&
-		earlier != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED);
+	switch ((int)earlier) {
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED:
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED:
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED:
+		return later == HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED ||
+		       later == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED;
+	default:
+		return !journal_event_is_final(earlier);
+	}
 }
 
 static uint32_t checksum(const uint8_t *data, size_t size)
@@ -279,90 +285,7 @@ static void take_back(struct journal *journal)
 		journal->is_broken = true;
 }
 
-static status *append_locked(struct journal *journal, const Haul__V1__JournalRecord *record)
-{
-	scoped(bytes) uint8_t *bytes = NULL;
-	size_t size;
-
-	if (journal->is_broken)
-		return status_errorf(STATUS_UNAVAILABLE,
-				     "the journal %s failed earlier: restart hauld when the disk works again",
-				     journal->path);
-	size_t place = place_of(journal, record->id, journal_event_is_source(record->event));
-	if (place < journal->count && !may_follow(journal->latest[place]->event, record->event))
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "migration %s is decided already (journal event %d)", record->id,
-				     journal->latest[place]->event);
-	status *st = record_bytes(record, &bytes, &size);
-	if (st != NULL)
-		return st;
-	st = write_all(journal->fd, bytes, size, journal->end);
-	if (st == NULL && fdatasync(journal->fd) != 0)
-		st = status_errnof(errno, "cannot make the journal durable");
-	if (st != NULL) {
-		take_back(journal);
-		return st;
-	}
-	journal->end += size;
-	Haul__V1__JournalRecord *copy = record_copy(record);
-	if (copy == NULL)
-		abort();
-	remember(journal, copy);
-	return NULL;
-}
-
-status *journal_append(struct journal *journal, const Haul__V1__JournalRecord *record)
-{
-	(void)pthread_mutex_lock(&journal->lock);
-	status *st = append_locked(journal, record);
-	(void)pthread_mutex_unlock(&journal->lock);
-	return st;
-}
-
-bool journal_is_broken(struct journal *journal)
-{
-	(void)pthread_mutex_lock(&journal->lock);
-	bool is_broken = journal->is_broken;
-	(void)pthread_mutex_unlock(&journal->lock);
-	return is_broken;
-}
-
-status *journal_reserve(struct journal *journal)
-{
-	status *st = NULL;
-
-	(void)pthread_mutex_lock(&journal->lock);
-	if (journal->is_broken)
-		st = status_errorf(STATUS_UNAVAILABLE, "the journal %s is broken", journal->path);
-	else if (fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, (off_t)journal->end, RESERVE_BYTES) != 0 &&
-		 errno != EOPNOTSUPP)
-		st = status_errnof(errno, "no room for the journal in %s", journal->dir);
-	(void)pthread_mutex_unlock(&journal->lock);
-	return st;
-}
-
-Haul__V1__JournalRecord *journal_find(struct journal *journal, const char *id, bool as_source)
-{
-	Haul__V1__JournalRecord *found = NULL;
-
-	(void)pthread_mutex_lock(&journal->lock);
-	size_t place = place_of(journal, id, as_source);
-	if (place < journal->count)
-		found = record_copy(journal->latest[place]);
-	(void)pthread_mutex_unlock(&journal->lock);
-	return found;
-}
-
-void journal_each(struct journal *journal,
-		  void (*visit)(void *self, const Haul__V1__JournalRecord *record), void *self)
-{
-	(void)pthread_mutex_lock(&journal->lock);
-	for (size_t i = 0; i < journal->count; i++)
-		visit(self, journal->latest[i]);
-	(void)pthread_mutex_unlock(&journal->lock);
-}
-
-/* --- opening --- */
+/* --- rewriting --- */
 
 static status *write_header(int fd)
 {
@@ -423,17 +346,116 @@ static status *rewrite(struct journal *journal)
 	}
 	if (st == NULL && (fsync(fd) != 0 || rename(fresh, journal->path) != 0))
 		st = status_errnof(errno, "cannot replace %s", journal->path);
-	if (st == NULL)
-		st = sync_directory(journal->dir);
 	if (st != NULL) {
 		(void)close(fd);
+		(void)unlink(fresh);
 		return st;
 	}
 	close_if_open(journal->fd);
 	journal->fd = fd;
 	journal->end = end;
+	journal->compact_at = end * 2 > COMPACT_ABOVE ? end * 2 : COMPACT_ABOVE;
+	/* Until the directory is durable a power cut could bring the old file back, without what is appended from now on. */
+	st = sync_directory(journal->dir);
+	journal->is_broken = st != NULL;
+	return st;
+}
+
+/* The file does not grow for ever under an engine that runs for months. A failure changes nothing: the old file goes on. */
+static void compact_if_large(struct journal *journal)
+{
+	if (journal->end < journal->compact_at)
+		return;
+	status_free(rewrite(journal));
+	journal->compact_at = journal->end * 2 > COMPACT_ABOVE ? journal->end * 2 : COMPACT_ABOVE;
+	(void)fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, (off_t)journal->end, RESERVE_BYTES);
+}
+
+static status *append_locked(struct journal *journal, const Haul__V1__JournalRecord *record)
+{
+	scoped(bytes) uint8_t *bytes = NULL;
+	size_t size;
+
+	if (journal->is_broken)
+		return status_errorf(STATUS_UNAVAILABLE,
+				     "the journal %s failed earlier: restart hauld when the disk works again",
+				     journal->path);
+	size_t place = place_of(journal, record->id, journal_event_is_source(record->event));
+	if (place < journal->count && !may_follow(journal->latest[place]->event, record->event))
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "migration %s is decided already (journal event %d)", record->id,
+				     journal->latest[place]->event);
+	status *st = record_bytes(record, &bytes, &size);
+	if (st != NULL)
+		return st;
+	st = write_all(journal->fd, bytes, size, journal->end);
+	if (st == NULL && fdatasync(journal->fd) != 0)
+		st = status_errnof(errno, "cannot make the journal durable");
+	if (st != NULL) {
+		take_back(journal);
+		return st;
+	}
+	journal->end += size;
+	Haul__V1__JournalRecord *copy = record_copy(record);
+	if (copy == NULL)
+		abort();
+	remember(journal, copy);
+	compact_if_large(journal);
 	return NULL;
 }
+
+status *journal_append(struct journal *journal, const Haul__V1__JournalRecord *record)
+{
+	(void)pthread_mutex_lock(&journal->lock);
+	status *st = append_locked(journal, record);
+	(void)pthread_mutex_unlock(&journal->lock);
+	return st;
+}
+
+bool journal_is_broken(struct journal *journal)
+{
+	(void)pthread_mutex_lock(&journal->lock);
+	bool is_broken = journal->is_broken;
+	(void)pthread_mutex_unlock(&journal->lock);
+	return is_broken;
+}
+
+status *journal_reserve(struct journal *journal)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&journal->lock);
+	if (journal->is_broken)
+		st = status_errorf(STATUS_UNAVAILABLE, "the journal %s is broken", journal->path);
+	else if (fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, (off_t)journal->end, RESERVE_BYTES) != 0 &&
+		 errno != EOPNOTSUPP)
+		st = status_errnof(errno, "no room for the journal in %s", journal->dir);
+	(void)pthread_mutex_unlock(&journal->lock);
+	return st;
+}
+
+Haul__V1__JournalRecord *journal_find(struct journal *journal, const char *id, bool as_source)
+{
+	Haul__V1__JournalRecord *found = NULL;
+
+	(void)pthread_mutex_lock(&journal->lock);
+	size_t place = place_of(journal, id, as_source);
+	if (place < journal->count)
+		found = record_copy(journal->latest[place]);
+	(void)pthread_mutex_unlock(&journal->lock);
+	return found;
+}
+
+void journal_each(struct journal *journal,
+		  void (*visit)(void *self, const Haul__V1__JournalRecord *record), void *self)
+{
+	(void)pthread_mutex_lock(&journal->lock);
+	for (size_t i = 0; i < journal->count; i++)
+		visit(self, journal->latest[i]);
+	(void)pthread_mutex_unlock(&journal->lock);
+}
+
+/* --- opening --- */
 
 static status *load(struct journal *journal)
 {
@@ -454,6 +476,7 @@ static status *load(struct journal *journal)
 			"`haulctl list` of the peers shows none in doubt with this node");
 	if (journal->end < content.size && ftruncate(journal->fd, (off_t)journal->end) != 0)
 		return status_errnof(errno, "cannot cut the torn tail off %s", journal->path);
+	journal->compact_at = COMPACT_ABOVE;
 	if (content.size > COMPACT_ABOVE || journal->count > 2 * (size_t)LIMIT_HISTORY)
 		return rewrite(journal);
 	return fsync(journal->fd) == 0 ? NULL : status_errnof(errno, "cannot sync the journal");

@@ -105,7 +105,8 @@ status *source_commit(struct source *source)
 
 static void look_here(struct source *source, struct source_situation *ret_here)
 {
-	*ret_here = (struct source_situation){.is_reserved = source->is_reserved};
+	*ret_here = (struct source_situation){
+		.is_reserved = source->is_reserved && !source->is_before_fence};
 	(void)pthread_mutex_lock(&source->lock);
 	ret_here->is_committing = source->is_committing;
 	(void)pthread_mutex_unlock(&source->lock);

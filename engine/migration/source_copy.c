@@ -84,14 +84,15 @@ status *source_preflight(struct source *source)
 	if (st != NULL)
 		return st;
 	source->start_ticks = source->survey.start_ticks;
+	core_limits(core, source->survey.resident_bytes, &source->limits);
 	st = check_destination(source);
 	if (st == NULL)
 		st = open_session(source);
 	unsigned version = 0;
 	if (st == NULL)
-		st = criu_version(source->swrk, &core->criu_limits, &version);
+		st = criu_version(source->swrk, &source->limits, &version);
 	if (st == NULL)
-		st = criu_has_dirty_tracking(source->swrk, &core->criu_limits, &source->has_tracking);
+		st = criu_has_dirty_tracking(source->swrk, &source->limits, &source->has_tracking);
 	return st;
 }
 
@@ -104,7 +105,7 @@ static status *cpuinfo(struct source *source, struct buffer *ret_cpuinfo)
 	core_path(source->core, "out", source->id, "cpu", dir);
 	status *st = files_make_directory(dir);
 	if (st == NULL)
-		st = criu_cpuinfo_dump(source->swrk, dir, &source->core->criu_limits);
+		st = criu_cpuinfo_dump(source->swrk, dir, &source->limits);
 	(void)snprintf(path, sizeof(path), "%s/cpuinfo.img", dir);
 	return st == NULL ? files_read(path, CPUINFO_LIMIT, ret_cpuinfo) : st;
 }
@@ -165,7 +166,7 @@ static status *call_prepare(struct source *source, const struct buffer *cpu)
 	request.lease_ms = (uint32_t)source->core->config.lease_ms;
 	source->is_reserved = true;
 	status *st = source_call(source, "Prepare", &request.base,
-				 source->core->config.criu_timeout_ms + source->core->config.call_timeout_ms,
+				 source->limits.long_ms + source->core->config.call_timeout_ms,
 				 &response);
 	if (st != NULL)
 		return status_wrapf(st, "destination %s", source->to);
@@ -246,7 +247,7 @@ static status *end_round(struct source *source, const struct memory_round *sent)
 	request.id = source->id;
 	request.round = source->round;
 	status *st = source_call(source, "EndRound", &request.base,
-				 source->core->config.criu_timeout_ms, &response);
+				 source->limits.long_ms, &response);
 	if (st != NULL)
 		return st;
 	const Haul__V1__EndRoundResponse *there = (const Haul__V1__EndRoundResponse *)response;
@@ -273,7 +274,7 @@ static void fill_dump(const struct source *source, const char *dir, struct criu_
 		.shell_job = source->options.shell_job,
 		.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE,
 		.track_mem = source->has_tracking && !source->options.no_precopy,
-		.limits = &source->core->criu_limits,
+		.limits = &source->limits,
 	};
 }
 
@@ -289,8 +290,10 @@ static status *one_round(struct source *source)
 		return st;
 	fill_dump(source, dir, &dump, log, parent, work);
 	st = criu_pre_dump(source->swrk, &dump);
+	if (st != NULL)
+		swrk_shut_memory(source->swrk); /* nothing more will come */
 	scoped(status) status *sent =
-		memory_sender_end(source->sender, source->core->config.criu_timeout_ms, &shown.memory);
+		memory_sender_end(source->sender, source->limits.long_ms, &shown.memory);
 	if (st == NULL && sent != NULL)
 		st = TAKE(sent);
 	else if (st != NULL && sent != NULL && status_code_of(sent) != STATUS_CANCELLED)
@@ -374,10 +377,12 @@ static status *dump_and_fence(struct source *source, const char *dir, struct mem
 	fill_dump(source, dir, &dump, log, parent, work);
 	status *st = criu_dump_hold(source->swrk, &dump);
 	source->is_dumped = st == NULL;
+	if (st != NULL)
+		swrk_shut_memory(source->swrk);
 	if (st == NULL)
 		st = fence_close(&source->fence, source->pid);
 	scoped(status) status *sent =
-		memory_sender_end(source->sender, source->core->config.criu_timeout_ms, ret_sent);
+		memory_sender_end(source->sender, source->limits.long_ms, ret_sent);
 	if (st != NULL)
 		return sent != NULL && status_code_of(sent) != STATUS_CANCELLED
 			       ? status_detailf(st, "cause", "%s", status_message(sent))
@@ -405,7 +410,7 @@ status *source_freeze(struct source *source)
 	if (st != NULL)
 		return status_wrapf(st, "freeze");
 	struct freeze_view freeze = {clock_monotonic_fine_ms() - source->frozen_ms};
-	st = image_pipe_send(source->images, dir, source->core->config.criu_timeout_ms,
+	st = image_pipe_send(source->images, dir, source->limits.long_ms,
 			     &source->image_count, &image_bytes);
 	if (st == NULL)
 		st = end_round(source, &shown.memory);
@@ -438,13 +443,11 @@ status *source_restore(struct source *source)
 {
 	Haul__V1__RestoreRequest request = HAUL__V1__RESTORE_REQUEST__INIT;
 	scoped(message) ProtobufCMessage *response = NULL;
-	int64_t per_gib = 20000; /* filling memory: at least 50 MiB/s, on the slowest machine */
 
 	request.id = source->id;
 	request.images = source->image_count;
 	request.track_mem = source->has_tracking;
-	int64_t timeout = source->core->config.criu_timeout_ms + source->core->config.call_timeout_ms +
-			  (int64_t)(source->survey.resident_bytes >> 30) * per_gib;
+	int64_t timeout = source->limits.long_ms + source->core->config.call_timeout_ms;
 	status *st = source_call(source, "Restore", &request.base, timeout, &response);
 	if (st != NULL)
 		return status_wrapf(st, "restore at %s", source->to);

@@ -59,6 +59,7 @@ struct source {
 
 	/* The thread's own. */
 	struct tree_survey survey;
+	struct criu_limits limits;   /* longer for more memory */
 	struct fence fence;
 	struct rpc_client *peer;
 	struct rpc_client *keeper;   /* keeps the lease alive, on a connection of its own */
@@ -73,6 +74,7 @@ struct source {
 	bool is_reserved;            /* Prepare left */
 	bool is_dumped;              /* CRIU holds the tree at post-dump */
 	bool is_resumed_told;        /* RESUMED is in the journal */
+	bool is_before_fence;        /* recovered, and no final dump had begun: no whole copy is anywhere */
 	bool was_recovered;          /* by a new hauld: no CRIU session, no pipes */
 	bool tree_was_elsewhere;     /* the boot has changed: nothing of it is here */
 	int64_t deadline_ms;

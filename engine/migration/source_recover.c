@@ -109,6 +109,7 @@ static status *take_up(struct sources *sources, const Haul__V1__JournalRecord *r
 	source->was_recovered = true;
 	source->begun_ms = clock_monotonic_fine_ms();
 	source->is_reserved = record->event >= HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESERVED;
+	source->is_before_fence = record->event < HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED;
 	source->is_committing = record->event >= HAUL__V1__JOURNAL_EVENT__J_SOURCE_COMMITTING;
 	source->tree_was_elsewhere = strcmp(record->boot_id, core->boot_id) != 0;
 	source->stage = SRC_ASK;

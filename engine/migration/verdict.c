@@ -40,10 +40,11 @@ enum verdict verdict_of(const struct source_situation *here, enum destination_sa
 			return VERDICT_LOST;
 		return tree_gone[says];
 	}
-	/* Before Commit could leave, nothing can run there. A tree that has run since is ahead of any copy. */
+	/* Before Commit could leave, nothing can run there. A tree that has run since is ahead of any copy that
+	 * does not run; whether one runs, only the destination knows: it is asked even then. */
 	if (!here->is_committing)
 		return VERDICT_RESUME;
-	if (here->tree_has_run && says != SAYS_COMMITTED)
+	if (here->tree_has_run && says != SAYS_NOTHING && says != SAYS_COMMITTED)
 		return VERDICT_RESUME;
 	return tree_waits[says];
 }

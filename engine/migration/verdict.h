@@ -20,7 +20,7 @@ enum destination_says {
 
 struct source_situation {
 	bool is_committing;   /* the journal says Commit may have left */
-	bool is_reserved;     /* the destination may hold a copy */
+	bool is_reserved;     /* the destination may hold a whole copy */
 	bool tree_exists;     /* here, in this boot, as it was */
 	bool tree_has_run;    /* it is not behind its fence: someone let it run */
 };

@@ -7,8 +7,9 @@
 #        hosts_up DIR               make them; DIR/shared is /srv/shared in both
 #        on HOST CMD…               run CMD in host A or B and return its exit status
 #        start_on HOST CMD…         start CMD detached; prints its pid in the host
-#                                   (START_OUT=FILE: its output goes to that file of the host)
+#                                   (START_OUT=FILE: its output is appended to that file there)
 #        link_cut, link_restore     as if the cable between them were pulled
+#        link_rate MBIT             limit both directions; without MBIT: no limit
 #        hosts_down                 end every process of both and remove what they left
 #        hosts.sh prune             remove what killed runs left (empty cgroups)
 #
@@ -126,7 +127,7 @@ host_spawn() {
     local out=$1
     shift
     ns_close_fds
-    setsid "$@" </dev/null >"$out" 2>&1 &
+    setsid "$@" </dev/null >>"$out" 2>&1 &
     echo $!
 }
 
@@ -136,6 +137,15 @@ link_cut() {
 
 link_restore() {
     on B ip link set haul0 up
+}
+
+link_rate() {
+    local host
+    for host in A B; do
+        on "$host" tc qdisc del dev haul0 root 2>/dev/null || true
+        [[ -z ${1:-} ]] ||
+            on "$host" tc qdisc add dev haul0 root tbf rate "${1}mbit" burst 256k latency 400ms
+    done
 }
 
 hosts_down() {

@@ -14,7 +14,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE_WORDS = 512, PAGE_BYTES = 4096, TICK_MS = 10, PAGES_PER_MIB = 256, CHECK_BATCH = 64 };
+enum {
+	PAGE_WORDS = 512,
+	PAGE_BYTES = 4096,
+	TICK_MS = 10,
+	CHECK_MS = 2,
+	PAGES_PER_MIB = 256,
+	CHECK_BATCH = 64
+};
 
 struct memory {
 	uint64_t (*pages)[PAGE_WORDS];
@@ -59,10 +66,10 @@ static void check_page(const struct memory *m, size_t page)
 	}
 }
 
-/* Checks pages for half a tick, so that a slow machine still beats. */
+/* Checks pages for a while only, so that a slow machine still beats. */
 static void check_some(struct memory *m)
 {
-	int64_t end = heartbeat_now() + TICK_MS / 2;
+	int64_t end = heartbeat_now() + CHECK_MS;
 	size_t left = m->count;
 	while (left > 0 && heartbeat_now() < end) {
 		for (int i = 0; i < CHECK_BATCH && left > 0; i++, left--) {

@@ -20,7 +20,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { PROCESSES = 20, TOKENS = 4, TICK_MS = 10, STALLED_MS = 5000 };
+enum { PROCESSES = 20, TOKENS = 4, TICK_MS = 10, COUNT_MS = 50, STALLED_MS = 5000 };
 
 struct token {
 	uint64_t number;
@@ -46,7 +46,7 @@ static void *count_in_thread(void *arg)
 {
 	for (;;) {
 		atomic_fetch_add(&counters[self].thread, 1);
-		heartbeat_sleep(TICK_MS);
+		heartbeat_sleep(COUNT_MS);
 	}
 	return arg;
 }
@@ -54,7 +54,7 @@ static void *count_in_thread(void *arg)
 static void start_counting(void)
 {
 	struct sigaction action = {.sa_handler = on_timer, .sa_flags = SA_RESTART};
-	struct itimerval every = {.it_interval.tv_usec = 20000, .it_value.tv_usec = 20000};
+	struct itimerval every = {.it_interval.tv_usec = 50000, .it_value.tv_usec = 50000};
 	pthread_t thread;
 	if (sigaction(SIGALRM, &action, NULL) != 0 || setitimer(ITIMER_REAL, &every, NULL) != 0 ||
 	    pthread_create(&thread, NULL, count_in_thread, NULL) != 0)

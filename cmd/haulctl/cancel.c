@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* haulctl cancel: rolls a migration back. */
+#include "cmd/haulctl/ctl.h"
+#include "cmd/haulctl/render.h"
+#include "cmd/haulctl/render_json.h"
+#include "proto/pack.h"
+
+static status *run(struct ctl *ctl, int *ret_exit)
+{
+	Haul__V1__CancelRequest request = HAUL__V1__CANCEL_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	scoped(str) char *id = NULL;
+	status *st = ctl_id(ctl, &id);
+
+	(void)ret_exit;
+	if (st != NULL)
+		return st;
+	request.id = id;
+	st = ctl_call(ctl, &haul__v1__migrations__descriptor, "Cancel", &request.base, &response);
+	if (st != NULL)
+		return st;
+	const Haul__V1__Migration *migration = (const Haul__V1__Migration *)response;
+	if (ctl->is_json)
+		json_print(stdout, json_of_migration(migration, true), false);
+	else
+		(void)printf("migration %s: %s\n", id,
+			     migration->state == HAUL__V1__MIGRATION_STATE__RUNNING
+				     ? "is being rolled back"
+				     : state_name(migration->state));
+	return NULL;
+}
+
+const struct command command_cancel = {
+	.name = "cancel",
+	.arguments = "ID",
+	.summary = "roll a running migration back",
+	.text = "Asks the source's engine to roll a migration back: the workload goes on where it was. Once the\n"
+		"commit has left for the destination it is too late, which is an error (73).\n\n"
+		"example:\n"
+		"  haulctl cancel 7f3a2c\n",
+	.word_count = 1,
+	.run = run,
+};

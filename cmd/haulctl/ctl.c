@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/haulctl/ctl.h"
+
+#include <string.h>
+
+#include "proto/pack.h"
+
+static status *load_credentials(struct ctl *ctl)
+{
+	bool has_any = ctl->ca != NULL || ctl->cert != NULL || ctl->key != NULL;
+	bool has_all = ctl->ca != NULL && ctl->cert != NULL && ctl->key != NULL;
+
+	if (has_all)
+		return credentials_load(ctl->ca, ctl->cert, ctl->key, &ctl->credentials);
+	if (has_any || strncmp(ctl->server, "tls+tcp://", strlen("tls+tcp://")) == 0)
+		return status_detailf(status_errorf(STATUS_INVALID_ARGUMENT,
+						    "--server %.200s needs --ca, --cert and --key",
+						    ctl->server),
+				      "next", "haulctl pki issue makes a certificate and its key");
+	return NULL;
+}
+
+static status *connect_client(struct ctl *ctl)
+{
+	status *st = NULL;
+
+	if (ctl->server != NULL && ctl->local != NULL)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--local and --server exclude each other");
+	if (ctl->server == NULL && (ctl->ca != NULL || ctl->cert != NULL || ctl->key != NULL))
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--ca, --cert and --key are for --server, which is missing");
+	st = rpc_start();
+	if (st == NULL && ctl->server != NULL)
+		st = load_credentials(ctl);
+	if (st != NULL)
+		return st;
+	if (ctl->server == NULL)
+		return rpc_client_new(ctl->local != NULL ? ctl->local : "ipc:///run/haul/hauld.sock",
+				      NULL, &ctl->client);
+	return rpc_client_new(ctl->server, ctl->credentials, &ctl->client);
+}
+
+status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service, const char *method,
+		 const ProtobufCMessage *request, ProtobufCMessage **ret_response)
+{
+	status *st = ctl->client == NULL ? connect_client(ctl) : NULL;
+
+	if (st != NULL)
+		return st;
+	st = rpc_client_call(ctl->client, service, method, request, ctl->timeout_ms, ret_response);
+	if (status_code_of(st) == STATUS_UNAVAILABLE && status_detail_find(st, "next") == NULL &&
+	    !rpc_client_may_have_run(st))
+		st = status_detailf(st, "next", "is hauld running%s?",
+				    ctl->server != NULL ? " there, and may this machine connect to it"
+							: " here (systemctl status hauld), and are you root");
+	return st;
+}
+
+void ctl_close(struct ctl *ctl)
+{
+	rpc_client_free(ctl->client);
+	credentials_free(ctl->credentials);
+	ctl->client = NULL;
+	ctl->credentials = NULL;
+}
+
+status *ctl_id(const struct ctl *ctl, char **ret_id)
+{
+	const char *id = ctl->words.words[0];
+
+	if (id[0] == '\0' || strlen(id) > LIMIT_ID)
+		return status_detailf(status_errorf(STATUS_INVALID_ARGUMENT,
+						    "\"%.80s\" is not a migration's id", id),
+				      "next", "haulctl list shows the ids");
+	*ret_id = text_copy(id);
+	return NULL;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every subcommand has: its flags and words, and a connection when it asks for one. */
+#ifndef HAUL_CMD_HAULCTL_CTL_H
+#define HAUL_CMD_HAULCTL_CTL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cmd/shared/flags.h"
+#include "rpc/client.h"
+
+enum { EXIT_BASE = 64, CTL_TIMEOUT_MS = 10000 };
+
+struct ctl {
+	/* Global flags. */
+	const char *local, *server, *ca, *cert, *key;
+	bool is_json, help;
+	int64_t timeout_ms;
+
+	/* The subcommand's flags: each reads those of its table only. */
+	const char *to, *tcp, *dest_root, *reason;
+	uint32_t max_rounds, days;
+	int64_t max_downtime_ms, migration_timeout_ms;
+	bool no_precopy, shell_job, detach, all, active, resume, kill, accept_risk;
+	struct flag_list sans;
+
+	struct flag_words words; /* after the subcommand's name */
+	struct credentials *credentials;
+	struct rpc_client *client;
+};
+
+struct command {
+	const char *name;      /* "migrate", "pki init" */
+	const char *arguments; /* for the usage line */
+	const char *summary;   /* half a line */
+	const char *text;      /* what --help teaches, with an example */
+	const struct flag *flags;
+	size_t flag_count;
+	size_t word_count;     /* so many words must follow */
+	bool takes_signals;    /* SIGINT and SIGTERM stay blocked for it */
+	/* Errors are returned, for main to print. What was printed as a result, good or bad, sets
+	 * *ret_exit. */
+	status *(*run)(struct ctl *ctl, int *ret_exit);
+};
+
+extern const struct command command_cancel, command_check, command_list, command_migrate, command_node,
+	command_pki_init, command_pki_issue, command_resolve, command_show, command_version,
+	command_watch;
+
+/* One call; connects first when there is no connection yet. `service` and `method` as in rpc_client_call. */
+must_check status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service,
+			    const char *method, const ProtobufCMessage *request,
+			    ProtobufCMessage **ret_response);
+
+/* Closes the connection. */
+void ctl_close(struct ctl *ctl);
+
+/* The first word as a migration's id (free it): INVALID_ARGUMENT when it cannot be one. */
+must_check status *ctl_id(const struct ctl *ctl, char **ret_id);
+
+/* Where a flag's value is kept. */
+#define CTL_FLAG(member) offsetof(struct ctl, member)
+
+static inline void scope_ctl(struct ctl *value)
+{
+	ctl_close(value);
+}
+
+#endif

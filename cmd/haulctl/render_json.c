@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/haulctl/render_json.h"
+
+#include "cmd/haulctl/render.h"
+#include "proto/envelope.h"
+
+cJSON *json_of_status(const status *st)
+{
+	if (st == NULL)
+		return cJSON_CreateNull();
+	cJSON *json = cJSON_CreateObject();
+	(void)cJSON_AddStringToObject(json, "code", status_code_name(status_code_of(st)));
+	(void)cJSON_AddStringToObject(json, "message", status_message(st));
+	cJSON *details = cJSON_AddArrayToObject(json, "details");
+	for (size_t i = 0; i < status_detail_count(st); i++) {
+		cJSON *detail = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(detail, "label", status_detail_at(st, i).label);
+		(void)cJSON_AddStringToObject(detail, "text", status_detail_at(st, i).text);
+		(void)cJSON_AddItemToArray(details, detail);
+	}
+	return json;
+}
+
+static cJSON *json_of_rounds(const Haul__V1__Migration *migration)
+{
+	cJSON *rounds = cJSON_CreateArray();
+
+	for (size_t i = 0; i < migration->n_rounds; i++) {
+		const Haul__V1__Round *from = migration->rounds[i];
+		cJSON *round = cJSON_CreateObject();
+		(void)cJSON_AddNumberToObject(round, "pagesSent", (double)from->pages_sent);
+		(void)cJSON_AddNumberToObject(round, "pagesSkipped", (double)from->pages_skipped);
+		(void)cJSON_AddNumberToObject(round, "bytes", (double)from->bytes);
+		(void)cJSON_AddNumberToObject(round, "durationMs", from->duration_ms);
+		(void)cJSON_AddNumberToObject(round, "frozenMs", from->frozen_ms);
+		(void)cJSON_AddItemToArray(rounds, round);
+	}
+	return rounds;
+}
+
+static void add_full(cJSON *json, const Haul__V1__Migration *from)
+{
+	(void)cJSON_AddStringToObject(json, "role", from->role);
+	(void)cJSON_AddStringToObject(json, "workload", from->workload);
+	(void)cJSON_AddStringToObject(json, "peer", from->peer);
+	(void)cJSON_AddNumberToObject(json, "pid", from->pid);
+	(void)cJSON_AddNumberToObject(json, "startedUnixMs", (double)from->started_unix_ms);
+	(void)cJSON_AddNumberToObject(json, "endedUnixMs", (double)from->ended_unix_ms);
+	(void)cJSON_AddNumberToObject(json, "predictedDowntimeMs", from->predicted_downtime_ms);
+	(void)cJSON_AddNumberToObject(json, "rateBytesPerS", (double)from->rate_bytes_per_s);
+	(void)cJSON_AddNumberToObject(json, "inDoubtSinceUnixMs",
+				      (double)from->in_doubt_since_unix_ms);
+	(void)cJSON_AddStringToObject(json, "doubt", from->doubt);
+}
+
+cJSON *json_of_migration(const Haul__V1__Migration *migration, bool is_full)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(json, "id", migration->id);
+	(void)cJSON_AddStringToObject(json, "state", state_name(migration->state));
+	(void)cJSON_AddStringToObject(json, "stage", migration->stage);
+	(void)cJSON_AddNumberToObject(json, "downtimeMs", migration->downtime_ms);
+	(void)cJSON_AddNumberToObject(json, "totalMs", migration->total_ms);
+	(void)cJSON_AddItemToObject(json, "rounds", json_of_rounds(migration));
+	(void)cJSON_AddNumberToObject(json, "bytesOnWire", (double)migration->bytes_on_wire);
+	cJSON *criu = cJSON_AddObjectToObject(json, "criu");
+	(void)cJSON_AddNumberToObject(criu, "freezeMs", migration->criu_freeze_ms);
+	(void)cJSON_AddNumberToObject(criu, "restoreMs", migration->criu_restore_ms);
+	(void)cJSON_AddNumberToObject(json, "restoredPid", migration->restored_pid);
+	(void)cJSON_AddStringToObject(json, "tracking", migration->tracking);
+	cJSON *notes = cJSON_AddArrayToObject(json, "notes");
+	for (size_t i = 0; i < migration->n_notes; i++)
+		(void)cJSON_AddItemToArray(notes, cJSON_CreateString(migration->notes[i]));
+	scoped(status) status *error = status_from_wire(migration->error);
+	(void)cJSON_AddItemToObject(json, "error", json_of_status(error));
+	if (is_full)
+		add_full(json, migration);
+	return json;
+}
+
+cJSON *json_of_list(const Haul__V1__ListResponse *list)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON *migrations = cJSON_AddArrayToObject(json, "migrations");
+
+	for (size_t i = 0; i < list->n_migrations; i++)
+		(void)cJSON_AddItemToArray(migrations,
+					   json_of_migration(list->migrations[i], true));
+	return json;
+}
+
+cJSON *json_of_check(const Haul__V1__CheckResponse *check)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddBoolToObject(json, "migratable", check->migratable);
+	cJSON *findings = cJSON_AddArrayToObject(json, "findings");
+	for (size_t i = 0; i < check->n_findings; i++) {
+		cJSON *finding = cJSON_CreateObject();
+		(void)cJSON_AddBoolToObject(finding, "ok", check->findings[i]->ok);
+		(void)cJSON_AddStringToObject(finding, "check", check->findings[i]->check);
+		(void)cJSON_AddStringToObject(finding, "text", check->findings[i]->text);
+		(void)cJSON_AddItemToArray(findings, finding);
+	}
+	return json;
+}
+
+cJSON *json_of_node(const Haul__V1__NodeInfo *node)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(json, "node", node->node);
+	(void)cJSON_AddStringToObject(json, "version", node->version);
+	(void)cJSON_AddNumberToObject(json, "protocol", node->protocol);
+	(void)cJSON_AddStringToObject(json, "criu", node->criu);
+	(void)cJSON_AddStringToObject(json, "criuTrouble", node->criu_trouble);
+	(void)cJSON_AddStringToObject(json, "kernel", node->kernel);
+	(void)cJSON_AddStringToObject(json, "machine", node->machine);
+	(void)cJSON_AddBoolToObject(json, "dirtyTracking", node->dirty_tracking);
+	(void)cJSON_AddStringToObject(json, "nng", node->nng);
+	(void)cJSON_AddStringToObject(json, "openssl", node->openssl);
+	(void)cJSON_AddNumberToObject(json, "migrationsActive", node->migrations_active);
+	(void)cJSON_AddNumberToObject(json, "migrationsInDoubt", node->migrations_in_doubt);
+	(void)cJSON_AddNumberToObject(json, "startedUnixMs", (double)node->started_unix_ms);
+	(void)cJSON_AddStringToObject(json, "identity", node->identity);
+	(void)cJSON_AddNumberToObject(json, "certificateExpiresUnixMs",
+				      (double)node->certificate_expires_unix_ms);
+	(void)cJSON_AddBoolToObject(json, "draining", node->draining);
+	return json;
+}
+
+void json_print(FILE *out, cJSON *json, bool is_one_line)
+{
+	char *text = is_one_line ? cJSON_PrintUnformatted(json) : cJSON_Print(json);
+
+	if (text == NULL)
+		abort(); /* no memory: half an answer would be worse */
+	(void)fprintf(out, "%s\n", text);
+	(void)fflush(out);
+	cJSON_free(text);
+	cJSON_Delete(json);
+}

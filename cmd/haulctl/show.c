@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* haulctl show: all about one migration. */
+#include "cmd/haulctl/ctl.h"
+#include "cmd/haulctl/render.h"
+#include "cmd/haulctl/render_json.h"
+#include "proto/envelope.h"
+
+static status *run(struct ctl *ctl, int *ret_exit)
+{
+	Haul__V1__GetRequest request = HAUL__V1__GET_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	scoped(str) char *id = NULL;
+	status *st = ctl_id(ctl, &id);
+
+	(void)ret_exit;
+	if (st != NULL)
+		return st;
+	request.id = id;
+	st = ctl_call(ctl, &haul__v1__migrations__descriptor, "Get", &request.base, &response);
+	if (st != NULL)
+		return st;
+	const Haul__V1__Migration *migration = (const Haul__V1__Migration *)response;
+	if (ctl->is_json) {
+		json_print(stdout, json_of_migration(migration, true), false);
+		return NULL;
+	}
+	print_report(stdout, migration);
+	(void)fflush(stdout);
+	scoped(status) status *error = status_from_wire(migration->error);
+	if (error != NULL)
+		print_error(error, false);
+	return NULL;
+}
+
+const struct command command_show = {
+	.name = "show",
+	.arguments = "ID",
+	.summary = "show one migration: state, times, rounds, error",
+	.text = "Shows all that the engine knows of one migration. The exit status is 0 when it could be shown,\n"
+		"whatever became of it.\n\n"
+		"example:\n"
+		"  haulctl show 7f3a2c --json | jq .downtimeMs\n",
+	.word_count = 1,
+	.run = run,
+};

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# test.sh: builds haul in a Debian 13 root and runs its tests, on any Debian-like machine, as root.
+#
+# usage: ./test.sh               what CI runs
+#        HAUL_FULL=1 ./test.sh   also fuzzing, every case in the guest too, and more rounds
+#
+# The last line is "N passed, N failed".
+set -euo pipefail
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")"
+
+toolbox=tests/lab/toolbox.sh
+passed=0
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# phase NAME CMD…: counts what CMD counted, or itself.
+phase() {
+    local name=$1 start=$SECONDS status=0 good=0 bad=0 total
+    shift
+    echo "=== $name"
+    "$@" 2>&1 | tee "$log" || status=$?
+    if total=$(grep -oE '[0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1) && [[ -n $total ]]; then
+        bad=${total%% *}
+        good=$((${total##* } - bad))
+    elif total=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1) && [[ -n $total ]]; then
+        good=${total%% *}
+        bad=${total#*, }
+        bad=${bad%% *}
+    elif [[ $status == 0 ]]; then
+        good=1
+    fi
+    [[ $status == 0 || $bad != 0 ]] || bad=1
+    passed=$((passed + good))
+    failed=$((failed + bad))
+    echo "=== $name: $good passed, $bad failed, $((SECONDS - start)) s"
+    [[ $status == 0 ]]
+}
+
+# Configures, builds and tests one preset.
+preset() {
+    "$toolbox" run sh -c "cmake --preset $1 >/dev/null && cmake --build --preset $1 && ${2:-true}"
+}
+
+phase toolbox "$toolbox" ensure
+phase "build and test dev" preset dev "ctest --preset dev -j 4" || true
+phase "build release" preset release || true
+phase "build and test tsan" preset tsan "ctest --preset tsan -L unit -j 4" || true
+if [[ -n ${HAUL_FULL:-} ]]; then
+    phase "build and test fuzz" preset fuzz "ctest --preset fuzz -L fuzz" || true
+    export HAUL_RUNS=${HAUL_RUNS:-10}
+    guest_cases=(all)
+else
+    export HAUL_RUNS=${HAUL_RUNS:-2}
+    guest_cases=(both_migrate guest_redis)
+fi
+phase "lab, native" tests/lab/run.sh native all || true
+phase "lab, guest" tests/lab/run.sh guest "${guest_cases[@]}" || true
+
+echo "$passed passed, $failed failed"
+[[ $failed == 0 ]]

@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# both_faults: whatever is wrong, the workload goes on at the source, unharmed and not frozen, and the
+# refusal says why.
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+. "$(dirname "$0")/../haul.sh"
+
+# refused TITLE PID TO CODE [FLAG…]: the workload in "$victim" must not notice.
+refused() {
+    note "$1"
+    local code=$4
+    migrate A "$2" "$3" "${@:5}"
+    expect_refused "$code"
+    expect_healthy A "$victim"
+}
+
+# Starts a migration of the victim in the background and waits until it shows in the list.
+migrate_slowly() {
+    local try
+    link_rate 200
+    ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" \
+        >"$LAB/slow.json" 2>"$LAB/slow.err" &
+    SLOW_JOB=$!
+    for ((try = 0; try < 100 * SLOW; try++)); do
+        ID=$(ctl A --json list 2>/dev/null | running_id)
+        [[ -z $ID ]] || return 0
+        kill -0 "$SLOW_JOB" 2>/dev/null || break
+        sleep 0.05
+    done
+    fail "the migration never showed in the list: $(<"$LAB/slow.json") $(<"$LAB/slow.err")"
+}
+
+# The id of the first migration in a list that has not ended.
+running_id() {
+    python3 -c '
+import json, sys
+def walk(value):
+    if isinstance(value, dict):
+        if "id" in value and value.get("state") not in ("COMPLETED", "ABORTED", "CANCELLED"):
+            print(value["id"])
+            sys.exit()
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            walk(item)
+walk(json.loads(sys.stdin.read() or "[]"))'
+}
+
+slow_result() {
+    link_rate
+    CODE=0
+    wait "$SLOW_JOB" || CODE=$? # also when it was waited for before
+    REPORT=$(<"$LAB/slow.json")
+    ERRORS=$(<"$LAB/slow.err")
+}
+
+# The swrk helper of the running migration at the source.
+swrk_pid() {
+    local try pid
+    for ((try = 0; try < 100 * SLOW; try++)); do
+        pid=$(on A pgrep -f 'criu.* swrk' | tail -n 1) || true
+        if [[ -n $pid ]]; then
+            echo "$pid"
+            return
+        fi
+        sleep 0.05
+    done
+    return 1
+}
+
+lab_start
+workload A memory 128 20 --incompressible
+victim=$PID
+
+refused "no such process" 999 B NOT_FOUND
+refused "the init of the host" 1 B ""
+refused "the engine itself" "${ENGINE[A]}" B ""
+refused "nobody listens at the destination" "$victim" tls+tcp://10.77.0.2:7 ""
+note "an object that CRIU cannot dump"
+workload A undumpable
+migrate A "$PID" B
+expect_refused
+expect_message 'perf|bpf|uring|alg|socket'
+expect_healthy A "$PID"
+on A kill "$PID"
+note "an open TCP connection"
+workload A tcp
+migrate A "$PID" B --tcp refuse
+expect_refused
+expect_message '[Tt][Cc][Pp]'
+expect_healthy A "$PID"
+on A kill "$PID"
+
+note "an open file that the destination lacks"
+on A bash -c 'echo content >/tmp/only-on-a'
+workload A memory 4 1 --open /tmp/only-on-a
+migrate A "$PID" B
+expect_refused
+expect_message 'only-on-a'
+expect_healthy A "$PID"
+on A kill "$PID"
+
+note "the pid is taken at the destination"
+# shellcheck disable=SC2016 # runs in the host
+squatter=$(on B bash -c 'echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid
+    setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!' bash "$victim")
+on B bash -c 'echo 20100 >/proc/sys/kernel/ns_last_pid'
+[[ $squatter == "$victim" ]] || fail "could not take pid $victim at B"
+migrate A "$victim" B
+expect_refused
+expect_message "$victim"
+expect_healthy A "$victim"
+on B kill "$squatter"
+
+note "no CRIU at the destination"
+engine_stop B
+engine_start B --criu /nonexistent/criu
+migrate A "$victim" B
+expect_refused
+expect_message '[Cc][Rr][Ii][Uu]'
+expect_healthy A "$victim"
+engine_stop B
+engine_start B
+
+note "the same process twice"
+migrate_slowly
+migrate A "$victim" B
+expect_refused ALREADY_EXISTS
+ctl A cancel "$ID" || fail "cancel ended with $?"
+slow_result
+expect_refused
+[[ $(report state) == CANCELLED ]] || fail "state is $(report state) after cancel"
+expect_healthy A "$victim"
+
+note "the link is cut"
+migrate_slowly
+link_cut
+wait "$SLOW_JOB" || true
+link_restore
+slow_result
+expect_refused
+expect_healthy A "$victim"
+sleep 1
+
+for signal in KILL STOP; do
+    note "CRIU gets SIG$signal"
+    migrate_slowly
+    swrk=$(swrk_pid) || fail "no criu swrk at the source"
+    on A kill "-$signal" "$swrk" || true
+    slow_result
+    if [[ $CODE == 0 ]]; then
+        fail "the migration completed although CRIU got SIG$signal"
+    fi
+    expect_refused
+    expect_healthy A "$victim"
+    ! on A test -e "/proc/$swrk" || fail "criu swrk $swrk is still there"
+done
+
+note "after all of this it still migrates"
+migrate A "$victim" B
+expect_completed
+expect_gone A "$victim"
+expect_healthy B "$victim"

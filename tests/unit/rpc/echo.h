@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A server for tests: haul.v1.Peer of which only Hello and Abort exist. Hello does what its `id`
+ * says: "" or anything = answer at once with the caller's name in `node`; "block" = until released;
+ * "fail" = an error with details; "nothing" = no answer; "big" = an answer over the limit. */
+#ifndef HAUL_TESTS_UNIT_RPC_ECHO_H
+#define HAUL_TESTS_UNIT_RPC_ECHO_H
+
+#include <stdatomic.h>
+
+#include "haul/v1/peer.pb-c.h"
+#include "proto/pack.h"
+#include "rpc/client.h"
+#include "rpc/server.h"
+
+struct echo {
+	struct rpc_server *server;
+	struct rpc_service service;
+	atomic_bool is_released;
+	atomic_int runs;     /* handlers started */
+	atomic_int called;   /* observer */
+	atomic_int refused;
+	atomic_bool deny;    /* authorize refuses */
+	char last_refusal[512];
+	_Atomic int64_t last_deadline_ms;
+	char url[128];
+	char directory[64];
+};
+
+/* Starts without listeners. */
+void echo_start(struct echo *echo);
+/* Listens at "ipc", "tcp" or "tls" on a free place of its own; sets echo->url. */
+void echo_listen(struct echo *echo, const char *transport, const struct credentials *credentials,
+		 unsigned calls);
+void echo_stop(struct echo *echo);
+
+/* One Hello; *ret_node (heap) is the answer's node, when OK. */
+status *echo_hello(struct rpc_client *client, const char *id, int64_t timeout_ms, char **ret_node);
+
+/* A port nothing listens on. */
+unsigned free_port(void);
+bool is_at_least(atomic_int *value, int wanted, int64_t timeout_ms);
+int count_fds(void);
+
+#endif

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Strangers at the listeners: whatever they send, the next honest call is answered. */
+#include "tests/unit/test.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "rpc/nng_error.h"
+#include "tests/unit/rpc/echo.h"
+#include "tests/unit/rpc/pki.h"
+
+enum { PLENTY_MS = 60000, SILENT_CLIENTS = 200, RESET_CLIENTS = 300 };
+
+static int connect_raw(const char *url)
+{
+	if (strncmp(url, "ipc://", 6) == 0) {
+		struct sockaddr_un un = {.sun_family = AF_UNIX};
+		(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s", url + 6);
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+		return fd;
+	}
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	address.sin_port = htons((uint16_t)strtoul(strrchr(url, ':') + 1, NULL, 10));
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+/* Sends and closes; errors are the point. */
+static void throw_at(const char *url, const void *data, size_t size)
+{
+	int fd = connect_raw(url);
+	(void)send(fd, data, size, MSG_NOSIGNAL);
+	(void)close(fd);
+}
+
+static void reset_at(const char *url)
+{
+	struct linger linger = {.l_onoff = 1, .l_linger = 0};
+	int fd = connect_raw(url);
+	(void)shutdown(fd, SHUT_WR);
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	(void)close(fd);
+}
+
+/* nng's header of a REQ peer, then frames of all kinds of wrongness. */
+static void throw_frames_at(const char *url)
+{
+	static const struct {
+		const char *bytes;
+		size_t size;
+	} frames[] = {
+		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\0\0\0", 16},                  /* empty message */
+		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\0\0\x04" "\x80\0\0\x01", 20}, /* id, no body */
+		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\0\0\x08" "\x80\0\0\x01\xFF\xFF\xFF\xFF", 24},
+		{"\0SP\0\0\x30\0\0" "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 16},  /* over every limit */
+		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\x7F\0\0" "\x80\0", 18},       /* large, then cut */
+		{"\0SP\0\0\x30\0\0" "\0\0\0", 11},                            /* cut length */
+		{"\0SP\0\0\x10\0\0" "\0\0\0\0\0\0\0\x04" "abcd", 20},         /* another protocol */
+		{"\0SP\0\0\x30", 6},
+		{"GET / HTTP/1.0\r\n\r\n", 18},
+		/* ipc's framing has a byte before the length */
+		{"\0SP\0\0\x30\0\0" "\x01\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 17},
+		{"\0SP\0\0\x30\0\0" "\x01\0\0\0\0\0\0\0\x08" "\x80\0\0\x01\xFF\xFF\xFF\xFF", 25},
+		{"\0SP\0\0\x30\0\0" "\x02\0\0\0\0\0\0\0\x08" "\x80\0\0\x01\xFF\xFF\xFF\xFF", 25},
+		{"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03", 11}, /* the start of a ClientHello */
+	};
+	for (int round = 0; round < 4; round++)
+		for (size_t i = 0; i < array_len(frames); i++)
+			throw_at(url, frames[i].bytes, frames[i].size);
+}
+
+struct fixture {
+	struct pki *pki;
+	struct credentials *server;
+	struct credentials *client;
+	struct echo echo;
+};
+
+static int set_up(void **state)
+{
+	static struct fixture fixture;
+	assert_ok(rpc_start());
+	fixture.pki = pki_new();
+	fixture.server = pki_credentials(fixture.pki, "server", "DNS:localhost,IP:127.0.0.1");
+	fixture.client = pki_credentials(fixture.pki, "client", "DNS:client");
+	echo_start(&fixture.echo);
+	*state = &fixture;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *fixture = *state;
+	echo_stop(&fixture->echo);
+	credentials_free(fixture->server);
+	credentials_free(fixture->client);
+	pki_free(fixture->pki);
+	return 0;
+}
+
+static void assert_answers(struct fixture *fixture)
+{
+	scoped(rpc_client) struct rpc_client *client = NULL;
+	assert_ok(rpc_client_new(fixture->echo.url, fixture->client, &client));
+	assert_ok(echo_hello(client, "", PLENTY_MS, NULL));
+}
+
+static void garbage_does_not_stop(struct fixture *fixture, const char *transport)
+{
+	echo_listen(&fixture->echo, transport, fixture->server, 2);
+	throw_frames_at(fixture->echo.url);
+	assert_answers(fixture);
+}
+
+static void garbage_does_not_stop_tcp(void **state)
+{
+	garbage_does_not_stop(*state, "tcp");
+}
+
+static void garbage_does_not_stop_tls(void **state)
+{
+	garbage_does_not_stop(*state, "tls");
+}
+
+static void garbage_does_not_stop_the_local_socket(void **state)
+{
+	garbage_does_not_stop(*state, "ipc");
+}
+
+static void resets_do_not_stop(struct fixture *fixture, const char *transport)
+{
+	echo_listen(&fixture->echo, transport, fixture->server, 2);
+	for (int i = 0; i < RESET_CLIENTS; i++)
+		reset_at(fixture->echo.url);
+	assert_answers(fixture);
+}
+
+static void resets_do_not_stop_tcp(void **state)
+{
+	resets_do_not_stop(*state, "tcp");
+}
+
+static void resets_do_not_stop_tls(void **state)
+{
+	resets_do_not_stop(*state, "tls");
+}
+
+/* Does the server close all these connections within the time? */
+static void assert_closed(struct pollfd *polls, size_t count, int64_t limit_ms)
+{
+	int64_t deadline_ms = monotonic_ms() + limit_ms;
+	size_t open = count;
+	char waste[256];
+	while (open > 0 && left_ms(deadline_ms) > 0) {
+		(void)poll(polls, count, left_ms(deadline_ms));
+		for (size_t i = 0; i < count; i++) {
+			if (polls[i].fd < 0 || polls[i].revents == 0)
+				continue;
+			ssize_t got = recv(polls[i].fd, waste, sizeof(waste), MSG_DONTWAIT);
+			if (got > 0 || (got < 0 && errno == EAGAIN))
+				continue;
+			(void)close(polls[i].fd);
+			polls[i].fd = -1;
+			open--;
+		}
+	}
+	assert_int_equal(open, 0);
+}
+
+static void silent_clients_are_dropped(struct fixture *fixture, const char *transport, size_t count,
+				       const void *start, size_t start_size)
+{
+	struct pollfd polls[SILENT_CLIENTS];
+	echo_listen(&fixture->echo, transport, fixture->server, 2);
+	for (size_t i = 0; i < count; i++) {
+		polls[i] = (struct pollfd){.fd = connect_raw(fixture->echo.url), .events = POLLIN};
+		(void)send(polls[i].fd, start, start_size, MSG_NOSIGNAL);
+	}
+	assert_answers(fixture);
+	assert_closed(polls, count, 15000);
+	assert_answers(fixture);
+}
+
+static void silent_tls_clients_are_dropped_in_time(void **state)
+{
+	silent_clients_are_dropped(*state, "tls", SILENT_CLIENTS, NULL, 0);
+}
+
+static void tls_clients_that_stop_in_the_handshake_are_dropped_in_time(void **state)
+{
+	silent_clients_are_dropped(*state, "tls", 50, "\x16\x03\x01\x02\0\x01", 6);
+}
+
+static void silent_tcp_clients_are_dropped_in_time(void **state)
+{
+	silent_clients_are_dropped(*state, "tcp", 50, NULL, 0);
+}
+
+static void clients_that_never_ask_are_dropped_in_time(void **state)
+{
+	silent_clients_are_dropped(*state, "tcp", 50, "\0SP\0\0\x30\0\0", 8);
+}
+
+static void a_long_call_is_not_taken_for_silence(void **state)
+{
+	struct fixture *fixture = *state;
+	scoped(rpc_client) struct rpc_client *client = NULL;
+	echo_listen(&fixture->echo, "tls", fixture->server, 2);
+	assert_ok(rpc_client_new(fixture->echo.url, fixture->client, &client));
+	assert_code(echo_hello(client, "block", LIMIT_SILENT_MS + 3000, NULL), STATUS_DEADLINE_EXCEEDED);
+}
+
+static void connections_over_the_limit_are_refused_and_told(void **state)
+{
+	struct fixture *fixture = *state;
+	int fds[LIMIT_CONNECTIONS + 8];
+	echo_listen(&fixture->echo, "tcp", fixture->server, 2);
+	for (size_t i = 0; i < array_len(fds); i++) {
+		fds[i] = connect_raw(fixture->echo.url);
+		(void)send(fds[i], "\0SP\0\0\x30\0\0", 8, MSG_NOSIGNAL);
+	}
+	assert_true(is_at_least(&fixture->echo.refused, 1, 20000));
+	assert_string_equal(fixture->echo.last_refusal, "too many connections");
+	for (size_t i = 0; i < array_len(fds); i++)
+		(void)close(fds[i]);
+	assert_answers(fixture);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(garbage_does_not_stop_tcp, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(garbage_does_not_stop_tls, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(garbage_does_not_stop_the_local_socket, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(resets_do_not_stop_tcp, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(resets_do_not_stop_tls, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(silent_tls_clients_are_dropped_in_time, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			tls_clients_that_stop_in_the_handshake_are_dropped_in_time, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(silent_tcp_clients_are_dropped_in_time, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(clients_that_never_ask_are_dropped_in_time, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(a_long_call_is_not_taken_for_silence, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(connections_over_the_limit_are_refused_and_told, set_up,
+						tear_down),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
