@@ -105,7 +105,7 @@ engine_start() {
     seen=$(wc -l <"$SHARED/$log") # a restart appends
     ENGINE[$host]=$(START_OUT=/srv/shared/$log start_on "$host" "$(program hauld)" --node "$name" \
         --listen "tls+tcp://${HOST_ADDRESS[$host]}:7777" --local "$LOCAL" --state-dir /var/lib/haul \
-        --data-ports 7800-7899 --ca /srv/shared/pki/ca.crt --cert "/srv/shared/pki/$name.crt" \
+        --data-ports 7800-7899 --ca /srv/shared/pki/ca.pem --cert "/srv/shared/pki/$name.pem" \
         --key "/srv/shared/pki/$name.key" --criu /usr/sbin/criu "$@")
     for ((try = 0; try < 100 * SLOW; try++)); do
         ! tail -n "+$((seen + 1))" "$SHARED/$log" | grep -qw ready || return 0

@@ -36,6 +36,7 @@ list_cases() {
 run_cases() {
     local name status start passed=0 failed=0 log
     log=$(mktemp)
+    bash "$RUN_DIR/hosts.sh" prune
     for name in "$@"; do
         start=$(date +%s.%N)
         status=0

@@ -334,7 +334,7 @@ static void replay_does_not_undo_a_decision(void **state)
 
 static status *append_long(struct journal *journal, const char *id, Haul__V1__JournalEvent event)
 {
-	char reason[8001];
+	char reason[4001];
 	Haul__V1__JournalRecord record = HAUL__V1__JOURNAL_RECORD__INIT;
 
 	memset(reason, 'r', sizeof(reason) - 1);
@@ -367,7 +367,7 @@ static void see(void *self, const Haul__V1__JournalRecord *record)
 	else
 		seen->open++;
 	seen->has_first = seen->has_first || strcmp(record->id, "m0") == 0;
-	seen->has_last = seen->has_last || strcmp(record->id, "m1599") == 0;
+	seen->has_last = seen->has_last || strcmp(record->id, "m2999") == 0;
 }
 
 static void compaction_keeps_the_open_ones_and_the_youngest(void **state)
@@ -377,29 +377,27 @@ static void compaction_keeps_the_open_ones_and_the_youngest(void **state)
 	size_t largest = 0;
 	assert_ok(append(journal, "open-source", J(SOURCE_COMMITTING)));
 	assert_ok(append(journal, "open-dest", J(DEST_COMMITTED)));
-	for (int i = 0; i < 1600; i++) {
+	for (int i = 0; i < 3000; i++) {
 		char id[16];
 		(void)snprintf(id, sizeof(id), "m%d", i);
-		assert_ok(append_long(journal, id, J(SOURCE_FENCED)));
-		assert_ok(append(journal, id, J(SOURCE_DONE)));
+		assert_ok(append_long(journal, id, J(SOURCE_DONE)));
 		largest = journal_size() > largest ? journal_size() : largest;
 	}
-	/* 12.8 MB went in. Without rewriting while it is open the next line fails. */
-	assert_true(largest < 12 * 1024 * 1024);
+	/* 12 MB went in; it was rewritten while it was open. */
+	assert_true(largest < 9 * 1024 * 1024);
 	journal_close(journal);
 	for (int round = 0; round < 2; round++) {
 		struct seen seen = {0};
 		journal = open_journal();
 		journal_each(journal, see, &seen);
 		assert_int_equal(seen.open, 2);
-		assert_in_range(seen.final, LIMIT_HISTORY, 2 * LIMIT_HISTORY);
+		assert_int_equal(seen.final, LIMIT_HISTORY);
 		assert_true(seen.has_last);
 		assert_false(seen.has_first);
 		assert_int_equal(event_of(journal, "open-source", true), J(SOURCE_COMMITTING));
 		assert_int_equal(event_of(journal, "open-dest", false), J(DEST_COMMITTED));
 		journal_close(journal);
 	}
-	assert_int_not_equal(access("journal.new", F_OK), 0);
 }
 
 static void an_oversized_record_is_refused_and_nothing_written(void **state)
@@ -486,7 +484,7 @@ static void a_full_disk_refuses_new_ones_and_harms_none(void **state)
 		st = append_long(journal, "b", J(SOURCE_FENCED));
 	assert_int_equal(status_code_of(st), STATUS_RESOURCE_EXHAUSTED);
 	status_free(st);
-	assert_true(written > 100); /* about 1 MiB had been reserved */
+	assert_true(written > 200); /* about 1 MiB had been reserved */
 	assert_code(journal_reserve(journal), STATUS_RESOURCE_EXHAUSTED);
 	assert_int_equal(event_of(journal, "a", false), J(DEST_COMMITTED));
 	assert_false(journal_is_broken(journal));
