@@ -3,7 +3,9 @@ add_library(haul_flags INTERFACE)
 target_compile_definitions(haul_flags INTERFACE _GNU_SOURCE _FILE_OFFSET_BITS=64 HAUL_VERSION="${PROJECT_VERSION}")
 target_compile_options(haul_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wformat=2 -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
-  -Wvla -Wundef -Wwrite-strings -fno-common)
+  -Wvla -Wundef -Wwrite-strings -fno-common
+  # Texts are cut on purpose, into buffers of a known size.
+  -Wno-format-truncation)
 target_include_directories(haul_flags INTERFACE ${PROJECT_SOURCE_DIR})
 if(HAUL_WERROR)
   target_compile_options(haul_flags INTERFACE -Werror)

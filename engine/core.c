@@ -57,10 +57,12 @@ status *core_check_id(const char *id)
 static status *probe(struct core *core)
 {
 	scoped(swrk) struct swrk *session = NULL;
-	char group[CGROUP_PATH], dir[4096];
+	char group[CGROUP_PATH], dir[4096], id[32];
 
 	core_path(core, "probe", "criu", "", dir);
-	cgroup_path(core->cgroups, "criu", "probe", group);
+	/* Engines may share a cgroup root: each has a name of its own. */
+	(void)snprintf(id, sizeof(id), "probe%d", getpid());
+	cgroup_path(core->cgroups, "criu", id, group);
 	status *st = files_make_directory(dir);
 	if (st == NULL)
 		st = cgroup_make(group);
@@ -91,13 +93,13 @@ void core_probe_criu(struct core *core)
 
 /* Its sockets are closed since its engine died: it lets the tree go by itself, which leaves the tree cleaner
  * than killing CRIU would. */
-void core_end_leftover_criu(struct core *core, const char *id)
+void core_end_leftover_criu(struct core *core, const char *kind, const char *id)
 {
 	char group[CGROUP_PATH];
 	bool is_populated = true;
 	int64_t until = clock_monotonic_ms() + LEFTOVER_GRACE_MS;
 
-	cgroup_path(core->cgroups, "criu", id, group);
+	cgroup_path(core->cgroups, kind, id, group);
 	while (cgroup_exists(group) && clock_monotonic_ms() < until) {
 		scoped(status) status *st = cgroup_is_populated(group, &is_populated);
 		if (st != NULL || !is_populated)

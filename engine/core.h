@@ -46,7 +46,12 @@ must_check status *core_check_id(const char *id);
 /* Looks at CRIU and the kernel with one short session; fills criu_version, has_dirty_tracking, trouble. */
 void core_probe_criu(struct core *core);
 
-/* Kills a leftover CRIU session of an earlier hauld, after giving it time to let its tree go. */
-void core_end_leftover_criu(struct core *core, const char *id);
+/* Kills a leftover CRIU session of an earlier hauld, after giving it time to let its tree go. kind is
+ * CRIU_GROUP_OUT or CRIU_GROUP_IN. */
+void core_end_leftover_criu(struct core *core, const char *kind, const char *id);
+
+/* Kinds of the groups of CRIU sessions: both sides of a migration may share a cgroup root. */
+#define CRIU_GROUP_OUT "criu"
+#define CRIU_GROUP_IN "criu-in"
 
 #endif

@@ -83,15 +83,17 @@ static bool is_method(const char *text)
 static status *check_request(const Haul__V1__Request *request)
 {
 	if (request->version != ENVELOPE_VERSION)
-		return status_errorf(STATUS_UNIMPLEMENTED,
-				     "the peer speaks version %u of the protocol, this side %d; use the "
-				     "same release of haul on both",
-				     request->version, ENVELOPE_VERSION);
+		return status_errorf(
+		    STATUS_UNIMPLEMENTED,
+		    "the peer speaks version %u of the protocol, this side %d; use the "
+		    "same release of haul on both",
+		    request->version, ENVELOPE_VERSION);
 	if (!is_method(request->method))
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "the request's method is not of the form /service/Method");
 	if (request->request_id.len != REQUEST_ID_BYTES)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "the request's id has %zu bytes, not %d",
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "the request's id has %zu bytes, not %d",
 				     request->request_id.len, REQUEST_ID_BYTES);
 	return NULL;
 }
@@ -99,8 +101,8 @@ static status *check_request(const Haul__V1__Request *request)
 status *request_decode(const uint8_t *data, size_t size, Haul__V1__Request **ret_request)
 {
 	scoped(message) ProtobufCMessage *message = NULL;
-	status *st = unpack_message(&haul__v1__request__descriptor, data, size, LIMIT_UNARY_BYTES,
-				    &message);
+	status *st =
+	    unpack_message(&haul__v1__request__descriptor, data, size, LIMIT_UNARY_BYTES, &message);
 	if (st != NULL)
 		return st;
 	st = check_request((const Haul__V1__Request *)message);
@@ -115,7 +117,7 @@ status *reply_decode(const uint8_t *data, size_t size, Haul__V1__Reply **ret_rep
 {
 	scoped(message) ProtobufCMessage *message = NULL;
 	status *st =
-		unpack_message(&haul__v1__reply__descriptor, data, size, LIMIT_UNARY_BYTES, &message);
+	    unpack_message(&haul__v1__reply__descriptor, data, size, LIMIT_UNARY_BYTES, &message);
 	if (st != NULL)
 		return status_recode(status_wrapf(st, "the server's reply"), STATUS_DATA_LOSS);
 	const Haul__V1__Reply *reply = (const Haul__V1__Reply *)message;

@@ -16,8 +16,7 @@ status *pack_message(const ProtobufCMessage *message, size_t limit, struct buffe
 	if (data == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a %s of %zu bytes",
 				     message->descriptor->name, size);
-	*ret_buffer = (struct buffer){.data = data,
-				      .size = protobuf_c_message_pack(message, data)};
+	*ret_buffer = (struct buffer){.data = data, .size = protobuf_c_message_pack(message, data)};
 	return NULL;
 }
 
@@ -30,7 +29,7 @@ status *unpack_message(const ProtobufCMessageDescriptor *descriptor, const uint8
 				     "%zu bytes are too long for a %s (limit %zu)", size,
 				     descriptor->name, limit);
 	ProtobufCMessage *message =
-		protobuf_c_message_unpack(descriptor, NULL, size, size > 0 ? data : nothing);
+	    protobuf_c_message_unpack(descriptor, NULL, size, size > 0 ? data : nothing);
 	if (message == NULL)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "%zu bytes are not a valid %s", size,
 				     descriptor->name);

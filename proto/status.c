@@ -21,7 +21,8 @@ struct status {
 };
 
 static char no_memory_text[] = "out of memory";
-static const struct status no_memory = {.code = STATUS_RESOURCE_EXHAUSTED, .message = no_memory_text};
+static const struct status no_memory = {.code = STATUS_RESOURCE_EXHAUSTED,
+					.message = no_memory_text};
 
 /* clang-format off */
 static const struct {

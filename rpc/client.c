@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One REQ socket, at most one connection, one context a call.
  *
- * nng connects again by itself and never says why it could not; so every connection gets a dialer of
- * its own, which one caller (`is_dialing`) makes while the others wait, and which is closed when it
- * is lost or not needed for a while: the server drops silent connections, and a request that leaves
- * at that very moment would have an unknown fate.
+ * nng connects again by itself and never says why it could not; so every connection gets a dialer
+ * of its own, which one caller (`is_dialing`) makes while the others wait, and which is closed when
+ * it is lost or not needed for a while: the server drops silent connections, and a request that
+ * leaves at that very moment would have an unknown fate.
  *
  * A request leaves when nng's send completes. Before that everything is "not sent": the send is
  * tried in slices, and between them the connection is looked after. After that nothing is tried
@@ -36,9 +36,11 @@ enum {
 	SEND_SLICE_MS = 500,
 	DIAL_SLICE_MS = 20,
 	RECONNECT_MS = 100,
-	/* A connection unused for longer is made anew: half the time after which the server drops it. */
+	/* A connection unused for longer is made anew: half the time after which the server drops
+	   it. */
 	IDLE_MS = LIMIT_SILENT_MS / 2,
-	/* Nobody listens: a service that restarts is back by then, and a person is not kept waiting. */
+	/* Nobody listens: a service that restarts is back by then, and a person is not kept
+	   waiting. */
 	REFUSED_MS = 3000,
 	PROBE_MS = 200,
 	NEVER_MS = 24 * 3600 * 1000,
@@ -92,7 +94,8 @@ static status *open_socket(struct rpc_client *client)
 	/* Before contexts and dialers: they take these over when they are made. */
 	rv = nng_socket_set_ms(client->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
 	if (rv == 0)
-		rv = nng_socket_set_size(client->socket, NNG_OPT_RECVMAXSZ, LIMIT_UNARY_BYTES + 256);
+		rv =
+		    nng_socket_set_size(client->socket, NNG_OPT_RECVMAXSZ, LIMIT_UNARY_BYTES + 256);
 	if (rv == 0)
 		rv = nng_pipe_notify(client->socket, NNG_PIPE_EV_ADD_POST, on_pipe, client);
 	if (rv == 0)
@@ -111,7 +114,8 @@ status *rpc_client_new(const char *url, const struct credentials *credentials,
 		return st;
 	if (endpoint.transport == TRANSPORT_TLS && credentials == NULL)
 		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "%s needs a certificate, its key and a certificate authority", url);
+				     "%s needs a certificate, its key and a certificate authority",
+				     url);
 	struct rpc_client *client = calloc(1, sizeof(*client));
 	if (client == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a client");
@@ -160,7 +164,8 @@ static status *interrupted(void)
 /* Why a plain connection does not come about: the errno of one try, 0 when it does. */
 static int probe_address(const struct sockaddr *address, socklen_t size)
 {
-	scoped(fd) int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	scoped(fd) int fd =
+	    socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return errno;
 	if (connect(fd, address, size) == 0)
@@ -204,11 +209,14 @@ static status *not_connected(const struct rpc_client *client, const char *tls_te
 	char buffer[128];
 	if (tls_text[0] != '\0')
 		return status_errorf(STATUS_UNAVAILABLE,
-				     "not connected to %s, the request has not left: %s", url, tls_text);
+				     "not connected to %s, the request has not left: %s", url,
+				     tls_text);
 	int err = probe(&client->endpoint);
-	return status_errorf(STATUS_UNAVAILABLE, "not connected to %s, the request has not left: %s",
-			     url, err != 0 ? strerror_r(err, buffer, sizeof(buffer))
-					   : "no answer in time (is the name right, is the server well?)");
+	return status_errorf(STATUS_UNAVAILABLE,
+			     "not connected to %s, the request has not left: %s", url,
+			     err != 0
+				 ? strerror_r(err, buffer, sizeof(buffer))
+				 : "no answer in time (is the name right, is the server well?)");
 }
 
 static void wait_until(struct rpc_client *client, int64_t deadline_ms)
@@ -219,7 +227,8 @@ static void wait_until(struct rpc_client *client, int64_t deadline_ms)
 }
 
 /* Waits until the dialer is connected; caller holds the lock. */
-static status *wait_connected(struct rpc_client *client, struct tls_context *tls, int64_t deadline_ms)
+static status *wait_connected(struct rpc_client *client, struct tls_context *tls,
+			      int64_t deadline_ms)
 {
 	struct tls_failure failure = {0};
 	int64_t refused_ms = monotonic_ms() + REFUSED_MS;
@@ -239,13 +248,14 @@ static status *wait_connected(struct rpc_client *client, struct tls_context *tls
 				return not_connected(client, "");
 			refused_ms = now + REFUSED_MS;
 		}
-		wait_until(client, now + DIAL_SLICE_MS < deadline_ms ? now + DIAL_SLICE_MS
-								     : deadline_ms);
+		wait_until(client,
+			   now + DIAL_SLICE_MS < deadline_ms ? now + DIAL_SLICE_MS : deadline_ms);
 	}
 	return NULL;
 }
 
-static status *make_dialer(struct rpc_client *client, struct tls_context *tls, nng_dialer *ret_dialer)
+static status *make_dialer(struct rpc_client *client, struct tls_context *tls,
+			   nng_dialer *ret_dialer)
 {
 	nng_dialer dialer;
 	int rv = nng_dialer_create(&dialer, client->socket, client->endpoint.url);
@@ -357,7 +367,8 @@ static status *send_request(struct rpc_client *client, struct call *call, nng_ms
 			client->active += call->is_active ? 0 : 1;
 			call->is_active = true;
 			nng_aio_set_msg(call->aio, msg);
-			nng_aio_set_timeout(call->aio, slice < SEND_SLICE_MS ? slice : SEND_SLICE_MS);
+			nng_aio_set_timeout(call->aio,
+					    slice < SEND_SLICE_MS ? slice : SEND_SLICE_MS);
 			nng_ctx_send(call->ctx, call->aio);
 		}
 		(void)pthread_mutex_unlock(&client->lock);
@@ -385,8 +396,9 @@ static status *receive_error(struct rpc_client *client, const struct call *call,
 		return interrupted();
 	if (rv == NNG_ETIMEDOUT || left_ms(call->deadline_ms) == 0)
 		return status_errorf(STATUS_DEADLINE_EXCEEDED, "%s did not answer in time", url);
-	return status_errorf(STATUS_UNAVAILABLE, "the connection to %s broke before the answer came: %s",
-			     url, nng_strerror(rv));
+	return status_errorf(STATUS_UNAVAILABLE,
+			     "the connection to %s broke before the answer came: %s", url,
+			     nng_strerror(rv));
 }
 
 static status *receive_reply(struct rpc_client *client, struct call *call, nng_msg **ret_msg)
@@ -435,7 +447,8 @@ static status *decode_reply(const ProtobufCMethodDescriptor *method, nng_msg *ms
 		st = unpack_message(method->output, reply->payload.data, reply->payload.len,
 				    LIMIT_UNARY_BYTES, ret_response);
 	if (st != NULL && verdict == NULL)
-		st = sent(status_recode(status_wrapf(st, "the server's response"), STATUS_DATA_LOSS));
+		st = sent(
+		    status_recode(status_wrapf(st, "the server's response"), STATUS_DATA_LOSS));
 	haul__v1__reply__free_unpacked(reply, NULL);
 	return st;
 }
@@ -528,10 +541,10 @@ status *rpc_client_call(struct rpc_client *client, const ProtobufCServiceDescrip
 	nng_msg *msg = NULL;
 	struct call call = {.deadline_ms = monotonic_ms() + timeout_ms};
 	const ProtobufCMethodDescriptor *descriptor =
-		protobuf_c_service_descriptor_get_method_by_name(service, method);
+	    protobuf_c_service_descriptor_get_method_by_name(service, method);
 	if (descriptor == NULL || snprintf(name, sizeof(name), "/%s/%s", service->name, method) < 0)
-		return unsent(status_errorf(STATUS_UNIMPLEMENTED, "there is no method %s in %s", method,
-					    service->name));
+		return unsent(status_errorf(STATUS_UNIMPLEMENTED, "there is no method %s in %s",
+					    method, service->name));
 	status *st = make_message(name, request, timeout_ms, &msg);
 	if (st != NULL)
 		return unsent(st);

@@ -90,7 +90,8 @@ static const char *identify(enum transport transport, nng_pipe pipe, struct iden
 			return "the kernel does not say who it is";
 		if (uid != 0 && uid != (uint64_t)geteuid())
 			return "only root and the engine's own user may use the local socket";
-		*id = (struct identity){.is_local = true, .is_authenticated = true, .name = "local"};
+		*id =
+		    (struct identity){.is_local = true, .is_authenticated = true, .name = "local"};
 		return NULL;
 	case TRANSPORT_TLS:
 		return tls_pipe_identity(pipe, id) ? NULL : "its certificate names nobody";
@@ -120,8 +121,9 @@ static void admit(struct connections *connections, nng_pipe pipe)
 	if (why == NULL && vacant == NULL)
 		why = "too many connections";
 	if (why == NULL)
-		*vacant = (struct connection){
-			.pipe_id = nng_pipe_id(pipe), .heard_ms = monotonic_ms(), .identity = id};
+		*vacant = (struct connection){.pipe_id = nng_pipe_id(pipe),
+					      .heard_ms = monotonic_ms(),
+					      .identity = id};
 	else
 		add_refusal(connections, peer, why);
 	(void)pthread_mutex_unlock(&connections->lock);
@@ -148,7 +150,7 @@ bool connections_begin_call(struct connections *connections, nng_pipe pipe,
 {
 	(void)pthread_mutex_lock(&connections->lock);
 	struct connection *connection =
-		nng_pipe_id(pipe) > 0 ? find(connections, nng_pipe_id(pipe)) : NULL;
+	    nng_pipe_id(pipe) > 0 ? find(connections, nng_pipe_id(pipe)) : NULL;
 	if (connection != NULL) {
 		connection->calls++;
 		connection->heard_ms = monotonic_ms();
@@ -162,7 +164,7 @@ void connections_end_call(struct connections *connections, nng_pipe pipe)
 {
 	(void)pthread_mutex_lock(&connections->lock);
 	struct connection *connection =
-		nng_pipe_id(pipe) > 0 ? find(connections, nng_pipe_id(pipe)) : NULL;
+	    nng_pipe_id(pipe) > 0 ? find(connections, nng_pipe_id(pipe)) : NULL;
 	if (connection != NULL && connection->calls > 0) {
 		connection->calls--;
 		connection->heard_ms = monotonic_ms();
@@ -178,7 +180,8 @@ void connections_close_silent(struct connections *connections)
 	(void)pthread_mutex_lock(&connections->lock);
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
 		const struct connection *connection = &connections->table[i];
-		if (connection->pipe_id != 0 && connection->calls == 0 && connection->heard_ms < limit)
+		if (connection->pipe_id != 0 && connection->calls == 0 &&
+		    connection->heard_ms < limit)
 			silent[count++].id = (uint32_t)connection->pipe_id;
 	}
 	(void)pthread_mutex_unlock(&connections->lock);

@@ -97,8 +97,9 @@ static status *load_files(SSL_CTX *ctx, const char *ca_file, const char *cert_fi
 				     "cannot use %s as the certificate authority: %s", ca_file,
 				     openssl_reason());
 	if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "cannot use the certificate in %s: %s",
-				     cert_file, openssl_reason());
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "cannot use the certificate in %s: %s", cert_file,
+				     openssl_reason());
 	if (SSL_CTX_use_PrivateKey_file(ctx, key_file, SSL_FILETYPE_PEM) != 1 ||
 	    SSL_CTX_check_private_key(ctx) != 1)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
@@ -119,8 +120,8 @@ static status *new_ctx(const SSL_METHOD *method, SSL_CTX **ret_ctx)
 	(void)SSL_CTX_set_num_tickets(ctx, 0);
 	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	(void)SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
-					    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-					    SSL_MODE_RELEASE_BUFFERS);
+					SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+					SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_read_ahead(ctx, 1);
 	*ret_ctx = ctx;
 	return NULL;
@@ -141,17 +142,20 @@ static status *check_validity(struct credentials *credentials, const char *cert_
 	credentials->expire_unix_ms = unix_ms_of(X509_get0_notAfter(certificate));
 	if (credentials->expire_unix_ms <= now)
 		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "the certificate in %s has expired; issue a new one", cert_file);
-	if (unix_ms_of(X509_get0_notBefore(certificate)) > now)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "the certificate in %s is not valid yet; check this machine's clock",
+				     "the certificate in %s has expired; issue a new one",
 				     cert_file);
+	if (unix_ms_of(X509_get0_notBefore(certificate)) > now)
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "the certificate in %s is not valid yet; check this machine's clock",
+		    cert_file);
 	identity_of_certificate(certificate, &credentials->identity);
 	if (credentials->identity.name[0] == '\0')
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "the certificate in %s names nobody: it needs a subject alternative "
-				     "name (URI or DNS)",
-				     cert_file);
+		return status_errorf(
+		    STATUS_INVALID_ARGUMENT,
+		    "the certificate in %s names nobody: it needs a subject alternative "
+		    "name (URI or DNS)",
+		    cert_file);
 	return NULL;
 }
 

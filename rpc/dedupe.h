@@ -10,10 +10,10 @@
 struct dedupe;
 
 enum dedupe_verdict {
-	DEDUPE_RUN,       /* new: run it, then call dedupe_finish with the ticket */
+	DEDUPE_RUN,	  /* new: run it, then call dedupe_finish with the ticket */
 	DEDUPE_ANSWERED,  /* known: a copy of the answer */
 	DEDUPE_DIFFERENT, /* the id was used for another request */
-	DEDUPE_TIMEOUT,   /* the first one still runs */
+	DEDUPE_TIMEOUT,	  /* the first one still runs */
 };
 
 must_check status *dedupe_new(struct dedupe **ret_dedupe);

@@ -21,16 +21,18 @@ status *rpc_start(void)
 				     "libnng says its version is '%s', which cannot be understood",
 				     version);
 	if (major != 1 || minor < 10 || (minor == 12 && patch == 0))
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "libnng %s is unfit: before 1.10 one unauthenticated connection can "
-				     "end a listener for good, in 1.12.0 a listener dies under reconnects; "
-				     "install nng 1.10 or 1.11",
-				     version);
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "libnng %s is unfit: before 1.10 one unauthenticated connection can "
+		    "end a listener for good, in 1.12.0 a listener dies under reconnects; "
+		    "install nng 1.10 or 1.11",
+		    version);
 	if (major != NNG_MAJOR_VERSION || minor != NNG_MINOR_VERSION)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "this program was built with nng %d.%d but runs with %s, whose TLS "
-				     "interface may differ; rebuild it or install the other libnng",
-				     NNG_MAJOR_VERSION, NNG_MINOR_VERSION, version);
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "this program was built with nng %d.%d but runs with %s, whose TLS "
+		    "interface may differ; rebuild it or install the other libnng",
+		    NNG_MAJOR_VERSION, NNG_MINOR_VERSION, version);
 	return tls_engine_register();
 }
 
@@ -74,8 +76,8 @@ static status *parse_host_port(const char *rest, struct endpoint *endpoint)
 	endpoint->host[length] = '\0';
 	if (!is_host_text(endpoint->host))
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "the host '%s' in '%s' has characters no host has", endpoint->host,
-				     endpoint->url);
+				     "the host '%s' in '%s' has characters no host has",
+				     endpoint->host, endpoint->url);
 	return parse_port(endpoint->url, colon + 1, &endpoint->port);
 }
 
@@ -100,14 +102,15 @@ status *endpoint_parse(const char *url, struct endpoint *ret_endpoint)
 		const char *prefix;
 		enum transport transport;
 	} schemes[] = {
-		{"ipc://", TRANSPORT_IPC},
-		{"tls+tcp://", TRANSPORT_TLS},
-		{"tcp://", TRANSPORT_TCP},
+	    {"ipc://", TRANSPORT_IPC},
+	    {"tls+tcp://", TRANSPORT_TLS},
+	    {"tcp://", TRANSPORT_TCP},
 	};
 	struct endpoint endpoint = {0};
 	if (url == NULL || strlen(url) > LIMIT_URL)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "an address is missing or longer than %d characters", LIMIT_URL);
+				     "an address is missing or longer than %d characters",
+				     LIMIT_URL);
 	memcpy(endpoint.url, url, strlen(url) + 1);
 	for (size_t i = 0; i < array_len(schemes); i++) {
 		size_t length = strlen(schemes[i].prefix);
@@ -115,8 +118,8 @@ status *endpoint_parse(const char *url, struct endpoint *ret_endpoint)
 			continue;
 		endpoint.transport = schemes[i].transport;
 		status *st = endpoint.transport == TRANSPORT_IPC
-				     ? parse_path(url + length, &endpoint)
-				     : parse_host_port(url + length, &endpoint);
+				 ? parse_path(url + length, &endpoint)
+				 : parse_host_port(url + length, &endpoint);
 		if (st == NULL)
 			*ret_endpoint = endpoint;
 		return st;

@@ -63,10 +63,11 @@ static status *parse_list(const cJSON *array, const char *name, struct text_list
 	{
 		if (!cJSON_IsString(item) || item->valuestring[0] == '\0' ||
 		    strlen(item->valuestring) > LIMIT_NAME)
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: \"%s\" has an entry that is not a text of 1 to %d "
-					     "characters",
-					     name, LIMIT_NAME);
+			return status_errorf(
+			    STATUS_INVALID_ARGUMENT,
+			    "policy: \"%s\" has an entry that is not a text of 1 to %d "
+			    "characters",
+			    name, LIMIT_NAME);
 		list->texts[list->count] = strdup(item->valuestring);
 		if (list->texts[list->count] == NULL)
 			return status_errorf(STATUS_RESOURCE_EXHAUSTED, "policy: out of memory");
@@ -82,22 +83,25 @@ static status *check_list(const struct text_list *list, bool is_identity)
 		const char *text = list->texts[i];
 		const char *star = strchr(text, '*');
 		bool is_all = strcmp(text, "*") == 0;
-		if (is_identity && star != NULL && !is_all && (strncmp(text, "*.", 2) != 0 ||
-							       strchr(star + 1, '*') != NULL))
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: identity '%s' may have a '*' only alone or at its "
-					     "start, as in *.example.org",
-					     text);
+		if (is_identity && star != NULL && !is_all &&
+		    (strncmp(text, "*.", 2) != 0 || strchr(star + 1, '*') != NULL))
+			return status_errorf(
+			    STATUS_INVALID_ARGUMENT,
+			    "policy: identity '%s' may have a '*' only alone or at its "
+			    "start, as in *.example.org",
+			    text);
 		if (!is_identity && !is_all && text[0] != '/')
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: method '%s' is neither /service/Method, /service/* "
-					     "nor *",
-					     text);
+			return status_errorf(
+			    STATUS_INVALID_ARGUMENT,
+			    "policy: method '%s' is neither /service/Method, /service/* "
+			    "nor *",
+			    text);
 		if (!is_identity && star != NULL && !is_all && (star[1] != '\0' || star[-1] != '/'))
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: method '%s' may have a '*' only in place of the "
-					     "method's name",
-					     text);
+			return status_errorf(
+			    STATUS_INVALID_ARGUMENT,
+			    "policy: method '%s' may have a '*' only in place of the "
+			    "method's name",
+			    text);
 	}
 	return NULL;
 }
@@ -116,9 +120,10 @@ static status *parse_rule(const cJSON *json, struct rule *rule)
 		else if (strcmp(item->string, "methods") == 0 && methods == NULL)
 			methods = item;
 		else
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: a rule has an unknown or repeated member \"%s\"",
-					     item->string);
+			return status_errorf(
+			    STATUS_INVALID_ARGUMENT,
+			    "policy: a rule has an unknown or repeated member \"%s\"",
+			    item->string);
 	}
 	status *st = parse_list(identities, "identities", &rule->identities);
 	if (st == NULL)
@@ -161,9 +166,10 @@ static status *parse_object(const cJSON *root, struct policy *policy)
 		else if (strcmp(item->string, "insecure") == 0 && cJSON_IsBool(item))
 			policy->is_insecure = cJSON_IsTrue(item);
 		else
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: unknown, repeated or wrongly typed member \"%s\"",
-					     item->string);
+			return status_errorf(
+			    STATUS_INVALID_ARGUMENT,
+			    "policy: unknown, repeated or wrongly typed member \"%s\"",
+			    item->string);
 	}
 	if (rules != NULL)
 		return parse_rules(rules, policy);
@@ -200,7 +206,8 @@ static bool method_matches(const char *pattern, const char *method)
 	size_t length = strlen(pattern);
 	if (strcmp(pattern, "*") == 0 || strcmp(pattern, method) == 0)
 		return true;
-	return length > 1 && pattern[length - 1] == '*' && strncmp(pattern, method, length - 1) == 0;
+	return length > 1 && pattern[length - 1] == '*' &&
+	       strncmp(pattern, method, length - 1) == 0;
 }
 
 /* "*.example.org" stands for any one name below: not for example.org, nor for a.b.example.org. */
@@ -240,7 +247,8 @@ static bool rule_allows(const struct rule *rule, const struct identity *caller, 
 
 static bool default_allows(const char *method)
 {
-	return method_matches("/haul.v1.Peer/*", method) || method_matches("/haul.v1.Node/Info", method);
+	return method_matches("/haul.v1.Peer/*", method) ||
+	       method_matches("/haul.v1.Node/Info", method);
 }
 
 status *policy_check(const struct policy *policy, const struct identity *caller, const char *method)

@@ -46,11 +46,13 @@ status *seal_close(struct seal *seal, uint8_t *data, size_t size)
 	int length = 0;
 	uint8_t rest[16];
 	if (size > INT32_MAX)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "a message of %zu bytes is too long", size);
+		return status_errorf(STATUS_INVALID_ARGUMENT, "a message of %zu bytes is too long",
+				     size);
 	if (!begin_message(seal) ||
 	    EVP_CipherUpdate(seal->cipher, data, &length, data, (int)size) != 1 ||
 	    EVP_CipherFinal_ex(seal->cipher, rest, &length) != 1 ||
-	    EVP_CIPHER_CTX_ctrl(seal->cipher, EVP_CTRL_AEAD_GET_TAG, SEAL_TAG_BYTES, data + size) != 1)
+	    EVP_CIPHER_CTX_ctrl(seal->cipher, EVP_CTRL_AEAD_GET_TAG, SEAL_TAG_BYTES, data + size) !=
+		1)
 		return status_errorf(STATUS_INTERNAL, "OpenSSL failed to encrypt");
 	seal->count++;
 	return NULL;
@@ -69,9 +71,10 @@ status *seal_open(struct seal *seal, uint8_t *data, size_t size)
 			  EVP_CipherFinal_ex(seal->cipher, rest, &length) == 1;
 	}
 	if (!is_good)
-		return status_errorf(STATUS_DATA_LOSS,
-				     "message %llu was altered, repeated, reordered or lost on its way",
-				     (unsigned long long)seal->count);
+		return status_errorf(
+		    STATUS_DATA_LOSS,
+		    "message %llu was altered, repeated, reordered or lost on its way",
+		    (unsigned long long)seal->count);
 	seal->count++;
 	return NULL;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One direction of a sealed pipe: AES-256-GCM over messages that are numbered on both sides.
- * Nonce = the number; associated data = pipe id and number. A key serves one direction of one pipe. */
+ * Nonce = the number; associated data = pipe id and number. A key serves one direction of one pipe.
+ */
 #ifndef HAUL_RPC_SEAL_H
 #define HAUL_RPC_SEAL_H
 
@@ -17,8 +18,9 @@ must_check status *seal_new(const uint8_t key[SEAL_KEY_BYTES], const uint8_t pip
  * SEAL_TAG_BYTES more. Advances the number. */
 must_check status *seal_close(struct seal *seal, uint8_t *data, size_t size);
 
-/* Checks and decrypts `size` bytes in place, the last SEAL_TAG_BYTES of which are the tag. DATA_LOSS
- * when this is not the next message of this direction; the number then stays, the bytes are lost. */
+/* Checks and decrypts `size` bytes in place, the last SEAL_TAG_BYTES of which are the tag.
+ * DATA_LOSS when this is not the next message of this direction; the number then stays, the bytes
+ * are lost. */
 must_check status *seal_open(struct seal *seal, uint8_t *data, size_t size);
 
 /* Messages sealed or opened so far. */

@@ -54,8 +54,8 @@ struct listener {
 	pthread_t watchdog;
 	bool has_watchdog;
 	unsigned worker_count;
-	unsigned busy;        /* server->lock */
-	int64_t all_busy_ms;  /* server->lock: when no worker was free last */
+	unsigned busy;	     /* server->lock */
+	int64_t all_busy_ms; /* server->lock: when no worker was free last */
 	struct worker *workers;
 };
 
@@ -196,8 +196,9 @@ static status *admit_call(struct job *job)
 	bool is_running = server->phase == SERVER_RUNS;
 	(void)pthread_mutex_unlock(&server->lock);
 	if (!is_running)
-		return status_errorf(STATUS_UNAVAILABLE,
-				     "the engine is stopping and takes no new calls; nothing was done");
+		return status_errorf(
+		    STATUS_UNAVAILABLE,
+		    "the engine is stopping and takes no new calls; nothing was done");
 	status *st = NULL;
 	if (server->config.authorize != NULL)
 		st = server->config.authorize(server->config.authorize_self, &job->caller,
@@ -225,8 +226,9 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 	case DEDUPE_ANSWERED:
 		return;
 	case DEDUPE_DIFFERENT:
-		st = status_errorf(STATUS_ALREADY_EXISTS,
-				   "another request was sent with the same request id; nothing was done");
+		st = status_errorf(
+		    STATUS_ALREADY_EXISTS,
+		    "another request was sent with the same request id; nothing was done");
 		break;
 	case DEDUPE_TIMEOUT:
 		st = status_errorf(STATUS_DEADLINE_EXCEEDED,
@@ -415,7 +417,8 @@ static status *check_socket_file(const struct endpoint *endpoint)
 {
 	struct stat stat_buffer;
 	if (lstat(endpoint->host, &stat_buffer) != 0)
-		return errno == ENOENT ? NULL : status_errnof(errno, "cannot look at %s", endpoint->host);
+		return errno == ENOENT ? NULL
+				       : status_errnof(errno, "cannot look at %s", endpoint->host);
 	if (!S_ISSOCK(stat_buffer.st_mode))
 		return status_errorf(STATUS_FAILED_PRECONDITION,
 				     "%s exists and is not a socket; move it away", endpoint->host);
@@ -425,9 +428,10 @@ static status *check_socket_file(const struct endpoint *endpoint)
 	if (fd < 0)
 		return status_errnof(errno, "cannot make a socket");
 	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN)
-		return status_errorf(STATUS_ALREADY_EXISTS,
-				     "another process serves %s; stop it first, or use another socket",
-				     endpoint->host);
+		return status_errorf(
+		    STATUS_ALREADY_EXISTS,
+		    "another process serves %s; stop it first, or use another socket",
+		    endpoint->host);
 	if (errno != ECONNREFUSED)
 		return status_errnof(errno, "cannot use %s", endpoint->host);
 	if (unlink(endpoint->host) != 0 && errno != ENOENT)
@@ -442,7 +446,8 @@ static status *open_socket(struct listener *listener)
 		return nng_errorf(rv, "cannot open a socket");
 	listener->has_socket = true;
 	/* Before the endpoint: it takes the limit over when it is made. */
-	rv = nng_socket_set_size(listener->socket, NNG_OPT_RECVMAXSZ, LIMIT_UNARY_BYTES + REQUEST_ROOM);
+	rv = nng_socket_set_size(listener->socket, NNG_OPT_RECVMAXSZ,
+				 LIMIT_UNARY_BYTES + REQUEST_ROOM);
 	if (rv == 0)
 		rv = nng_pipe_notify(listener->socket, NNG_PIPE_EV_ADD_PRE, connections_on_pipe,
 				     listener->connections);
@@ -528,7 +533,8 @@ status *rpc_server_listen(struct rpc_server *server, const char *url,
 		return st;
 	if (listener->endpoint.transport == TRANSPORT_TLS && credentials == NULL)
 		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "%s needs a certificate, its key and a certificate authority", url);
+				     "%s needs a certificate, its key and a certificate authority",
+				     url);
 	st = connections_new(listener->endpoint.transport, &listener->connections);
 	if (st == NULL)
 		st = open_socket(listener);

@@ -18,30 +18,17 @@
 #include <nng/supplemental/tls/tls.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "rpc/credentials.h"
 #include "rpc/nng_error.h"
+#include "rpc/tls_context.h"
 
-enum { FAILURES_KEPT = 16, EARLY_BYTES = 64 };
+enum { EARLY_BYTES = 64 };
 
 static const char context_label[] = "haul.tls_context";
 static const char engine_name[] = "haul-openssl";
-
-struct tls_context {
-	atomic_uint references;
-	atomic_uint connections;
-	SSL_CTX *ctx;
-	BIO_METHOD *bio_method;
-	bool is_server;
-	char host[LIMIT_NAME + 1];
-	pthread_mutex_t lock; /* of what follows */
-	struct tls_failure failures[FAILURES_KEPT];
-	unsigned failure_count;
-};
 
 struct nng_tls_engine_config {
 	struct tls_context *context; /* NULL: nng's default configuration, which connects nothing */
@@ -61,77 +48,6 @@ struct nng_tls_engine_conn {
 	char verify_subject[256];
 	struct identity *identity;
 };
-
-static void context_hold(struct tls_context *context)
-{
-	atomic_fetch_add(&context->references, 1);
-}
-
-void tls_context_free(struct tls_context *context)
-{
-	if (context == NULL || atomic_fetch_sub(&context->references, 1) != 1)
-		return;
-	SSL_CTX_free(context->ctx);
-	BIO_meth_free(context->bio_method);
-	(void)pthread_mutex_destroy(&context->lock);
-	free(context);
-}
-
-static void add_failure(struct tls_context *context, const struct tls_failure *failure)
-{
-	(void)pthread_mutex_lock(&context->lock);
-	if (context->failure_count < FAILURES_KEPT)
-		context->failures[context->failure_count++] = *failure;
-	(void)pthread_mutex_unlock(&context->lock);
-}
-
-bool tls_context_take_failure(struct tls_context *context, struct tls_failure *ret_failure)
-{
-	(void)pthread_mutex_lock(&context->lock);
-	bool found = context->failure_count > 0;
-	if (found) {
-		*ret_failure = context->failures[0];
-		context->failure_count--;
-		memmove(&context->failures[0], &context->failures[1],
-			context->failure_count * sizeof(context->failures[0]));
-	}
-	(void)pthread_mutex_unlock(&context->lock);
-	return found;
-}
-
-static int bio_write(BIO *bio, const char *data, int size)
-{
-	size_t count = (size_t)size;
-	BIO_clear_retry_flags(bio);
-	int rv = nng_tls_engine_send(BIO_get_data(bio), (const uint8_t *)data, &count);
-	if (rv == NNG_EAGAIN)
-		BIO_set_retry_write(bio);
-	return rv == 0 ? (int)count : -1;
-}
-
-static int bio_read(BIO *bio, char *data, int size)
-{
-	size_t count = (size_t)size;
-	BIO_clear_retry_flags(bio);
-	int rv = nng_tls_engine_recv(BIO_get_data(bio), (uint8_t *)data, &count);
-	if (rv == NNG_EAGAIN)
-		BIO_set_retry_read(bio);
-	return rv == 0 ? (int)count : -1;
-}
-
-static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
-{
-	(void)bio;
-	(void)number;
-	(void)pointer;
-	return command == BIO_CTRL_FLUSH ? 1 : 0;
-}
-
-static int bio_create(BIO *bio)
-{
-	BIO_set_init(bio, 1);
-	return 1;
-}
 
 /* Remembers why a chain was refused: OpenSSL forgets the certificate. */
 static int on_verify(int is_ok, X509_STORE_CTX *store)
@@ -179,14 +95,15 @@ static void report(struct nng_tls_engine_conn *conn)
 		(void)snprintf(failure.text, sizeof(failure.text),
 			       "the %s's certificate (%s) was refused: %s",
 			       is_server ? "client" : "server",
-			       conn->verify_subject[0] != '\0' ? conn->verify_subject : "no subject",
+			       conn->verify_subject[0] != '\0' ? conn->verify_subject
+							       : "no subject",
 			       X509_verify_cert_error_string(conn->verify_error));
 	else
 		(void)snprintf(failure.text, sizeof(failure.text), "TLS with the %s failed: %s",
 			       is_server ? "client" : "server",
 			       reason != NULL ? reason : "the connection broke");
 	ERR_clear_error();
-	add_failure(conn->context, &failure);
+	tls_context_add_failure(conn->context, &failure);
 }
 
 static int would_block(const struct nng_tls_engine_conn *conn, int result)
@@ -250,7 +167,7 @@ static int conn_handshake(nng_tls_engine_conn *conn)
 		return NNG_EPEERAUTH;
 	if (monotonic_ms() > conn->deadline_ms) {
 		struct tls_failure failure = {.text = "the TLS handshake took too long"};
-		add_failure(conn->context, &failure);
+		tls_context_add_failure(conn->context, &failure);
 		conn->phase = TLS_FAILED;
 		return NNG_ETIMEDOUT;
 	}
@@ -267,7 +184,7 @@ static int set_host(SSL *ssl, const char *host)
 	bool is_ip = inet_pton(AF_INET, host, &ip) == 1 || inet_pton(AF_INET6, host, &ip) == 1;
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
 	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
-						       X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+						   X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
 	if (is_ip)
 		return X509_VERIFY_PARAM_set1_ip_asc(param, host);
 	return X509_VERIFY_PARAM_set1_host(param, host, 0) == 1 &&
@@ -303,12 +220,12 @@ static int conn_init(nng_tls_engine_conn *conn, void *io, nng_tls_engine_config 
 	if (atomic_fetch_add(&config->context->connections, 1) >= LIMIT_CONNECTIONS) {
 		struct tls_failure failure = {.text = "too many connections"};
 		atomic_fetch_sub(&config->context->connections, 1);
-		add_failure(config->context, &failure);
+		tls_context_add_failure(config->context, &failure);
 		return NNG_ECONNABORTED;
 	}
 	conn->io = io;
 	conn->context = config->context;
-	context_hold(conn->context);
+	tls_context_hold(conn->context);
 	conn->verify_error = X509_V_OK;
 	conn->deadline_ms = monotonic_ms() + LIMIT_SILENT_MS;
 	ERR_clear_error();
@@ -320,6 +237,12 @@ static void conn_fini(nng_tls_engine_conn *conn)
 {
 	if (conn->context == NULL)
 		return;
+	if (conn->context->is_server && conn->phase == TLS_HANDSHAKE) {
+		struct tls_failure failure = {.text =
+						  "it was silent or left before the TLS handshake "
+						  "was over"};
+		tls_context_add_failure(conn->context, &failure);
+	}
 	SSL_free(conn->ssl);
 	free(conn->identity);
 	atomic_fetch_sub(&conn->context->connections, 1);
@@ -351,7 +274,8 @@ static int conn_recv(nng_tls_engine_conn *conn, uint8_t *data, size_t *size)
 	int count = 1;
 	while (total < *size && count > 0) {
 		size_t room = *size - total;
-		count = SSL_read(conn->ssl, data + total, (int)(room < INT32_MAX ? room : INT32_MAX));
+		count =
+		    SSL_read(conn->ssl, data + total, (int)(room < INT32_MAX ? room : INT32_MAX));
 		total += count > 0 ? (size_t)count : 0;
 	}
 	if (total > 0) {
@@ -386,7 +310,8 @@ static int conn_send(nng_tls_engine_conn *conn, const uint8_t *data, size_t *siz
 	int count = 1;
 	while (total < *size && count > 0) {
 		size_t left = *size - total;
-		count = SSL_write(conn->ssl, data + total, (int)(left < INT32_MAX ? left : INT32_MAX));
+		count =
+		    SSL_write(conn->ssl, data + total, (int)(left < INT32_MAX ? left : INT32_MAX));
 		total += count > 0 ? (size_t)count : 0;
 	}
 	if (total > 0) {
@@ -476,7 +401,7 @@ static int config_psk(nng_tls_engine_config *config, const char *identity, const
 	    config->context != NULL)
 		return NNG_ENOTSUP;
 	memcpy(&config->context, key, sizeof(config->context));
-	context_hold(config->context);
+	tls_context_hold(config->context);
 	return 0;
 }
 
@@ -486,35 +411,9 @@ static int config_version(nng_tls_engine_config *config, nng_tls_version low, nn
 	return low <= NNG_TLS_1_3 && high >= NNG_TLS_1_3 ? 0 : NNG_ENOTSUP;
 }
 
-status *tls_context_new(const struct credentials *credentials, const char *host,
-			struct tls_context **ret_context)
-{
-	struct tls_context *context = calloc(1, sizeof(*context));
-	if (context == NULL)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a TLS context");
-	atomic_init(&context->references, 1);
-	atomic_init(&context->connections, 0);
-	(void)pthread_mutex_init(&context->lock, NULL);
-	context->is_server = host == NULL;
-	context->ctx = context->is_server ? credentials_server_ctx(credentials)
-					  : credentials_client_ctx(credentials);
-	(void)SSL_CTX_up_ref(context->ctx);
-	(void)snprintf(context->host, sizeof(context->host), "%s", host != NULL ? host : "");
-	context->bio_method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "nng");
-	if (context->bio_method == NULL) {
-		tls_context_free(context);
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a TLS context");
-	}
-	(void)BIO_meth_set_write(context->bio_method, bio_write);
-	(void)BIO_meth_set_read(context->bio_method, bio_read);
-	(void)BIO_meth_set_ctrl(context->bio_method, bio_ctrl);
-	(void)BIO_meth_set_create(context->bio_method, bio_create);
-	*ret_context = context;
-	return NULL;
-}
-
 /* A configuration with the context in it. */
-static status *new_config(struct tls_context *context, nng_tls_mode mode, nng_tls_config **ret_config)
+static status *new_config(struct tls_context *context, nng_tls_mode mode,
+			  nng_tls_config **ret_config)
 {
 	nng_tls_config *config = NULL;
 	uint8_t key[sizeof(context)];
@@ -572,41 +471,42 @@ bool tls_pipe_identity(nng_pipe pipe, struct identity *ret_identity)
 }
 
 static nng_tls_engine_config_ops config_ops = {
-	.size = sizeof(struct nng_tls_engine_config),
-	.init = config_init,
-	.fini = config_fini,
-	.server = config_server,
-	.auth = config_auth,
-	.ca_chain = config_ca_chain,
-	.own_cert = config_own_cert,
-	.psk = config_psk,
-	.version = config_version,
+    .size = sizeof(struct nng_tls_engine_config),
+    .init = config_init,
+    .fini = config_fini,
+    .server = config_server,
+    .auth = config_auth,
+    .ca_chain = config_ca_chain,
+    .own_cert = config_own_cert,
+    .psk = config_psk,
+    .version = config_version,
 };
 
 static nng_tls_engine_conn_ops conn_ops = {
-	.size = sizeof(struct nng_tls_engine_conn),
-	.init = conn_init,
-	.fini = conn_fini,
-	.close = conn_close,
-	.handshake = conn_handshake,
-	.recv = conn_recv,
-	.send = conn_send,
-	.verified = conn_verified,
-	.peer_cn = conn_peer_cn,
-	.peer_alt_names = conn_peer_alt_names,
+    .size = sizeof(struct nng_tls_engine_conn),
+    .init = conn_init,
+    .fini = conn_fini,
+    .close = conn_close,
+    .handshake = conn_handshake,
+    .recv = conn_recv,
+    .send = conn_send,
+    .verified = conn_verified,
+    .peer_cn = conn_peer_cn,
+    .peer_alt_names = conn_peer_alt_names,
 };
 
 static const nng_tls_engine engine = {
-	.version = NNG_TLS_ENGINE_VERSION,
-	.config_ops = &config_ops,
-	.conn_ops = &conn_ops,
-	.name = engine_name,
-	.description = "OpenSSL, TLS 1.3 with certificates both ways",
+    .version = NNG_TLS_ENGINE_VERSION,
+    .config_ops = &config_ops,
+    .conn_ops = &conn_ops,
+    .name = engine_name,
+    .description = "OpenSSL, TLS 1.3 with certificates both ways",
 };
 
 status *tls_engine_register(void)
 {
-	/* Asking for the name initialises nng, which would otherwise put its own engine over ours. */
+	/* Asking for the name initialises nng, which would otherwise put its own engine over ours.
+	 */
 	if (strcmp(nng_tls_engine_name(), engine_name) == 0)
 		return NULL;
 	int rv = nng_tls_engine_register(&engine);

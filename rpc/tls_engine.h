@@ -25,7 +25,8 @@ void tls_context_free(struct tls_context *context);
 
 /* Gives the context to an endpoint that has not been started; it keeps what it needs of it. */
 must_check status *tls_context_apply_to_dialer(struct tls_context *context, nng_dialer dialer);
-must_check status *tls_context_apply_to_listener(struct tls_context *context, nng_listener listener);
+must_check status *tls_context_apply_to_listener(struct tls_context *context,
+						 nng_listener listener);
 
 /* Takes the oldest failure not yet taken; false when there is none. */
 bool tls_context_take_failure(struct tls_context *context, struct tls_failure *ret_failure);

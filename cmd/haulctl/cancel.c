@@ -25,19 +25,20 @@ static status *run(struct ctl *ctl, int *ret_exit)
 	else
 		(void)printf("migration %s: %s\n", id,
 			     migration->state == HAUL__V1__MIGRATION_STATE__RUNNING
-				     ? "is being rolled back"
-				     : state_name(migration->state));
+				 ? "is being rolled back"
+				 : state_name(migration->state));
 	return NULL;
 }
 
 const struct command command_cancel = {
-	.name = "cancel",
-	.arguments = "ID",
-	.summary = "roll a running migration back",
-	.text = "Asks the source's engine to roll a migration back: the workload goes on where it was. Once the\n"
-		"commit has left for the destination it is too late, which is an error (73).\n\n"
-		"example:\n"
-		"  haulctl cancel 7f3a2c\n",
-	.word_count = 1,
-	.run = run,
+    .name = "cancel",
+    .arguments = "ID",
+    .summary = "roll a running migration back",
+    .text = "Asks the source's engine to roll a migration back: the workload goes on where it was. "
+	    "Once the\n"
+	    "commit has left for the destination it is too late, which is an error (73).\n\n"
+	    "example:\n"
+	    "  haulctl cancel 7f3a2c\n",
+    .word_count = 1,
+    .run = run,
 };

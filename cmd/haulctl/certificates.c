@@ -47,10 +47,10 @@ static status *file_paths(const char *directory, const char *name, struct pki_fi
 	const char *const paths[] = {ret_files->certificate, ret_files->key};
 	for (size_t i = 0; i < array_len(paths); i++)
 		if (lstat(paths[i], &info) == 0)
-			return status_detailf(status_errorf(STATUS_ALREADY_EXISTS,
-							    "%s is there already and is not replaced",
-							    paths[i]),
-					      "next", "move it away first, if it is not needed any more");
+			return status_detailf(
+			    status_errorf(STATUS_ALREADY_EXISTS,
+					  "%s is there already and is not replaced", paths[i]),
+			    "next", "move it away first, if it is not needed any more");
 	return NULL;
 }
 
@@ -123,8 +123,8 @@ static bool set_subject(X509 *certificate, const char *name)
 
 	return X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_ASC, (const unsigned char *)"haul",
 					  -1, -1, 0) == 1 &&
-	       X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8,
-					  (const unsigned char *)name, -1, -1, 0) == 1;
+	       X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const unsigned char *)name,
+					  -1, -1, 0) == 1;
 }
 
 /* `value` is one of our own constants: names from outside never go through this parser. */
@@ -174,9 +174,9 @@ static status *new_certificate(const char *name, uint32_t days, X509 **ret_certi
 status *pki_init(const char *directory, struct pki_files *ret_files)
 {
 	static const struct extension extensions[] = {
-		{NID_basic_constraints, "critical,CA:TRUE,pathlen:0"},
-		{NID_key_usage, "critical,keyCertSign,cRLSign"},
-		{NID_subject_key_identifier, "hash"},
+	    {NID_basic_constraints, "critical,CA:TRUE,pathlen:0"},
+	    {NID_key_usage, "critical,keyCertSign,cRLSign"},
+	    {NID_subject_key_identifier, "hash"},
 	};
 	scoped(x509) X509 *certificate = NULL;
 	scoped(key) EVP_PKEY *key = NULL;
@@ -211,8 +211,9 @@ static status *load_authority(const char *directory, X509 **ret_certificate, EVP
 		if (file == NULL) {
 			ERR_clear_error();
 			X509_free(certificate);
-			return status_detailf(status_errnof(errno, "cannot read %s", path[i]), "next",
-					      "haulctl pki init %s makes an authority", directory);
+			return status_detailf(status_errnof(errno, "cannot read %s", path[i]),
+					      "next", "haulctl pki init %s makes an authority",
+					      directory);
 		}
 		if (i == 0)
 			certificate = PEM_read_bio_X509(file, NULL, NULL, NULL);
@@ -238,22 +239,24 @@ static status *load_authority(const char *directory, X509 **ret_certificate, EVP
 static status *check_name(const char *name)
 {
 	static const char letters[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
 	size_t length = strlen(name);
 
 	if (length == 0 || length > PKI_NAME || strspn(name, letters) != length || name[0] == '.' ||
 	    name[0] == '-' || strcmp(name, "ca") == 0)
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "\"%.80s\" is not a name for a certificate: 1 to %d letters, digits, dots, "
-				     "dashes; not \"ca\"",
-				     name, PKI_NAME);
+		return status_errorf(
+		    STATUS_INVALID_ARGUMENT,
+		    "\"%.80s\" is not a name for a certificate: 1 to %d letters, digits, dots, "
+		    "dashes; not \"ca\"",
+		    name, PKI_NAME);
 	return NULL;
 }
 
 static status *bad_san(const char *san)
 {
 	return status_errorf(STATUS_INVALID_ARGUMENT,
-			     "--san: \"%.200s\" is none of DNS:host, IP:address, URI:scheme:…", san);
+			     "--san: \"%.200s\" is none of DNS:host, IP:address, URI:scheme:…",
+			     san);
 }
 
 /* A printable name without what would confuse a reader. */
@@ -262,7 +265,8 @@ static bool is_plain_name(const char *name)
 	size_t length = strlen(name);
 
 	for (size_t i = 0; i < length; i++)
-		if ((unsigned char)name[i] <= ' ' || (unsigned char)name[i] >= 0x7f || name[i] == ',')
+		if ((unsigned char)name[i] <= ' ' || (unsigned char)name[i] >= 0x7f ||
+		    name[i] == ',')
 			return false;
 	return length > 0 && length <= LIMIT_NAME;
 }
@@ -270,7 +274,7 @@ static bool is_plain_name(const char *name)
 static status *add_name(GENERAL_NAMES *names, const char *san)
 {
 	const char *value = strchr(san, ':');
-	int type = strncmp(san, "DNS:", 4) == 0   ? GEN_DNS
+	int type = strncmp(san, "DNS:", 4) == 0	  ? GEN_DNS
 		   : strncmp(san, "URI:", 4) == 0 ? GEN_URI
 		   : strncmp(san, "IP:", 3) == 0  ? GEN_IPADD
 						  : -1;
@@ -313,8 +317,8 @@ static status *add_names(X509 *certificate, const struct pki_request *request)
 	}
 	for (size_t i = 0; st == NULL && i < request->san_count; i++)
 		st = add_name(names, request->sans[i]);
-	if (st == NULL && X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0,
-					    X509V3_ADD_DEFAULT) != 1)
+	if (st == NULL &&
+	    X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) != 1)
 		st = openssl_error("cannot add names");
 	return st;
 }
@@ -324,20 +328,21 @@ static status *check_days(const struct pki_request *request, const X509 *authori
 {
 	if (ASN1_TIME_compare(X509_get0_notAfter(certificate), X509_get0_notAfter(authority)) <= 0)
 		return NULL;
-	return status_errorf(STATUS_FAILED_PRECONDITION,
-			     "the authority in %s ends before %u days are over: choose fewer --days, or make "
-			     "a new authority",
-			     request->directory, request->days);
+	return status_errorf(
+	    STATUS_FAILED_PRECONDITION,
+	    "the authority in %s ends before %u days are over: choose fewer --days, or make "
+	    "a new authority",
+	    request->directory, request->days);
 }
 
 status *pki_issue(const struct pki_request *request, struct pki_files *ret_files)
 {
 	static const struct extension extensions[] = {
-		{NID_basic_constraints, "critical,CA:FALSE"},
-		{NID_key_usage, "critical,digitalSignature"},
-		{NID_ext_key_usage, "serverAuth,clientAuth"},
-		{NID_subject_key_identifier, "hash"},
-		{NID_authority_key_identifier, "keyid:always"},
+	    {NID_basic_constraints, "critical,CA:FALSE"},
+	    {NID_key_usage, "critical,digitalSignature"},
+	    {NID_ext_key_usage, "serverAuth,clientAuth"},
+	    {NID_subject_key_identifier, "hash"},
+	    {NID_authority_key_identifier, "keyid:always"},
 	};
 	scoped(x509) X509 *authority = NULL;
 	scoped(key) EVP_PKEY *authority_key = NULL;

@@ -27,7 +27,8 @@ struct pki_request {
 };
 
 /* Makes NAME.pem and NAME.key. INVALID_ARGUMENT for a name or SAN that is none,
- * FAILED_PRECONDITION when the authority's key does not fit or it ends before the certificate would. */
+ * FAILED_PRECONDITION when the authority's key does not fit or it ends before the certificate
+ * would. */
 must_check status *pki_issue(const struct pki_request *request, struct pki_files *ret_files);
 
 #endif

@@ -27,20 +27,21 @@ static status *run(struct ctl *ctl, int *ret_exit)
 }
 
 static const struct flag flags[] = {
-	{"--to", "URL", FLAG_TEXT, CTL_FLAG(to),
-	 "check this destination too: tls+tcp://HOST:PORT (default: this side only)"},
+    {"--to", "URL", FLAG_TEXT, CTL_FLAG(to),
+     "check this destination too: tls+tcp://HOST:PORT (default: this side only)"},
 };
 
 const struct command command_check = {
-	.name = "check",
-	.arguments = "pid:N [--to URL]",
-	.summary = "tell whether a process tree could be migrated",
-	.text = "Looks at everything that can be checked before a migration, without touching the workload. The\n"
-		"exit status is 0 when it can be migrated and 73 when it cannot.\n\n"
-		"example:\n"
-		"  haulctl check pid:4711 --to tls+tcp://b.example.org:7777\n",
-	.flags = flags,
-	.flag_count = array_len(flags),
-	.word_count = 1,
-	.run = run,
+    .name = "check",
+    .arguments = "pid:N [--to URL]",
+    .summary = "tell whether a process tree could be migrated",
+    .text = "Looks at everything that can be checked before a migration, without touching the "
+	    "workload. The\n"
+	    "exit status is 0 when it can be migrated and 73 when it cannot.\n\n"
+	    "example:\n"
+	    "  haulctl check pid:4711 --to tls+tcp://b.example.org:7777\n",
+    .flags = flags,
+    .flag_count = array_len(flags),
+    .word_count = 1,
+    .run = run,
 };

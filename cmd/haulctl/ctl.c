@@ -36,7 +36,8 @@ static status *connect_client(struct ctl *ctl)
 	if (st != NULL)
 		return st;
 	if (ctl->server == NULL)
-		return rpc_client_new(ctl->local != NULL ? ctl->local : "ipc:///run/haul/hauld.sock",
+		return rpc_client_new(ctl->local != NULL ? ctl->local
+							 : "ipc:///run/haul/hauld.sock",
 				      NULL, &ctl->client);
 	return rpc_client_new(ctl->server, ctl->credentials, &ctl->client);
 }
@@ -52,8 +53,9 @@ status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service, con
 	if (status_code_of(st) == STATUS_UNAVAILABLE && status_detail_find(st, "next") == NULL &&
 	    !rpc_client_may_have_run(st))
 		st = status_detailf(st, "next", "is hauld running%s?",
-				    ctl->server != NULL ? " there, and may this machine connect to it"
-							: " here (systemctl status hauld), and are you root");
+				    ctl->server != NULL
+					? " there, and may this machine connect to it"
+					: " here (systemctl status hauld), and are you root");
 	return st;
 }
 

@@ -36,18 +36,19 @@ struct command {
 	const char *text;      /* what --help teaches, with an example */
 	const struct flag *flags;
 	size_t flag_count;
-	size_t word_count;     /* so many words must follow */
-	bool takes_signals;    /* SIGINT and SIGTERM stay blocked for it */
+	size_t word_count;  /* so many words must follow */
+	bool takes_signals; /* SIGINT and SIGTERM stay blocked for it */
 	/* Errors are returned, for main to print. What was printed as a result, good or bad, sets
 	 * *ret_exit. */
 	status *(*run)(struct ctl *ctl, int *ret_exit);
 };
 
-extern const struct command command_cancel, command_check, command_list, command_migrate, command_node,
-	command_pki_init, command_pki_issue, command_resolve, command_show, command_version,
-	command_watch;
+extern const struct command command_cancel, command_check, command_list, command_migrate,
+    command_node, command_pki_init, command_pki_issue, command_resolve, command_show,
+    command_version, command_watch;
 
-/* One call; connects first when there is no connection yet. `service` and `method` as in rpc_client_call. */
+/* One call; connects first when there is no connection yet. `service` and `method` as in
+ * rpc_client_call. */
 must_check status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service,
 			    const char *method, const ProtobufCMessage *request,
 			    ProtobufCMessage **ret_response);

@@ -48,8 +48,9 @@ static void cancel(struct follower *follower)
 			      "cancelling; press Ctrl-C again to leave it to itself");
 	(void)snprintf(id, sizeof(id), "%s", follower->follow->id);
 	request.id = id;
-	scoped(status) status *st = ctl_call(follower->follow->ctl, &haul__v1__migrations__descriptor,
-					     "Cancel", &request.base, &response);
+	scoped(status) status *st =
+	    ctl_call(follower->follow->ctl, &haul__v1__migrations__descriptor, "Cancel",
+		     &request.base, &response);
 	if (st != NULL)
 		follower->follow->say(follower->follow->self, status_message(st));
 }
@@ -217,16 +218,19 @@ static status *lost(status *st, const char *id)
 
 	if (is_refusal(code))
 		return st;
-	if (code == STATUS_DEADLINE_EXCEEDED || code == STATUS_CANCELLED || code == STATUS_DATA_LOSS)
+	if (code == STATUS_DEADLINE_EXCEEDED || code == STATUS_CANCELLED ||
+	    code == STATUS_DATA_LOSS)
 		st = status_recode(st, STATUS_UNAVAILABLE);
 	st = status_wrapf(st, "lost sight of migration %s", id);
 	if (status_code_of(st) == STATUS_UNAVAILABLE)
-		st = status_detailf(st, "state", "the migration goes on without us, or is taken up again when "
-						 "its engine is back");
+		st = status_detailf(st, "state",
+				    "the migration goes on without us, or is taken up again when "
+				    "its engine is back");
 	return status_detailf(st, "next", "haulctl show %s", id);
 }
 
-status *follow_migration(const struct follow *follow, Haul__V1__Migration **ret_last, bool *ret_left)
+status *follow_migration(const struct follow *follow, Haul__V1__Migration **ret_last,
+			 bool *ret_left)
 {
 	struct follower follower = {.follow = follow, .stop = -1, .signals = -1};
 	status *st = open_stream(&follower);
@@ -236,7 +240,8 @@ status *follow_migration(const struct follow *follow, Haul__V1__Migration **ret_
 	if (follower.pipe != NULL)
 		pipe_free(follower.pipe);
 	if (st == NULL && follower.last == NULL && !atomic_load(&follower.has_left))
-		st = status_errorf(STATUS_UNAVAILABLE, "the engine ended the watch before it said anything");
+		st = status_errorf(STATUS_UNAVAILABLE,
+				   "the engine ended the watch before it said anything");
 	if (st == NULL && follower.has_ended && follower.last != NULL &&
 	    follower.last->state == HAUL__V1__MIGRATION_STATE__RUNNING)
 		st = status_errorf(STATUS_UNAVAILABLE, "the engine ended the watch early");

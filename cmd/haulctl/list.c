@@ -12,9 +12,11 @@ static status *run(struct ctl *ctl, int *ret_exit)
 
 	(void)ret_exit;
 	if (ctl->all && ctl->active)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "--all and --active exclude each other");
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--all and --active exclude each other");
 	request.active_only = ctl->active;
-	status *st = ctl_call(ctl, &haul__v1__migrations__descriptor, "List", &request.base, &response);
+	status *st =
+	    ctl_call(ctl, &haul__v1__migrations__descriptor, "List", &request.base, &response);
 	if (st != NULL)
 		return st;
 	if (ctl->is_json)
@@ -25,19 +27,21 @@ static status *run(struct ctl *ctl, int *ret_exit)
 }
 
 static const struct flag flags[] = {
-	{"--all", NULL, FLAG_SWITCH, CTL_FLAG(all), "also those that are over (the default)"},
-	{"--active", NULL, FLAG_SWITCH, CTL_FLAG(active), "only those that run or are in doubt"},
+    {"--all", NULL, FLAG_SWITCH, CTL_FLAG(all), "also those that are over (the default)"},
+    {"--active", NULL, FLAG_SWITCH, CTL_FLAG(active), "only those that run or are in doubt"},
 };
 
 const struct command command_list = {
-	.name = "list",
-	.arguments = "[--all|--active]",
-	.summary = "list migrations, newest first",
-	.text = "Lists the migrations from and to this node that its engine remembers, newest first. SINCE is\n"
-		"when it began; DOUBT says why a migration is in doubt.\n\n"
-		"example: what is in doubt?\n"
-		"  haulctl list --active --json | jq '.migrations[] | select(.state == \"IN_DOUBT\")'\n",
-	.flags = flags,
-	.flag_count = array_len(flags),
-	.run = run,
+    .name = "list",
+    .arguments = "[--all|--active]",
+    .summary = "list migrations, newest first",
+    .text =
+	"Lists the migrations from and to this node that its engine remembers, newest first. SINCE "
+	"is\n"
+	"when it began; DOUBT says why a migration is in doubt.\n\n"
+	"example: what is in doubt?\n"
+	"  haulctl list --active --json | jq '.migrations[] | select(.state == \"IN_DOUBT\")'\n",
+    .flags = flags,
+    .flag_count = array_len(flags),
+    .run = run,
 };

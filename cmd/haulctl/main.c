@@ -14,16 +14,18 @@ static const struct flag global_flags[GLOBAL_FLAGS];
 
 static void help(FILE *out)
 {
-	(void)fprintf(out, "haulctl: moves running process trees between nodes, and tells how it goes.\n\n"
-			   "usage: haulctl [flags] SUBCOMMAND [arguments]\n\n"
-			   "example: move process 4711 with its children to the node b\n"
-			   "  haulctl migrate pid:4711 --to tls+tcp://b.example.org:7777\n\n"
-			   "subcommands (haulctl SUBCOMMAND --help teaches each):\n");
+	(void)fprintf(
+	    out, "haulctl: moves running process trees between nodes, and tells how it goes.\n\n"
+		 "usage: haulctl [flags] SUBCOMMAND [arguments]\n\n"
+		 "example: move process 4711 with its children to the node b\n"
+		 "  haulctl migrate pid:4711 --to tls+tcp://b.example.org:7777\n\n"
+		 "subcommands (haulctl SUBCOMMAND --help teaches each):\n");
 	for (size_t i = 0; i < COMMANDS; i++)
 		(void)fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
 	(void)fprintf(out, "\nflags, before or after the subcommand:\n");
 	flags_help(out, global_flags, GLOBAL_FLAGS);
-	(void)fprintf(out, "\nhaulctl exits with 0, or with 64 plus the code of the error it prints.\n");
+	(void)fprintf(out,
+		      "\nhaulctl exits with 0, or with 64 plus the code of the error it prints.\n");
 }
 
 static void help_command(FILE *out, const struct command *command)
@@ -66,7 +68,8 @@ static const struct command *find_command(const char *name)
 static status *unknown_command(const char *name)
 {
 	const char *nearest = nearest_word(name, command_name, NULL);
-	status *st = status_errorf(STATUS_INVALID_ARGUMENT, "there is no subcommand \"%.60s\"", name);
+	status *st =
+	    status_errorf(STATUS_INVALID_ARGUMENT, "there is no subcommand \"%.60s\"", name);
 
 	if (nearest != NULL)
 		return status_detailf(st, "next", "did you mean haulctl %s?", nearest);
@@ -176,28 +179,28 @@ int main(int argc, char **argv)
 		ctl.is_json |= strcmp(argv[i], "--json") == 0;
 	scoped(status) status *st = run(&ctl, argc - 1, argv + 1, &result);
 	if (st != NULL) {
-		print_error(st, ctl.is_json);
+		print_status(st, ctl.is_json);
 		return EXIT_BASE + (int)status_code_of(st);
 	}
 	return result;
 }
 
 static const struct command *const commands[COMMANDS] = {
-	&command_migrate, &command_list,	&command_show,	&command_watch,
-	&command_cancel,  &command_check,	&command_resolve, &command_node,
-	&command_version, &command_pki_init, &command_pki_issue,
+    &command_migrate, &command_list,	 &command_show,	     &command_watch,
+    &command_cancel,  &command_check,	 &command_resolve,   &command_node,
+    &command_version, &command_pki_init, &command_pki_issue,
 };
 
 static const struct flag global_flags[GLOBAL_FLAGS] = {
-	{"--local", "URL", FLAG_TEXT, CTL_FLAG(local),
-	 "ask the hauld of this machine on this socket (default: ipc:///run/haul/hauld.sock)"},
-	{"--server", "URL", FLAG_TEXT, CTL_FLAG(server),
-	 "ask the hauld there instead: tls+tcp://HOST:PORT, with --ca, --cert and --key"},
-	{"--ca", "FILE", FLAG_TEXT, CTL_FLAG(ca), "PEM certificates of the authorities to trust"},
-	{"--cert", "FILE", FLAG_TEXT, CTL_FLAG(cert), "PEM certificate to show"},
-	{"--key", "FILE", FLAG_TEXT, CTL_FLAG(key), "PEM private key of that certificate"},
-	{"--json", NULL, FLAG_SWITCH, CTL_FLAG(is_json), "answer as JSON, errors too"},
-	{"--timeout", "D", FLAG_DURATION, CTL_FLAG(timeout_ms),
-	 "give up on a call after this time (default: 10s)"},
-	{"--help", NULL, FLAG_SWITCH, CTL_FLAG(help), "say this"},
+    {"--local", "URL", FLAG_TEXT, CTL_FLAG(local),
+     "ask the hauld of this machine on this socket (default: ipc:///run/haul/hauld.sock)"},
+    {"--server", "URL", FLAG_TEXT, CTL_FLAG(server),
+     "ask the hauld there instead: tls+tcp://HOST:PORT, with --ca, --cert and --key"},
+    {"--ca", "FILE", FLAG_TEXT, CTL_FLAG(ca), "PEM certificates of the authorities to trust"},
+    {"--cert", "FILE", FLAG_TEXT, CTL_FLAG(cert), "PEM certificate to show"},
+    {"--key", "FILE", FLAG_TEXT, CTL_FLAG(key), "PEM private key of that certificate"},
+    {"--json", NULL, FLAG_SWITCH, CTL_FLAG(is_json), "answer as JSON, errors too"},
+    {"--timeout", "D", FLAG_DURATION, CTL_FLAG(timeout_ms),
+     "give up on a call after this time (default: 10s)"},
+    {"--help", NULL, FLAG_SWITCH, CTL_FLAG(help), "say this"},
 };

@@ -15,19 +15,21 @@ enum { DOUBT_MS = 10000 };
 static status *fill_options(const struct ctl *ctl, Haul__V1__MigrateOptions *options)
 {
 	if (ctl->max_rounds > LIMIT_ROUNDS)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d", LIMIT_ROUNDS);
+		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d",
+				     LIMIT_ROUNDS);
 	if (ctl->no_precopy && ctl->max_rounds != 0)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "--no-precopy and --max-rounds exclude each other");
 	if (ctl->dest_root != NULL && ctl->dest_root[0] != '/')
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "--dest-root: \"%.200s\" is not an absolute path", ctl->dest_root);
+				     "--dest-root: \"%.200s\" is not an absolute path",
+				     ctl->dest_root);
 	options->max_downtime_ms = (uint32_t)ctl->max_downtime_ms;
 	options->max_rounds = ctl->max_rounds;
 	options->no_precopy = ctl->no_precopy;
 	options->tcp = ctl->tcp != NULL && strcmp(ctl->tcp, "close") == 0
-			       ? HAUL__V1__TCP_MODE__TCP_CLOSE
-			       : HAUL__V1__TCP_MODE__TCP_REFUSE;
+			   ? HAUL__V1__TCP_MODE__TCP_CLOSE
+			   : HAUL__V1__TCP_MODE__TCP_REFUSE;
 	options->shell_job = ctl->shell_job;
 	options->timeout_ms = (uint32_t)ctl->migration_timeout_ms;
 	return NULL;
@@ -40,8 +42,9 @@ static status *start(struct ctl *ctl, Haul__V1__Migration **ret_started)
 	ProtobufCMessage *response = NULL;
 
 	if (ctl->to == NULL)
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "--to is missing: where to? For example --to tls+tcp://b:7777");
+		return status_errorf(
+		    STATUS_INVALID_ARGUMENT,
+		    "--to is missing: where to? For example --to tls+tcp://b:7777");
 	status *st = fill_options(ctl, &options);
 	if (st != NULL)
 		return st;
@@ -54,7 +57,8 @@ static status *start(struct ctl *ctl, Haul__V1__Migration **ret_started)
 	request.options = &options;
 	st = ctl_call(ctl, &haul__v1__migrations__descriptor, "Start", &request.base, &response);
 	if (st != NULL && rpc_client_may_have_run(st) && status_detail_find(st, "next") == NULL)
-		st = status_detailf(st, "next", "it may have been started: haulctl list --active tells");
+		st = status_detailf(st, "next",
+				    "it may have been started: haulctl list --active tells");
 	if (st == NULL)
 		*ret_started = (Haul__V1__Migration *)response;
 	return st;
@@ -86,7 +90,7 @@ static void report(const struct ctl *ctl, const Haul__V1__Migration *migration, 
 	(void)fflush(stdout);
 	scoped(status) status *error = status_from_wire(migration->error);
 	if (error != NULL)
-		print_error(error, false);
+		print_status(error, false);
 }
 
 static status *follow_to_end(struct ctl *ctl, const Haul__V1__Migration *started, int *ret_exit)
@@ -97,13 +101,13 @@ static status *follow_to_end(struct ctl *ctl, const Haul__V1__Migration *started
 
 	progress_start(&progress, stderr);
 	const struct follow follow = {
-		.ctl = ctl,
-		.id = started->id,
-		.cancels = true,
-		.doubt_ms = DOUBT_MS,
-		.self = ctl->is_json && !progress.is_terminal ? NULL : &progress,
-		.changed = show,
-		.say = say,
+	    .ctl = ctl,
+	    .id = started->id,
+	    .cancels = true,
+	    .doubt_ms = DOUBT_MS,
+	    .self = ctl->is_json && !progress.is_terminal ? NULL : &progress,
+	    .changed = show,
+	    .say = say,
 	};
 	status *st = follow_migration(&follow, &last, &has_left);
 	progress_clear(&progress);
@@ -138,40 +142,44 @@ static status *run(struct ctl *ctl, int *ret_exit)
 }
 
 static const struct flag flags[] = {
-	{"--to", "URL", FLAG_TEXT, CTL_FLAG(to), "the destination's hauld: tls+tcp://HOST:PORT"},
-	{"--max-downtime", "D", FLAG_DURATION, CTL_FLAG(max_downtime_ms),
-	 "go on copying ahead until the predicted downtime is below this (default: 300ms)"},
-	{"--max-rounds", "N", FLAG_NUMBER, CTL_FLAG(max_rounds),
-	 "rounds of copying ahead at most, before the freeze (default: 8)"},
-	{"--no-precopy", NULL, FLAG_SWITCH, CTL_FLAG(no_precopy),
-	 "freeze at once and copy everything while frozen"},
-	{"--tcp", "refuse|close", FLAG_CHOICE, CTL_FLAG(tcp),
-	 "open TCP connections: refuse to migrate, or let the move close them (default: refuse)"},
-	{"--shell-job", NULL, FLAG_SWITCH, CTL_FLAG(shell_job),
-	 "the workload was started from a shell: it is no session leader or has its terminal"},
-	{"--dest-root", "DIR", FLAG_TEXT, CTL_FLAG(dest_root),
-	 "directory at the destination that becomes the workload's root (default: /)"},
-	{"--timeout", "D", FLAG_DURATION, CTL_FLAG(migration_timeout_ms),
-	 "roll back unless it could be committed within this time (default: no limit)"},
-	{"--detach", NULL, FLAG_SWITCH, CTL_FLAG(detach), "print the id and do not wait"},
+    {"--to", "URL", FLAG_TEXT, CTL_FLAG(to), "the destination's hauld: tls+tcp://HOST:PORT"},
+    {"--max-downtime", "D", FLAG_DURATION, CTL_FLAG(max_downtime_ms),
+     "go on copying ahead until the predicted downtime is below this (default: 300ms)"},
+    {"--max-rounds", "N", FLAG_NUMBER, CTL_FLAG(max_rounds),
+     "rounds of copying ahead at most, before the freeze (default: 8)"},
+    {"--no-precopy", NULL, FLAG_SWITCH, CTL_FLAG(no_precopy),
+     "freeze at once and copy everything while frozen"},
+    {"--tcp", "refuse|close", FLAG_CHOICE, CTL_FLAG(tcp),
+     "open TCP connections: refuse to migrate, or let the move close them (default: refuse)"},
+    {"--shell-job", NULL, FLAG_SWITCH, CTL_FLAG(shell_job),
+     "the workload was started from a shell: it is no session leader or has its terminal"},
+    {"--dest-root", "DIR", FLAG_TEXT, CTL_FLAG(dest_root),
+     "directory at the destination that becomes the workload's root (default: /)"},
+    {"--timeout", "D", FLAG_DURATION, CTL_FLAG(migration_timeout_ms),
+     "roll back unless it could be committed within this time (default: no limit)"},
+    {"--detach", NULL, FLAG_SWITCH, CTL_FLAG(detach), "print the id and do not wait"},
 };
 
 const struct command command_migrate = {
-	.name = "migrate",
-	.arguments = "pid:N --to URL",
-	.summary = "move a running process tree to another node",
-	.text = "Moves the process N with all its descendants to another node. Memory is copied while they run;\n"
-		"then they are frozen, moved and go on there with the same pids. Whatever fails before the\n"
-		"commit leaves them running here.\n\n"
-		"example: move a service, down for at most a tenth of a second if possible\n"
-		"  haulctl migrate pid:$(pidof mydaemon) --to tls+tcp://b.example.org:7777 "
-		"--max-downtime 100ms\n\n"
-		"Ctrl-C cancels it; a second Ctrl-C leaves it to itself. The exit status is 0 when it completed\n"
-		"and 64 plus the status code otherwise (73: it could not be moved as it is, 78: in doubt or\n"
-		"out of reach).\n",
-	.flags = flags,
-	.flag_count = array_len(flags),
-	.word_count = 1,
-	.takes_signals = true,
-	.run = run,
+    .name = "migrate",
+    .arguments = "pid:N --to URL",
+    .summary = "move a running process tree to another node",
+    .text = "Moves the process N with all its descendants to another node. Memory is copied while "
+	    "they run;\n"
+	    "then they are frozen, moved and go on there with the same pids. Whatever fails before "
+	    "the\n"
+	    "commit leaves them running here.\n\n"
+	    "example: move a service, down for at most a tenth of a second if possible\n"
+	    "  haulctl migrate pid:$(pidof mydaemon) --to tls+tcp://b.example.org:7777 "
+	    "--max-downtime 100ms\n\n"
+	    "Ctrl-C cancels it; a second Ctrl-C leaves it to itself. The exit status is 0 when it "
+	    "completed\n"
+	    "and 64 plus the status code otherwise (73: it could not be moved as it is, 78: in "
+	    "doubt or\n"
+	    "out of reach).\n",
+    .flags = flags,
+    .flag_count = array_len(flags),
+    .word_count = 1,
+    .takes_signals = true,
+    .run = run,
 };

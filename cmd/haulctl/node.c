@@ -22,11 +22,11 @@ static status *run(struct ctl *ctl, int *ret_exit)
 }
 
 const struct command command_node = {
-	.name = "node",
-	.arguments = "",
-	.summary = "show a node: versions, CRIU, dirty tracking, certificate",
-	.text = "Shows what the engine says of itself and its machine.\n\n"
-		"example: a node elsewhere\n"
-		"  haulctl node --server tls+tcp://b:7777 --ca ca.pem --cert me.pem --key me.key\n",
-	.run = run,
+    .name = "node",
+    .arguments = "",
+    .summary = "show a node: versions, CRIU, dirty tracking, certificate",
+    .text = "Shows what the engine says of itself and its machine.\n\n"
+	    "example: a node elsewhere\n"
+	    "  haulctl node --server tls+tcp://b:7777 --ca ca.pem --cert me.pem --key me.key\n",
+    .run = run,
 };

@@ -14,8 +14,9 @@ enum { LIST_COLUMNS = 8, FIELD_WIDTH = 12 };
 const char *state_name(Haul__V1__MigrationState state)
 {
 	static _Thread_local char unknown[RENDER_NUMBER];
-	const ProtobufCEnumValue *value = protobuf_c_enum_descriptor_get_value(
-		&haul__v1__migration_state__descriptor, (int)state);
+	const ProtobufCEnumValue *value =
+	    protobuf_c_enum_descriptor_get_value(&haul__v1__migration_state__descriptor,
+						 (int)state);
 
 	if (value != NULL)
 		return value->name;
@@ -99,7 +100,7 @@ static void print_detail(FILE *out, const char *label, const char *text)
 	(void)fputc('\n', out);
 }
 
-void print_error(const status *st, bool is_json)
+void print_status(const status *st, bool is_json)
 {
 	if (is_json) {
 		cJSON *json = cJSON_CreateObject();
@@ -152,7 +153,8 @@ static void print_rounds(FILE *out, const Haul__V1__Migration *migration)
 		(void)fprintf(out,
 			      "  round %-6zu%" PRIu64 " pages sent, %" PRIu64
 			      " skipped, %s in %s, frozen %s\n",
-			      i + 1, round->pages_sent, round->pages_skipped, bytes, duration, frozen);
+			      i + 1, round->pages_sent, round->pages_skipped, bytes, duration,
+			      frozen);
 	}
 }
 
@@ -187,7 +189,8 @@ void print_report(FILE *out, const Haul__V1__Migration *migration)
 	field(out, is_source ? "to" : "from", migration->peer);
 	field(out, "now", whereabouts(migration->state));
 	if (migration->restored_pid != 0) {
-		(void)snprintf(text, sizeof(text), "%d at the destination", migration->restored_pid);
+		(void)snprintf(text, sizeof(text), "%d at the destination",
+			       migration->restored_pid);
 		field(out, "pid", text);
 	}
 	if (!state_is_over(migration->state))
@@ -270,7 +273,8 @@ void print_check(FILE *out, const Haul__V1__CheckResponse *check)
 		print_clean(out, finding->text);
 		(void)fputc('\n', out);
 	}
-	(void)fprintf(out, "%s\n", check->migratable ? "it can be migrated" : "it cannot be migrated");
+	(void)fprintf(out, "%s\n",
+		      check->migratable ? "it can be migrated" : "it cannot be migrated");
 }
 
 void print_node(FILE *out, const Haul__V1__NodeInfo *node)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers as text, for people. What came from elsewhere is printed without its control characters. */
+/* Answers as text, for people. What came from elsewhere is printed without its control characters.
+ */
 #ifndef HAUL_CMD_HAULCTL_RENDER_H
 #define HAUL_CMD_HAULCTL_RENDER_H
 
@@ -26,8 +27,8 @@ void format_moment(char text[RENDER_NUMBER], int64_t unix_ms); /* local time; "-
 
 void print_clean(FILE *out, const char *text);
 
-/* "haulctl: CODE: message" and its details, on stderr; with is_json {"error": …} on stdout too. */
-void print_error(const status *st, bool is_json);
+/* "haulctl: CODE: message" and its details, on stderr; with is_json {"error": …} on stdout too */
+void print_status(const status *st, bool is_json);
 
 void print_report(FILE *out, const Haul__V1__Migration *migration);
 void print_list(FILE *out, const Haul__V1__ListResponse *list);

@@ -28,18 +28,19 @@ static status *run(struct ctl *ctl, int *ret_exit)
 	(void)fflush(stdout);
 	scoped(status) status *error = status_from_wire(migration->error);
 	if (error != NULL)
-		print_error(error, false);
+		print_status(error, false);
 	return NULL;
 }
 
 const struct command command_show = {
-	.name = "show",
-	.arguments = "ID",
-	.summary = "show one migration: state, times, rounds, error",
-	.text = "Shows all that the engine knows of one migration. The exit status is 0 when it could be shown,\n"
-		"whatever became of it.\n\n"
-		"example:\n"
-		"  haulctl show 7f3a2c --json | jq .downtimeMs\n",
-	.word_count = 1,
-	.run = run,
+    .name = "show",
+    .arguments = "ID",
+    .summary = "show one migration: state, times, rounds, error",
+    .text = "Shows all that the engine knows of one migration. The exit status is 0 when it could "
+	    "be shown,\n"
+	    "whatever became of it.\n\n"
+	    "example:\n"
+	    "  haulctl show 7f3a2c --json | jq .downtimeMs\n",
+    .word_count = 1,
+    .run = run,
 };

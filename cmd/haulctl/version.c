@@ -20,11 +20,11 @@ static status *run(struct ctl *ctl, int *ret_exit)
 }
 
 const struct command command_version = {
-	.name = "version",
-	.arguments = "",
-	.summary = "show the version of haulctl and its libraries",
-	.text = "Shows the version of this program. An engine's version: haulctl node.\n\n"
-		"example:\n"
-		"  haulctl version --json\n",
-	.run = run,
+    .name = "version",
+    .arguments = "",
+    .summary = "show the version of haulctl and its libraries",
+    .text = "Shows the version of this program. An engine's version: haulctl node.\n\n"
+	    "example:\n"
+	    "  haulctl version --json\n",
+    .run = run,
 };

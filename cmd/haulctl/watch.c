@@ -45,7 +45,7 @@ static status *run(struct ctl *ctl, int *ret_exit)
 		return st;
 	progress_start(&view.progress, stderr);
 	const struct follow follow = {
-		.ctl = ctl, .id = id, .self = &view, .changed = show, .say = say};
+	    .ctl = ctl, .id = id, .self = &view, .changed = show, .say = say};
 	st = follow_migration(&follow, &last, &has_left);
 	progress_clear(&view.progress);
 	if (st != NULL)
@@ -58,22 +58,24 @@ static status *run(struct ctl *ctl, int *ret_exit)
 		(void)fflush(stdout);
 		scoped(status) status *error = status_from_wire(last->error);
 		if (error != NULL)
-			print_error(error, false);
+			print_status(error, false);
 	}
 	haul__v1__migration__free_unpacked(last, NULL);
 	return NULL;
 }
 
 const struct command command_watch = {
-	.name = "watch",
-	.arguments = "ID",
-	.summary = "follow a migration to its end",
-	.text = "Shows a migration's progress until it is over, then its report. Ctrl-C ends the watching, not\n"
-		"the migration. With --json every change is one line with one object. The exit status is the\n"
-		"migration's, as for migrate.\n\n"
-		"example:\n"
-		"  haulctl watch 7f3a2c\n",
-	.word_count = 1,
-	.takes_signals = true,
-	.run = run,
+    .name = "watch",
+    .arguments = "ID",
+    .summary = "follow a migration to its end",
+    .text = "Shows a migration's progress until it is over, then its report. Ctrl-C ends the "
+	    "watching, not\n"
+	    "the migration. With --json every change is one line with one object. The exit status "
+	    "is the\n"
+	    "migration's, as for migrate.\n\n"
+	    "example:\n"
+	    "  haulctl watch 7f3a2c\n",
+    .word_count = 1,
+    .takes_signals = true,
+    .run = run,
 };

@@ -19,16 +19,16 @@ static void defaults(struct config *config)
 
 	engine_config_defaults(&engine);
 	*config = (struct config){
-		.local = "ipc:///run/haul/hauld.sock",
-		.state_dir = "/var/lib/haul",
-		.data_ports = "7800-7899",
-		.criu = "criu",
-		.log_format = "text",
-		.log_level = "info",
-		.criu_timeout_ms = engine.criu_timeout_ms,
-		.lease_ms = engine.lease_ms,
-		.hold_restored_ms = engine.hold_restored_ms,
-		.hold_images_ms = engine.hold_images_ms,
+	    .local = "ipc:///run/haul/hauld.sock",
+	    .state_dir = "/var/lib/haul",
+	    .data_ports = "7800-7899",
+	    .criu = "criu",
+	    .log_format = "text",
+	    .log_level = "info",
+	    .criu_timeout_ms = engine.criu_timeout_ms,
+	    .lease_ms = engine.lease_ms,
+	    .hold_restored_ms = engine.hold_restored_ms,
+	    .hold_images_ms = engine.hold_images_ms,
 	};
 	if (gethostname(config->hostname, sizeof(config->hostname) - 1) != 0)
 		config->hostname[0] = '\0';
@@ -71,15 +71,16 @@ static status *read_member(const cJSON *member, struct config *config)
 		return unknown_member(member->string);
 	if (is_of_the_command_line(flag))
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "\"%s\" can only be given on the command line", member->string);
+				     "\"%s\" can only be given on the command line",
+				     member->string);
 	for (const cJSON *other = member->next; other != NULL; other = other->next)
 		if (strcmp(other->string, member->string) == 0)
 			return status_errorf(STATUS_INVALID_ARGUMENT, "\"%s\" stands there twice",
 					     member->string);
 	if (flag->kind == FLAG_SWITCH) {
 		if (!cJSON_IsBool(member))
-			return status_errorf(STATUS_INVALID_ARGUMENT, "\"%s\" must be true or false",
-					     member->string);
+			return status_errorf(STATUS_INVALID_ARGUMENT,
+					     "\"%s\" must be true or false", member->string);
 		*(bool *)((char *)config + flag->offset) = cJSON_IsTrue(member);
 		return NULL;
 	}
@@ -174,7 +175,8 @@ static status *check_local(struct config *config)
 	char *slash = strrchr(config->local_dir, '/');
 	if (slash == NULL || slash == config->local_dir)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "--local: the socket %s needs a directory of its own, which only root may enter",
+				     "--local: the socket %s needs a directory of its own, which "
+				     "only root may enter",
 				     config->local);
 	*slash = '\0';
 	return NULL;
@@ -189,7 +191,7 @@ static status *check_listen(struct config *config)
 	    (config->ca != NULL || config->cert != NULL || config->key != NULL))
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "--ca, --cert and --key belong together: %s is missing",
-				     config->ca == NULL     ? "--ca"
+				     config->ca == NULL	    ? "--ca"
 				     : config->cert == NULL ? "--cert"
 							    : "--key");
 	if (config->listen == NULL && has_certificates)
@@ -201,15 +203,18 @@ static status *check_listen(struct config *config)
 		return status_wrapf(st, "--listen");
 	if (endpoint.transport == TRANSPORT_IPC)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "--listen: %s is a local socket: that is --local", config->listen);
+				     "--listen: %s is a local socket: that is --local",
+				     config->listen);
 	if (endpoint.transport == TRANSPORT_TCP && !config->insecure)
 		return status_detailf(
-			status_errorf(STATUS_INVALID_ARGUMENT,
-				      "--listen: %s would let anyone in: there is no authentication on tcp://",
-				      config->listen),
-			"next",
-			"use tls+tcp:// with --ca, --cert and --key (haulctl pki makes them); for an isolated "
-			"test network there is --insecure");
+		    status_errorf(
+			STATUS_INVALID_ARGUMENT,
+			"--listen: %s would let anyone in: there is no authentication on tcp://",
+			config->listen),
+		    "next",
+		    "use tls+tcp:// with --ca, --cert and --key (haulctl pki makes them); for an "
+		    "isolated "
+		    "test network there is --insecure");
 	if (endpoint.transport == TRANSPORT_TLS && !has_certificates)
 		return status_detailf(status_errorf(STATUS_INVALID_ARGUMENT,
 						    "--listen: %s needs --ca, --cert and --key",
@@ -228,9 +233,10 @@ static status *check_names(const struct config *config)
 			return status_errorf(STATUS_INVALID_ARGUMENT,
 					     "--node: a node's name has no spaces");
 	if (config->state_dir[0] != '/' || strlen(config->state_dir) > LIMIT_URL)
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "--state-dir: %.80s is not an absolute path of at most %d bytes",
-				     config->state_dir, LIMIT_URL);
+		return status_errorf(
+		    STATUS_INVALID_ARGUMENT,
+		    "--state-dir: %.80s is not an absolute path of at most %d bytes",
+		    config->state_dir, LIMIT_URL);
 	if (config->criu_timeout_ms == 0 || config->lease_ms == 0)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "%s: must be longer than 0",
 				     config->lease_ms == 0 ? "--lease" : "--criu-timeout");
@@ -301,53 +307,59 @@ void config_free(struct config *config)
 
 void config_help(FILE *out)
 {
-	(void)fprintf(out,
-		      "hauld: the engine of one node. It moves running process trees to other nodes, and "
-		      "takes\ntheirs in.\n\n"
-		      "usage: hauld [flags]\n\n"
-		      "example: a node that others may move to and from, with certificates from haulctl pki:\n"
-		      "  hauld --ca /etc/haul/ca.pem --cert /etc/haul/a.pem --key /etc/haul/a.key\n\n"
-		      "flags (durations are written 300ms, 10s, 5m, 2h):\n");
+	(void)fprintf(
+	    out,
+	    "hauld: the engine of one node. It moves running process trees to other nodes, and "
+	    "takes\ntheirs in.\n\n"
+	    "usage: hauld [flags]\n\n"
+	    "example: a node that others may move to and from, with certificates from haulctl "
+	    "pki:\n"
+	    "  hauld --ca /etc/haul/ca.pem --cert /etc/haul/a.pem --key /etc/haul/a.key\n\n"
+	    "flags (durations are written 300ms, 10s, 5m, 2h):\n");
 	flags_help(out, flags, FLAGS);
-	(void)fprintf(out, "\nThe file of --config holds the same settings, without the dashes:\n"
-			   "  { \"node\": \"a\", \"ca\": \"/etc/haul/ca.pem\", \"lease\": \"15s\" }\n"
-			   "Flags win over the file. hauld exits with 64 plus the code of its error.\n");
+	(void)fprintf(out,
+		      "\nThe file of --config holds the same settings, without the dashes:\n"
+		      "  { \"node\": \"a\", \"ca\": \"/etc/haul/ca.pem\", \"lease\": \"15s\" }\n"
+		      "Flags win over the file. hauld exits with 64 plus the code of its error.\n");
 }
 
 #define AT(member) offsetof(struct config, member)
 static const struct flag flags[FLAGS] = {
-	{"--config", "FILE", FLAG_TEXT, AT(file), "read settings from this JSON file"},
-	{"--node", "NAME", FLAG_TEXT, AT(node), "this node's name (default: the hostname)"},
-	{"--listen", "URL", FLAG_TEXT, AT(listen),
-	 "serve other nodes and remote users on tls+tcp://ADDR:PORT (default: "
-	 "tls+tcp://0.0.0.0:7777 when there are certificates, otherwise nowhere)"},
-	{"--local", "URL", FLAG_TEXT, AT(local),
-	 "the socket for root on this machine (default: ipc:///run/haul/hauld.sock)"},
-	{"--state-dir", "DIR", FLAG_TEXT, AT(state_dir),
-	 "journal, images and logs (default: /var/lib/haul)"},
-	{"--data-ports", "LO-HI", FLAG_TEXT, AT(data_ports),
-	 "TCP ports that memory and images arrive on (default: 7800-7899)"},
-	{"--ca", "FILE", FLAG_TEXT, AT(ca), "PEM certificates of the authorities that others' certificates come from"},
-	{"--cert", "FILE", FLAG_TEXT, AT(cert), "PEM certificate of this node"},
-	{"--key", "FILE", FLAG_TEXT, AT(key), "PEM private key of this node"},
-	{"--criu", "PATH", FLAG_TEXT, AT(criu), "the criu program (default: criu)"},
-	{"--log-format", "text|json", FLAG_CHOICE, AT(log_format), "how log lines look (default: text)"},
-	{"--log-level", "debug|info|warn|error", FLAG_CHOICE, AT(log_level),
-	 "the least important lines to log (default: info)"},
-	{"--policy", "FILE", FLAG_TEXT, AT(policy),
-	 "JSON file that says which identity may call what (default: the local socket everything, "
-	 "certified nodes what migrations need)"},
-	{"--insecure", NULL, FLAG_SWITCH, AT(insecure),
-	 "allow --listen tcp://: anyone who can connect can read and replace workloads. For isolated test "
-	 "networks only"},
-	{"--criu-timeout", "D", FLAG_DURATION, AT(criu_timeout_ms),
-	 "silence of criu that ends a stage (default: 30s)"},
-	{"--lease", "D", FLAG_DURATION, AT(lease_ms),
-	 "silence of a source after which an unfinished session is given up (default: 15s)"},
-	{"--hold-restored", "D", FLAG_DURATION, AT(hold_restored_ms),
-	 "how long a whole restored copy is kept without word from its source (default: 10m)"},
-	{"--hold-images", "D", FLAG_DURATION, AT(hold_images_ms),
-	 "how long images are kept after a migration (default: 10s)"},
-	{"--help", NULL, FLAG_SWITCH, AT(help), "say this"},
-	{"--version", NULL, FLAG_SWITCH, AT(version), "say the version"},
+    {"--config", "FILE", FLAG_TEXT, AT(file), "read settings from this JSON file"},
+    {"--node", "NAME", FLAG_TEXT, AT(node), "this node's name (default: the hostname)"},
+    {"--listen", "URL", FLAG_TEXT, AT(listen),
+     "serve other nodes and remote users on tls+tcp://ADDR:PORT (default: "
+     "tls+tcp://0.0.0.0:7777 when there are certificates, otherwise nowhere)"},
+    {"--local", "URL", FLAG_TEXT, AT(local),
+     "the socket for root on this machine (default: ipc:///run/haul/hauld.sock)"},
+    {"--state-dir", "DIR", FLAG_TEXT, AT(state_dir),
+     "journal, images and logs (default: /var/lib/haul)"},
+    {"--data-ports", "LO-HI", FLAG_TEXT, AT(data_ports),
+     "TCP ports that memory and images arrive on (default: 7800-7899)"},
+    {"--ca", "FILE", FLAG_TEXT, AT(ca),
+     "PEM certificates of the authorities that others' certificates come from"},
+    {"--cert", "FILE", FLAG_TEXT, AT(cert), "PEM certificate of this node"},
+    {"--key", "FILE", FLAG_TEXT, AT(key), "PEM private key of this node"},
+    {"--criu", "PATH", FLAG_TEXT, AT(criu), "the criu program (default: criu)"},
+    {"--log-format", "text|json", FLAG_CHOICE, AT(log_format),
+     "how log lines look (default: text)"},
+    {"--log-level", "debug|info|warn|error", FLAG_CHOICE, AT(log_level),
+     "the least important lines to log (default: info)"},
+    {"--policy", "FILE", FLAG_TEXT, AT(policy),
+     "JSON file that says which identity may call what (default: the local socket everything, "
+     "certified nodes what migrations need)"},
+    {"--insecure", NULL, FLAG_SWITCH, AT(insecure),
+     "allow --listen tcp://: anyone who can connect can read and replace workloads. For isolated "
+     "test "
+     "networks only"},
+    {"--criu-timeout", "D", FLAG_DURATION, AT(criu_timeout_ms),
+     "silence of criu that ends a stage (default: 30s)"},
+    {"--lease", "D", FLAG_DURATION, AT(lease_ms),
+     "silence of a source after which an unfinished session is given up (default: 15s)"},
+    {"--hold-restored", "D", FLAG_DURATION, AT(hold_restored_ms),
+     "how long a whole restored copy is kept without word from its source (default: 10m)"},
+    {"--hold-images", "D", FLAG_DURATION, AT(hold_images_ms),
+     "how long images are kept after a migration (default: 10s)"},
+    {"--help", NULL, FLAG_SWITCH, AT(help), "say this"},
+    {"--version", NULL, FLAG_SWITCH, AT(version), "say the version"},
 };

@@ -29,7 +29,7 @@ struct config {
 	enum log_level least_level;
 	char hostname[LIMIT_NAME + 1];
 	char local_dir[LIMIT_URL + 1]; /* directory of the local socket */
-	void *document;                /* owns the file's strings */
+	void *document;		       /* owns the file's strings */
 };
 
 /* Defaults, then the file that --config names, then the flags; checked as a whole unless help or

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hauld: starts the engine and its listeners, waits for a signal, lets go in order. */
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cmd/hauld/config.h"
 #include "cmd/hauld/notify.h"
@@ -23,9 +25,9 @@ enum {
 static bool is_mutating(const char *method)
 {
 	static const char *const asks[] = {
-		"/haul.v1.Migrations/Get",   "/haul.v1.Migrations/List", "/haul.v1.Migrations/Watch",
-		"/haul.v1.Peer/Hello",       "/haul.v1.Peer/Query",      "/haul.v1.Peer/BeginRound",
-		"/haul.v1.Peer/EndRound",    "/haul.v1.Node/Info",       "/haul.v1.Node/Check",
+	    "/haul.v1.Migrations/Get", "/haul.v1.Migrations/List", "/haul.v1.Migrations/Watch",
+	    "/haul.v1.Peer/Hello",     "/haul.v1.Peer/Query",	   "/haul.v1.Peer/BeginRound",
+	    "/haul.v1.Peer/EndRound",  "/haul.v1.Node/Info",	   "/haul.v1.Node/Check",
 	};
 
 	for (size_t i = 0; i < array_len(asks); i++)
@@ -52,8 +54,8 @@ static void log_call(void *self, const struct rpc_call *call, const status *st, 
 static void log_refused(void *self, const char *listener, const char *peer, const char *why)
 {
 	(void)self;
-	log_line(LOG_LEVEL_WARN, NULL, "audit connection refused: listener=%s peer=%s: %s", listener,
-		 peer, why);
+	log_line(LOG_LEVEL_WARN, NULL, "audit connection refused: listener=%s peer=%s: %s",
+		 listener, peer, why);
 }
 
 static status *authorize(void *self, const struct identity *caller, const char *method)
@@ -99,12 +101,29 @@ static status *open_engine(const struct config *config, const struct credentials
 	return engine_open(&engine, ret_engine);
 }
 
-/* The directory is the lock on the door: whoever can enter it can call everything. */
+/* The directory is the lock on the door: who can write there can put another socket in our place.
+ */
+static status *check_directory(const char *path)
+{
+	struct stat info;
+
+	if (stat(path, &info) != 0)
+		return status_errnof(errno, "cannot look at %s", path);
+	if ((info.st_mode & (S_IWGRP | S_IWOTH)) == 0 || (info.st_mode & S_ISVTX) != 0)
+		return NULL;
+	return status_detailf(
+	    status_errorf(STATUS_FAILED_PRECONDITION,
+			  "others than root may write to %s and replace the socket", path),
+	    "next", "chmod go-w %s", path);
+}
+
 static status *open_listeners(const struct config *config, const struct credentials *credentials,
 			      struct rpc_server *server)
 {
 	status *st = files_make_directory(config->local_dir);
 
+	if (st == NULL)
+		st = check_directory(config->local_dir);
 	if (st == NULL)
 		st = rpc_server_listen(server, config->local, NULL, LIMIT_LOCAL_CALLS);
 	if (st != NULL)
@@ -119,7 +138,8 @@ static void warn_insecure(const struct config *config)
 {
 	if (config->insecure)
 		log_line(LOG_LEVEL_WARN, NULL,
-			 "INSECURE: --insecure is set: without certificates anyone who can connect to this node "
+			 "INSECURE: --insecure is set: without certificates anyone who can connect "
+			 "to this node "
 			 "can read, replace and kill its workloads");
 }
 
@@ -161,11 +181,11 @@ static status *serve(const struct config *config, const sigset_t *signals)
 	if (st != NULL)
 		return st;
 	const struct rpc_server_config serving = {
-		.services = engine_services(engine),
-		.service_count = ENGINE_SERVICES,
-		.authorize = authorize,
-		.authorize_self = policy,
-		.observer = {.called = log_call, .refused = log_refused},
+	    .services = engine_services(engine),
+	    .service_count = ENGINE_SERVICES,
+	    .authorize = authorize,
+	    .authorize_self = policy,
+	    .observer = {.called = log_call, .refused = log_refused},
 	};
 	st = rpc_server_new(&serving, &server);
 	if (st == NULL)

@@ -5,8 +5,8 @@
 
 #include "proto/status.h"
 
-/* Sends `state` ("READY=1") to the socket that NOTIFY_SOCKET names, a path or "@abstract"; does nothing when
- * it is not set. */
+/* Sends `state` ("READY=1") to the socket that NOTIFY_SOCKET names, a path or "@abstract"; does
+ * nothing when it is not set. */
 must_check status *notify_manager(const char *state);
 
 #endif

@@ -26,15 +26,16 @@ status *duration_parse(const char *text, int64_t *ret_ms)
 			if (strcmp(end, units[i].name) != 0)
 				continue;
 			if (number > INT32_MAX / units[i].ms)
-				return status_errorf(STATUS_OUT_OF_RANGE,
-						     "the duration \"%.40s\" is longer than 24 days",
-						     text);
+				return status_errorf(
+				    STATUS_OUT_OF_RANGE,
+				    "the duration \"%.40s\" is longer than 24 days", text);
 			*ret_ms = number * units[i].ms;
 			return NULL;
 		}
 	}
-	return status_errorf(STATUS_INVALID_ARGUMENT,
-			     "\"%.40s\" is not a duration: write a whole number and its unit, for example "
-			     "300ms, 10s, 5m or 2h",
-			     text);
+	return status_errorf(
+	    STATUS_INVALID_ARGUMENT,
+	    "\"%.40s\" is not a duration: write a whole number and its unit, for example "
+	    "300ms, 10s, 5m or 2h",
+	    text);
 }

@@ -106,8 +106,9 @@ status *flag_set_value(const struct flag *flag, void *target, const char *value)
 		return NULL;
 	case FLAG_CHOICE:
 		if (!is_choice(flag->value, value))
-			return status_errorf(STATUS_INVALID_ARGUMENT, "%s: \"%.40s\" is not one of %s",
-					     flag->name, value, flag->value);
+			return status_errorf(STATUS_INVALID_ARGUMENT,
+					     "%s: \"%.40s\" is not one of %s", flag->name, value,
+					     flag->value);
 		*(const char **)place = value;
 		return NULL;
 	case FLAG_TEXT:
@@ -214,8 +215,8 @@ status *flags_parse(const struct flag_set *sets, size_t set_count, int argc, cha
 			if (st != NULL)
 				return st;
 		} else if (words.count == FLAG_WORDS_MOST) {
-			return status_errorf(STATUS_INVALID_ARGUMENT, "\"%.80s\" is one argument too many",
-					     argv[at]);
+			return status_errorf(STATUS_INVALID_ARGUMENT,
+					     "\"%.80s\" is one argument too many", argv[at]);
 		} else {
 			words.words[words.count++] = argv[at];
 		}
@@ -248,8 +249,9 @@ static void wrap(FILE *out, const char *text)
 void flags_help(FILE *out, const struct flag *flags, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		int used = fprintf(out, "  %s%s%s", flags[i].name, flags[i].value != NULL ? " " : "",
-				   flags[i].value != NULL ? flags[i].value : "");
+		int used =
+		    fprintf(out, "  %s%s%s", flags[i].name, flags[i].value != NULL ? " " : "",
+			    flags[i].value != NULL ? flags[i].value : "");
 		if (used > HELP_COLUMN)
 			(void)fprintf(out, "\n%*s", HELP_COLUMN, "");
 		else

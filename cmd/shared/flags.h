@@ -29,7 +29,7 @@ struct flag {
 	const char *name;  /* "--config" */
 	const char *value; /* what stands for the value in --help; NULL for a switch */
 	enum flag_kind kind;
-	size_t offset;     /* where it is kept in the set's target */
+	size_t offset; /* where it is kept in the set's target */
 	const char *help;
 };
 

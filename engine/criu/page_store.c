@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The format of the files is CRIU's (version 4.1): pagemap-<id>.img is two magics, then a length and a
- * protobuf message each: first the head (1: number of the pages file), then entries (1: address, 2: pages, 4: flags).
- * pages-<n>.img is the PRESENT pages, in the entries' order, without anything between. */
+/* CRIU writes one image after the other, addresses ascending, so one image is open at a time, and "does the
+ * round before have this page?" is answered by reading that round's pagemap beside it: memory does not grow
+ * with the workload. */
 #include "engine/criu/page_store.h"
 
 #include <endian.h>
@@ -11,282 +11,381 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "engine/host/files.h"
-#include "pagemap.pb-c.h"
+#include "proto/limits.h"
 
 enum {
 	MAGIC_IMAGE = 0x54564319,
 	MAGIC_PAGEMAP = 0x56084025,
-	FIRST_PAGES_ID = 0x10001,
-	IMAGES_MOST = 65536,
-	ENTRY_MOST = 64,
-	BUFFERED = 64 * 1024,
+	NAME_BYTES = 64,
+	ENTRY_BYTES = 64,
+	/* Protobuf tags of pagemap_head and pagemap_entry. */
+	TAG_PAGES_ID = 1 << 3,
+	TAG_ADDRESS = 1 << 3,
+	TAG_PAGES = 2 << 3,
+	TAG_FLAGS = 4 << 3,
+	TAG_PAGES_64 = 5 << 3,
 };
 
-/* What a round knows of an image: for "in parent" and for one image not to be opened twice. */
-struct image_list {
-	uint64_t *images;
-	size_t count, room;
+struct run {
+	uint64_t address, pages;
+	uint32_t flags;
+};
+
+static uint64_t run_end(const struct run *run)
+{
+	return run->address + run->pages * PAGE_BYTES;
+}
+
+struct image {
+	uint64_t id;           /* as in the stream; 0 = none is open */
+	FILE *pagemap;
+	FILE *before;          /* the round before's pagemap, or NULL */
+	struct run known;      /* the last entry read from it */
+	struct run pending;    /* not yet written: the next may continue it */
+	int pages_fd;
+	uint64_t offset;       /* in the pages file */
+	uint64_t next_address;
 };
 
 struct page_store {
-	char base[FILES_PATH];
-	char dir[FILES_PATH];     /* of the round */
+	int base, dir, dir_before;
 	unsigned round;
-	struct image_list now, before;
-	int pagemap, pages;       /* of the open image, or -1 */
-	uint64_t image;
-	uint64_t next_address;    /* entries ascend */
-	uint64_t pages_written;   /* into the open pages file */
-	uint64_t round_pages;
-	uint32_t next_pages_id;
-	/* An entry is written when the next one does not continue it. */
-	struct page_header pending;
-	uint8_t buffer[BUFFERED]; /* of the pagemap file */
-	size_t buffered;
+	uint32_t pages_id;
+	uint64_t pages;
+	struct image image;
 };
 
-static bool list_has(const struct image_list *list, uint64_t image)
+static void close_files(struct image *image)
 {
-	for (size_t i = 0; i < list->count; i++) {
-		if (list->images[i] == image)
-			return true;
-	}
-	return false;
-}
-
-static status *list_add(struct image_list *list, uint64_t image)
-{
-	if (list->count == list->room) {
-		size_t room = list->room == 0 ? 64 : list->room * 2;
-		uint64_t *grown = room > IMAGES_MOST ? NULL : realloc(list->images, room * sizeof(*grown));
-		if (grown == NULL)
-			return status_errorf(STATUS_RESOURCE_EXHAUSTED, "too many images in one round");
-		list->images = grown;
-		list->room = room;
-	}
-	list->images[list->count++] = image;
-	return NULL;
+	if (image->pagemap != NULL)
+		(void)fclose(image->pagemap);
+	if (image->before != NULL)
+		(void)fclose(image->before);
+	close_if_open(image->pages_fd);
+	*image = (struct image){.pages_fd = -1};
 }
 
 status *page_store_new(const char *base, struct page_store **ret_store)
 {
-	struct page_store *store = calloc(1, sizeof(*store));
+	scoped(page_store) struct page_store *store = calloc(1, sizeof(*store));
 
 	if (store == NULL)
 		return status_errnof(ENOMEM, "page store");
-	(void)snprintf(store->base, sizeof(store->base), "%s", base);
-	store->pagemap = store->pages = -1;
-	*ret_store = store;
+	store->dir = store->dir_before = store->image.pages_fd = -1;
+	store->base = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (store->base < 0)
+		return status_errnof(errno, "cannot open directory %s", base);
+	*ret_store = TAKE(store);
 	return NULL;
+}
+
+void page_store_free(struct page_store *store)
+{
+	if (store == NULL)
+		return;
+	close_files(&store->image);
+	close_if_open(store->dir);
+	close_if_open(store->dir_before);
+	close_if_open(store->base);
+	free(store);
 }
 
 status *page_store_begin(struct page_store *store, unsigned round)
 {
-	char link[FILES_PATH + 16], target[32];
+	char name[16], parent[24];
 
-	if (store->pagemap >= 0)
-		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u is not at its end", store->round);
-	if ((size_t)snprintf(store->dir, sizeof(store->dir), "%.3000s/%u", store->base, round) >=
-	    sizeof(store->dir))
-		return status_errorf(STATUS_INVALID_ARGUMENT, "path is too long");
-	status *st = files_make_directory(store->dir);
-	if (st != NULL)
-		return st;
-	if (round > 1) {
-		(void)snprintf(link, sizeof(link), "%s/parent", store->dir);
-		(void)snprintf(target, sizeof(target), "../%u", round - 1);
-		if (symlink(target, link) != 0 && errno != EEXIST)
-			return status_errnof(errno, "cannot link %s", link);
-	}
-	free(store->before.images);
-	store->before = store->now;
-	store->now = (struct image_list){0};
+	close_files(&store->image);
+	close_if_open(store->dir_before);
+	store->dir_before = TAKE_FD(store->dir);
 	store->round = round;
-	store->round_pages = 0;
-	store->next_pages_id = FIRST_PAGES_ID;
+	store->pages_id = 0;
+	store->pages = 0;
+	(void)snprintf(name, sizeof(name), "%u", round);
+	if (mkdirat(store->base, name, 0700) != 0)
+		return status_errnof(errno, "cannot make the directory of round %u", round);
+	store->dir = openat(store->base, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (store->dir < 0)
+		return status_errnof(errno, "cannot open the directory of round %u", round);
+	(void)snprintf(parent, sizeof(parent), "../%u", round - 1);
+	if (round > 1 && symlinkat(parent, store->dir, "parent") != 0)
+		return status_errnof(errno, "cannot link round %u to the one before", round);
 	return NULL;
 }
 
-/* --- the pagemap file --- */
+/* --- pagemap entries --- */
 
-static status *flush(struct page_store *store)
+static size_t put_varint(uint8_t *at, uint64_t value)
 {
-	for (size_t done = 0; done < store->buffered;) {
-		ssize_t wrote = write(store->pagemap, store->buffer + done, store->buffered - done);
-		if (wrote < 0 && errno != EINTR)
-			return status_errnof(errno, "cannot write a pagemap in %s", store->dir);
-		done += wrote > 0 ? (size_t)wrote : 0;
+	size_t used = 0;
+
+	for (; value >= 0x80; value >>= 7)
+		at[used++] = (uint8_t)(value | 0x80);
+	at[used++] = (uint8_t)value;
+	return used;
+}
+
+static size_t get_varint(const uint8_t *at, size_t size, uint64_t *ret_value)
+{
+	uint64_t value = 0;
+
+	for (size_t i = 0; i < size && i < 10; i++) {
+		value |= (uint64_t)(at[i] & 0x7f) << (7 * i);
+		if ((at[i] & 0x80) == 0) {
+			*ret_value = value;
+			return i + 1;
+		}
 	}
-	store->buffered = 0;
+	return 0;
+}
+
+static status *write_words(struct image *image, const uint8_t *data, size_t size)
+{
+	uint32_t length = htole32((uint32_t)size);
+
+	if (fwrite(&length, sizeof(length), 1, image->pagemap) != 1 ||
+	    fwrite(data, size, 1, image->pagemap) != 1)
+		return status_errnof(errno, "cannot write a pagemap");
 	return NULL;
 }
 
-static status *put(struct page_store *store, const void *data, size_t size)
+static status *write_head(struct page_store *store)
 {
-	if (store->buffered + size > sizeof(store->buffer)) {
-		status *st = flush(store);
+	uint32_t magics[] = {htole32(MAGIC_IMAGE), htole32(MAGIC_PAGEMAP)};
+	uint8_t head[ENTRY_BYTES];
+	size_t size = put_varint(head, TAG_PAGES_ID);
+
+	size += put_varint(head + size, store->pages_id);
+	if (fwrite(magics, sizeof(magics), 1, store->image.pagemap) != 1)
+		return status_errnof(errno, "cannot write a pagemap");
+	return write_words(&store->image, head, size);
+}
+
+static status *flush_pending(struct image *image)
+{
+	uint8_t entry[ENTRY_BYTES];
+
+	if (image->pending.pages == 0)
+		return NULL;
+	size_t size = put_varint(entry, TAG_ADDRESS);
+	size += put_varint(entry + size, image->pending.address);
+	size += put_varint(entry + size, TAG_PAGES);
+	size += put_varint(entry + size, image->pending.pages);
+	size += put_varint(entry + size, TAG_FLAGS);
+	size += put_varint(entry + size, image->pending.flags);
+	image->pending.pages = 0;
+	return write_words(image, entry, size);
+}
+
+/* The next length-prefixed message of a pagemap; *ret_size 0 at the end. */
+static status *read_words(FILE *file, uint8_t data[ENTRY_BYTES], size_t *ret_size)
+{
+	uint32_t length = 0;
+
+	*ret_size = 0;
+	if (fread(&length, sizeof(length), 1, file) != 1)
+		return ferror(file) ? status_errnof(EIO, "cannot read a pagemap") : NULL;
+	length = le32toh(length);
+	if (length == 0 || length > ENTRY_BYTES || fread(data, length, 1, file) != 1)
+		return status_errorf(STATUS_DATA_LOSS, "the pagemap of the round before is damaged");
+	*ret_size = length;
+	return NULL;
+}
+
+static bool parse_entry(const uint8_t *data, size_t size, struct run *ret_run)
+{
+	*ret_run = (struct run){0};
+	for (size_t at = 0; at < size;) {
+		uint64_t tag = 0, value = 0;
+		size_t used = get_varint(data + at, size - at, &tag);
+		at += used;
+		size_t more = used == 0 ? 0 : get_varint(data + at, size - at, &value);
+		at += more;
+		if (more == 0)
+			return false;
+		if (tag == TAG_ADDRESS)
+			ret_run->address = value;
+		else if (tag == TAG_PAGES || tag == TAG_PAGES_64)
+			ret_run->pages = value;
+	}
+	return ret_run->pages > 0 && ret_run->pages <= UINT32_MAX;
+}
+
+/* Whether the round before has all of the run; both go upwards. */
+static status *check_known(struct image *image, const struct run *run)
+{
+	uint8_t data[ENTRY_BYTES];
+	uint64_t address = run->address;
+	size_t size = 0;
+
+	while (address < run_end(run)) {
+		if (image->known.pages > 0 && run_end(&image->known) > address) {
+			if (image->known.address > address)
+				break;
+			address = run_end(&image->known);
+			continue;
+		}
+		status *st = image->before != NULL ? read_words(image->before, data, &size) : NULL;
 		if (st != NULL)
 			return st;
+		if (size == 0)
+			break;
+		if (!parse_entry(data, size, &image->known))
+			return status_errorf(STATUS_DATA_LOSS, "the pagemap of the round before is damaged");
 	}
-	memcpy(store->buffer + store->buffered, data, size);
-	store->buffered += size;
-	return NULL;
-}
-
-static status *put_message(struct page_store *store, const ProtobufCMessage *message)
-{
-	uint8_t bytes[ENTRY_MOST + 4];
-	uint32_t length = (uint32_t)protobuf_c_message_get_packed_size(message);
-
-	if (length > ENTRY_MOST)
-		return status_errorf(STATUS_INTERNAL, "pagemap entry of %u bytes", length);
-	uint32_t on_disk = htole32(length);
-	memcpy(bytes, &on_disk, 4);
-	(void)protobuf_c_message_pack(message, bytes + 4);
-	return put(store, bytes, length + 4);
-}
-
-static status *put_pending(struct page_store *store)
-{
-	Haul__Pagemap__Entry entry = HAUL__PAGEMAP__ENTRY__INIT;
-
-	if (store->pending.pages == 0)
+	if (address >= run_end(run))
 		return NULL;
-	entry.vaddr = store->pending.address;
-	entry.nr_pages = store->pending.pages;
-	entry.has_flags = 1;
-	entry.flags = store->pending.flags & (PAGE_IN_PARENT | PAGE_PRESENT);
-	store->pending.pages = 0;
-	return put_message(store, &entry.base);
+	return status_errorf(STATUS_DATA_LOSS, "the page at %#llx was never sent, but is said to be in the round before",
+			     (unsigned long long)address);
 }
 
 /* --- one image --- */
 
-static status *create(const struct page_store *store, const char *name, int *ret_fd)
+static status *open_file(struct page_store *store, const char *name, int *ret_fd)
 {
-	char path[FILES_PATH + 64];
+	int fd = openat(store->dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
-	(void)snprintf(path, sizeof(path), "%s/%s", store->dir, name);
-	*ret_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return *ret_fd < 0 ? status_errnof(errno, "cannot create %s", path) : NULL;
+	if (fd < 0 && errno == EEXIST)
+		return status_errorf(STATUS_DATA_LOSS, "image %s came twice in round %u", name, store->round);
+	if (fd < 0)
+		return status_errnof(errno, "cannot make %s", name);
+	*ret_fd = fd;
+	return NULL;
+}
+
+/* The pagemap of the round before, positioned at its first entry; none is fine. */
+static status *open_before(struct page_store *store, const char *name)
+{
+	uint32_t magics[2];
+	uint8_t head[ENTRY_BYTES];
+	size_t size = 0;
+
+	if (store->dir_before < 0)
+		return NULL;
+	scoped(fd) int fd = openat(store->dir_before, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? NULL : status_errnof(errno, "cannot open %s", name);
+	store->image.before = fdopen(fd, "rb");
+	if (store->image.before == NULL)
+		return status_errnof(errno, "cannot open %s", name);
+	(void)TAKE_FD(fd);
+	if (fread(magics, sizeof(magics), 1, store->image.before) != 1)
+		return status_errorf(STATUS_DATA_LOSS, "the pagemap of the round before is damaged");
+	return read_words(store->image.before, head, &size);
+}
+
+static status *open_image(struct page_store *store, uint64_t id)
+{
+	struct image *image = &store->image;
+	char name[NAME_BYTES], pages[NAME_BYTES];
+	scoped(fd) int fd = -1;
+
+	if (store->pages_id >= LIMIT_IMAGES)
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d memory images", LIMIT_IMAGES);
+	(void)snprintf(name, sizeof(name), "pagemap%s-%u.img", (id & 0xff) == PAGE_SHMEM ? "-shmem" : "",
+		       (unsigned)(id >> 8));
+	(void)snprintf(pages, sizeof(pages), "pages-%u.img", ++store->pages_id);
+	status *st = open_file(store, name, &fd);
+	if (st == NULL)
+		st = open_file(store, pages, &image->pages_fd);
+	if (st != NULL)
+		return st;
+	image->pagemap = fdopen(fd, "wb");
+	if (image->pagemap == NULL)
+		return status_errnof(errno, "cannot open %s", name);
+	(void)TAKE_FD(fd);
+	image->id = id;
+	st = write_head(store);
+	return st == NULL ? open_before(store, name) : st;
 }
 
 static status *close_image(struct page_store *store)
 {
+	struct image *image = &store->image;
 	struct stat info;
 
-	if (store->pagemap < 0)
+	if (image->id == 0)
 		return NULL;
-	status *st = put_pending(store);
-	if (st == NULL)
-		st = flush(store);
-	/* Zero pages at the end are a hole: the size must be said. */
-	off_t size = (off_t)(store->pages_written * PAGE_BYTES);
-	if (st == NULL && ftruncate(store->pages, size) != 0)
-		st = status_errnof(errno, "cannot size a pages file in %s", store->dir);
-	if (st == NULL && (fstat(store->pages, &info) != 0 || info.st_size != size))
-		st = status_errorf(STATUS_DATA_LOSS, "a pages file in %s has the wrong size", store->dir);
-	(void)close(TAKE_FD(store->pagemap));
-	(void)close(TAKE_FD(store->pages));
+	status *st = flush_pending(image);
+	FILE *pagemap = TAKE(image->pagemap);
+	if (fclose(pagemap) != 0 && st == NULL)
+		st = status_errnof(errno, "cannot write a pagemap");
+	/* Zero pages at the end are a hole, too. */
+	if (st == NULL && ftruncate(image->pages_fd, (off_t)image->offset) != 0)
+		st = status_errnof(errno, "cannot write pages");
+	if (st == NULL && (fstat(image->pages_fd, &info) != 0 || (uint64_t)info.st_size != image->offset))
+		st = status_errorf(STATUS_DATA_LOSS, "a pages file has another size than its pagemap says");
+	close_files(image);
 	return st;
 }
 
-static status *write_head(struct page_store *store, uint32_t pages_id)
+static status *write_pages(struct image *image, const uint8_t *data, uint64_t size)
 {
-	Haul__Pagemap__Head head = HAUL__PAGEMAP__HEAD__INIT;
-	uint32_t magics[2] = {htole32(MAGIC_IMAGE), htole32(MAGIC_PAGEMAP)};
-
-	head.pages_id = pages_id;
-	status *st = put(store, magics, sizeof(magics));
-	return st == NULL ? put_message(store, &head.base) : st;
-}
-
-static status *open_image(struct page_store *store, uint64_t image)
-{
-	char name[64];
-	bool is_task = (image & 0xff) == PAGE_TASK;
-	status *st = close_image(store);
-
-	if (st == NULL && list_has(&store->now, image))
-		st = status_errorf(STATUS_DATA_LOSS, "image 0x%llx twice in round %u",
-				   (unsigned long long)image, store->round);
-	if (st == NULL)
-		st = list_add(&store->now, image);
-	if (st != NULL)
-		return st;
-	(void)snprintf(name, sizeof(name), is_task ? "pagemap-%llu.img" : "pagemap-shmem-%llu.img",
-		       (unsigned long long)(image >> 8));
-	st = create(store, name, &store->pagemap);
-	if (st != NULL)
-		return st;
-	(void)snprintf(name, sizeof(name), "pages-%u.img", store->next_pages_id);
-	st = create(store, name, &store->pages);
-	if (st != NULL) {
-		(void)close(TAKE_FD(store->pagemap));
-		return st;
+	while (size > 0) {
+		ssize_t done = pwrite(image->pages_fd, data, size, (off_t)image->offset);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return status_errnof(done < 0 ? errno : EIO, "cannot write pages");
+		data += done;
+		size -= (uint64_t)done;
+		image->offset += (uint64_t)done;
 	}
-	store->image = image;
-	store->next_address = store->pages_written = 0;
-	store->pending.pages = 0;
-	store->buffered = 0;
-	return write_head(store, store->next_pages_id++);
-}
-
-static status *write_pages(struct page_store *store, const struct page_header *header, const uint8_t *data)
-{
-	size_t size = (size_t)page_header_data(header);
-	off_t at = (off_t)(store->pages_written * PAGE_BYTES);
-
-	for (size_t done = 0; done < size;) {
-		ssize_t wrote = pwrite(store->pages, data + done, size - done, at + (off_t)done);
-		if (wrote < 0 && errno != EINTR)
-			return status_errnof(errno, "cannot write pages in %s", store->dir);
-		done += wrote > 0 ? (size_t)wrote : 0;
-	}
-	store->pages_written += header->pages;
-	store->round_pages += header->pages;
 	return NULL;
+}
+
+static status *add_run(struct image *image, const struct run *run)
+{
+	struct run *pending = &image->pending;
+
+	if (pending->pages > 0 && run_end(pending) == run->address && pending->flags == run->flags &&
+	    pending->pages + run->pages <= INT32_MAX) {
+		pending->pages += run->pages;
+		return NULL;
+	}
+	status *st = flush_pending(image);
+	if (st == NULL)
+		*pending = *run;
+	return st;
 }
 
 static status *add_pages(struct page_store *store, const struct page_header *header, const uint8_t *data)
 {
-	struct page_header *pending = &store->pending;
-	uint32_t flags = header->flags & (PAGE_IN_PARENT | PAGE_PRESENT);
+	struct image *image = &store->image;
+	struct run run = {header->address, header->pages, PAGE_PRESENT};
+	status *st = NULL;
 
-	if (store->pagemap < 0 || header->image != store->image)
-		return status_errorf(STATUS_DATA_LOSS, "pages for image 0x%llx, which is not open",
-				     (unsigned long long)header->image);
-	if (header->address < store->next_address)
-		return status_errorf(STATUS_DATA_LOSS, "pages at 0x%llx come after 0x%llx",
-				     (unsigned long long)header->address,
-				     (unsigned long long)store->next_address);
-	if ((flags & PAGE_IN_PARENT) != 0 && !list_has(&store->before, header->image))
-		return status_errorf(STATUS_DATA_LOSS, "pages of image 0x%llx in a round before, which has none",
-				     (unsigned long long)header->image);
-	if (pending->pages > 0 && pending->flags == flags && store->next_address == header->address &&
-	    (uint64_t)pending->pages + header->pages <= INT32_MAX) {
-		pending->pages += header->pages;
-	} else {
-		status *st = put_pending(store);
-		if (st != NULL)
-			return st;
-		*pending = *header;
-		pending->flags = flags;
+	if (image->id == 0 || image->id != header->image)
+		return status_errorf(STATUS_DATA_LOSS, "pages came for an image that is not open");
+	if (header->address < image->next_address)
+		return status_errorf(STATUS_DATA_LOSS, "pages came out of order, at %#llx",
+				     (unsigned long long)header->address);
+	if ((header->flags & (PAGE_PRESENT | PAGE_IN_PARENT)) == 0)
+		return status_errorf(STATUS_UNIMPLEMENTED, "lazy pages are not supported");
+	image->next_address = run_end(&run);
+	if ((header->flags & PAGE_IN_PARENT) != 0) {
+		run.flags = PAGE_IN_PARENT;
+		st = check_known(image, &run);
+		return st == NULL ? add_run(image, &run) : st;
 	}
-	store->next_address = header->address + (uint64_t)header->pages * PAGE_BYTES;
-	return (flags & PAGE_PRESENT) != 0 ? write_pages(store, header, data) : NULL;
+	if ((header->flags & PAGE_ZERO) != 0)
+		image->offset += run.pages * PAGE_BYTES;
+	else
+		st = write_pages(image, data, run.pages * PAGE_BYTES);
+	store->pages += run.pages;
+	return st == NULL ? add_run(image, &run) : st;
 }
 
 status *page_store_record(struct page_store *store, const struct page_header *header, const uint8_t *data)
 {
-	if (store->round == 0)
-		return status_errorf(STATUS_FAILED_PRECONDITION, "no round has begun");
-	if (header->command == PAGE_OPEN)
-		return open_image(store, header->image);
+	if (store->dir < 0)
+		return status_errorf(STATUS_DATA_LOSS, "pages came before a round was begun");
 	if (header->command == PAGE_ADD)
 		return add_pages(store, header, data);
-	return status_errorf(STATUS_DATA_LOSS, "page record: command 0x%x has no place here", header->command);
+	if (header->command != PAGE_OPEN)
+		return status_errorf(STATUS_DATA_LOSS, "command %#x does not belong into a page store",
+				     header->command);
+	status *st = close_image(store);
+	return st == NULL ? open_image(store, header->image) : st;
 }
 
 status *page_store_end(struct page_store *store, uint64_t *ret_pages)
@@ -294,17 +393,6 @@ status *page_store_end(struct page_store *store, uint64_t *ret_pages)
 	status *st = close_image(store);
 
 	if (st == NULL)
-		*ret_pages = store->round_pages;
+		*ret_pages = store->pages;
 	return st;
-}
-
-void page_store_free(struct page_store *store)
-{
-	if (store == NULL)
-		return;
-	close_if_open(store->pagemap);
-	close_if_open(store->pages);
-	free(store->now.images);
-	free(store->before.images);
-	free(store);
 }

@@ -161,6 +161,14 @@ status *criu_cpuinfo_check(struct swrk *session, const char *dir, const struct c
 
 /* --- dumps --- */
 
+/* After a failure the session is of no more use, but CRIU may still wait for the page server with the tree
+ * stopped, and the page server for CRIU: with the channel shut both end and the tree goes on. */
+static status *dump_failed(struct swrk *session, status *st)
+{
+	swrk_shut_memory(session);
+	return st;
+}
+
 static status *dump_request(struct request *request, CriuReqType type, const struct criu_dump *dump)
 {
 	CriuOpts *opts = &request->opts;
@@ -204,30 +212,36 @@ status *criu_pre_dump(struct swrk *session, const struct criu_dump *dump)
 		st = swrk_call(session, &request.message, dump->log_file, dump->limits->long_ms, &response);
 	if (response != NULL)
 		criu_resp__free_unpacked(response, NULL);
-	return st;
+	return st == NULL ? NULL : dump_failed(session, st);
+}
+
+/* One event of the dump; *ret_held: it is the one to hold. */
+static status *dump_step(struct swrk *session, const struct criu_dump *dump, bool *ret_held)
+{
+	scoped(swrk_event) struct swrk_event event = {0};
+	status *st = swrk_next(session, dump->limits->long_ms, &event);
+
+	if (st != NULL)
+		return status_wrapf(st, "CRIU was to dump the tree");
+	if (event.is_response && !event.response->success)
+		return criu_error("dump the tree", event.response, dump->work_dir, dump->log_file);
+	if (event.is_response)
+		return status_errorf(STATUS_ABORTED, "CRIU ended its dump without waiting for us");
+	*ret_held = strcmp(event.script, "post-dump") == 0;
+	return *ret_held ? NULL : swrk_ack(session, true);
 }
 
 status *criu_dump_hold(struct swrk *session, const struct criu_dump *dump)
 {
 	struct request request __attribute__((cleanup(scope_request)));
+	bool is_held = false;
 	status *st = dump_request(&request, CRIU_REQ_TYPE__DUMP, dump);
 
 	if (st == NULL)
 		st = swrk_send(session, &request.message);
-	while (st == NULL) {
-		scoped(swrk_event) struct swrk_event event = {0};
-		st = swrk_next(session, dump->limits->long_ms, &event);
-		if (st != NULL)
-			break;
-		if (event.is_response)
-			return event.response->success
-				       ? status_errorf(STATUS_ABORTED, "CRIU ended its dump without waiting for us")
-				       : criu_error("dump the tree", event.response, dump->work_dir, dump->log_file);
-		if (strcmp(event.script, "post-dump") == 0)
-			return NULL;
-		st = swrk_ack(session, true);
-	}
-	return status_wrapf(st, "CRIU was to dump the tree");
+	while (st == NULL && !is_held)
+		st = dump_step(session, dump, &is_held);
+	return st == NULL ? NULL : dump_failed(session, st);
 }
 
 status *criu_dump_end(struct swrk *session, const struct criu_dump *dump, bool kill)

@@ -135,7 +135,8 @@ static uint64_t context_switches(pid_t thread)
 	return count;
 }
 
-/* In state D without a moment's break: one look would also catch any thread that just reads a disk. */
+/* In state D without a moment's break: one look would also catch any thread that just reads a disk.
+ */
 static bool is_stuck(pid_t thread)
 {
 	const struct timespec pause = {.tv_nsec = STUCK_LOOK_MS * 1000000L};
@@ -165,13 +166,14 @@ static void check_thread(struct inspection *in, pid_t thread)
 	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)thread);
 	if (proc_field(path, "TracerPid:", 10, &tracer) && tracer != 0)
 		trouble_add(&in->troubles, "end the debugger (or strace) first",
-			    "process %d (%s) is being traced by process %" PRIu64,
-			    (int)in->who.pid, in->who.name, tracer);
+			    "process %d (%s) is being traced by process %" PRIu64, (int)in->who.pid,
+			    in->who.name, tracer);
 	if (is_stuck(thread))
-		trouble_add(&in->troubles,
-			    "wait until what it waits for (a disk, a network file system, a vfork) is done",
-			    "process %d (%s) has been in an uninterruptible wait for %d ms",
-			    (int)in->who.pid, in->who.name, STUCK_MS);
+		trouble_add(
+		    &in->troubles,
+		    "wait until what it waits for (a disk, a network file system, a vfork) is done",
+		    "process %d (%s) has been in an uninterruptible wait for %d ms",
+		    (int)in->who.pid, in->who.name, STUCK_MS);
 }
 
 static void check_threads(struct inspection *in)
@@ -216,11 +218,12 @@ static void check_session(struct inspection *in, const struct proc_stat *root)
 	if (in->options->shell_job || root->session == root->pid ||
 	    !same_namespace(root->pid, 0, "pid"))
 		return;
-	trouble_add(&in->troubles,
-		    "start it with setsid, or move the whole session by its leader's pid; --shell-job "
-		    "is for jobs started from a shell",
-		    "process %d (%s) is not a session leader (its session is %d)", (int)root->pid,
-		    root->name, (int)root->session);
+	trouble_add(
+	    &in->troubles,
+	    "start it with setsid, or move the whole session by its leader's pid; --shell-job "
+	    "is for jobs started from a shell",
+	    "process %d (%s) is not a session leader (its session is %d)", (int)root->pid,
+	    root->name, (int)root->session);
 }
 
 static status *inspect_tree(struct inspection *in)
@@ -249,10 +252,11 @@ status *preflight_tree(pid_t root, const Haul__V1__MigrateOptions *options,
 	if (st != NULL)
 		return st;
 	if (stat.state == 'Z' || stat.state == 'X')
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "process %d (%s) has ended: it is a zombie that its parent, process %d, "
-				     "has not reaped",
-				     (int)root, stat.name, (int)stat.parent);
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "process %d (%s) has ended: it is a zombie that its parent, process %d, "
+		    "has not reaped",
+		    (int)root, stat.name, (int)stat.parent);
 	survey.start_ticks = stat.start_ticks;
 	st = proc_tree(root, &survey.pids, &survey.pid_count);
 	if (st == NULL) {

@@ -19,7 +19,7 @@ struct tree_survey {
 	struct survey_file {
 		char *path;
 		uint64_t size;
-		bool check_size;
+		bool check_size;    /* mapped, or open for reading only: others may grow meanwhile */
 	} *files;                   /* open and mapped regular files, directories, fifos; unique */
 	size_t file_count;
 };

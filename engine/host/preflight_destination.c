@@ -26,7 +26,7 @@ struct failures {
 };
 
 static void fail(struct failures *failures, const char *label, const char *fmt, ...)
-	format_like(3, 4);
+    format_like(3, 4);
 
 static void fail(struct failures *failures, const char *label, const char *fmt, ...)
 {
@@ -84,7 +84,8 @@ static status *check_pids(struct failures *failures, const Haul__V1__PrepareRequ
 					     request->pids[i]);
 		if (request->pids[i] >= most)
 			fail(failures, "pid",
-			     "pid %d is above this host's kernel.pid_max (%ld): raise it with sysctl",
+			     "pid %d is above this host's kernel.pid_max (%ld): raise it with "
+			     "sysctl",
 			     request->pids[i], most);
 		else
 			check_pid(failures, request->pids[i]);
@@ -114,8 +115,9 @@ static void check_file(struct failures *failures, int root, const Haul__V1__Open
 	if (!S_ISREG(info.st_mode))
 		fail(failures, "file", "%s is not a regular file here", file->path);
 	else if ((uint64_t)info.st_size != file->size)
-		fail(failures, "file", "%s has %" PRIu64 " bytes here and %" PRIu64 " at the source",
-		     file->path, (uint64_t)info.st_size, file->size);
+		fail(failures, "file",
+		     "%s has %" PRIu64 " bytes here and %" PRIu64 " at the source", file->path,
+		     (uint64_t)info.st_size, file->size);
 }
 
 static status *check_files(struct failures *failures, const Haul__V1__PrepareRequest *request)
@@ -124,7 +126,8 @@ static status *check_files(struct failures *failures, const Haul__V1__PrepareReq
 
 	if (place[0] != '/')
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "the destination's root \"%.200s\" is not an absolute path", place);
+				     "the destination's root \"%.200s\" is not an absolute path",
+				     place);
 	scoped(fd) int root = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0) {
 		fail(failures, "root", "the destination's root %s: %s", place, strerror(errno));
@@ -152,15 +155,17 @@ static void check_room(struct failures *failures, uint64_t needed, const char *i
 	uint64_t space = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 	bool is_memory = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 	if (fs.f_type != RAMFS_MAGIC && space < needed)
-		fail(failures, "disk", "%s has %" PRIu64 " MiB free, the images need %" PRIu64 " MiB",
-		     images_dir, space / MEBIBYTE, needed / MEBIBYTE + 1);
+		fail(failures, "disk",
+		     "%s has %" PRIu64 " MiB free, the images need %" PRIu64 " MiB", images_dir,
+		     space / MEBIBYTE, needed / MEBIBYTE + 1);
 	if (!proc_field("/proc/meminfo", "MemAvailable:", 10, &available))
 		return;
 	(void)proc_field("/proc/meminfo", "SwapFree:", 10, &swap);
 	/* Images in memory and the restored tree are there at the same time. */
 	uint64_t memory = is_memory && needed <= UINT64_MAX / 2 ? needed * 2 : needed;
 	if ((available + swap) * 1024 < memory)
-		fail(failures, "memory", "%" PRIu64 " MiB are available, the tree needs %" PRIu64 " MiB%s",
+		fail(failures, "memory",
+		     "%" PRIu64 " MiB are available, the tree needs %" PRIu64 " MiB%s",
 		     (available + swap) / 1024, memory / MEBIBYTE + 1,
 		     is_memory ? " (its images are kept in memory too)" : "");
 }

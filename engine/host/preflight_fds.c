@@ -104,8 +104,7 @@ static void check_terminal(struct inspection *in, const struct descriptor *fd)
 	unsigned major_number = major(fd->stat.st_rdev), minor_number = minor(fd->stat.st_rdev);
 	char what[FILES_PATH + 64];
 
-	if (in->options->shell_job ||
-	    (major_number == MAJOR_TTY_AUX && minor_number == MINOR_PTMX))
+	if (in->options->shell_job || (major_number == MAJOR_TTY_AUX && minor_number == MINOR_PTMX))
 		return;
 	if (major_number >= MAJOR_PTS_FIRST &&
 	    tree_holds_master(in, (major_number - MAJOR_PTS_FIRST) * 256 + minor_number))
@@ -138,7 +137,8 @@ static void check_device(struct inspection *in, const struct descriptor *fd)
 	cannot_dump(in, fd->number, CLOSE_IT, what);
 }
 
-/* CRIU finds a file by its mount; one of a mount that the tree cannot see was inherited from outside. */
+/* CRIU finds a file by its mount; one of a mount that the tree cannot see was inherited from
+ * outside. */
 static void check_mount(struct inspection *in, const struct descriptor *fd)
 {
 	uint64_t mount = 0;
@@ -183,8 +183,8 @@ static status *check_path(struct inspection *in, const struct descriptor *fd)
 	(void)snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)in->who.pid, fd->number);
 	if (statfs(link, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC)
 		return NULL;
-	/* A file that is being written may grow before the destination looks at it: on shared storage
-	 * its size would be told wrong. */
+	/* A file that is being written may grow before the destination looks at it: on shared
+	 * storage its size would be told wrong. */
 	(void)proc_field(fd->info, "flags:", 8, &flags);
 	bool is_fixed = S_ISREG(fd->stat.st_mode) && (flags & O_ACCMODE) == O_RDONLY;
 	return survey_add_file(in, fd->target,
@@ -199,8 +199,9 @@ static status *note_socket(struct inspection *in, const struct descriptor *fd)
 
 	in->sockets = array;
 	if (st == NULL)
-		in->sockets[in->socket_count++] = (struct seen_socket){
-			.inode = fd->stat.st_ino, .pid = in->who.pid, .fd = fd->number};
+		in->sockets[in->socket_count++] = (struct seen_socket){.inode = fd->stat.st_ino,
+								       .pid = in->who.pid,
+								       .fd = fd->number};
 	return st;
 }
 
@@ -234,8 +235,7 @@ static status *note_pty_master(struct inspection *in, const struct descriptor *f
 {
 	uint64_t index = 0;
 
-	if (!S_ISCHR(fd->stat.st_mode) ||
-	    fd->stat.st_rdev != makedev(MAJOR_TTY_AUX, MINOR_PTMX) ||
+	if (!S_ISCHR(fd->stat.st_mode) || fd->stat.st_rdev != makedev(MAJOR_TTY_AUX, MINOR_PTMX) ||
 	    !proc_field(fd->info, "tty-index:", 10, &index))
 		return NULL;
 	void *array = in->pty_masters;
@@ -256,9 +256,10 @@ static status *each_descriptor(struct inspection *in, pid_t pid,
 	(void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
 	DIR *directory = opendir(path);
 	if (directory == NULL && errno == EACCES)
-		return status_errorf(STATUS_PERMISSION_DENIED,
-				     "cannot look at the descriptors of process %d: the engine must run as root",
-				     (int)pid);
+		return status_errorf(
+		    STATUS_PERMISSION_DENIED,
+		    "cannot look at the descriptors of process %d: the engine must run as root",
+		    (int)pid);
 	if (directory == NULL)
 		return NULL;
 	for (struct dirent *entry; st == NULL && (entry = readdir(directory)) != NULL;) {
@@ -266,8 +267,8 @@ static status *each_descriptor(struct inspection *in, pid_t pid,
 		if (entry->d_name[0] == '.')
 			continue;
 		fd.number = (int)strtol(entry->d_name, NULL, 10);
-		ssize_t length = readlinkat(fd.directory, fd.name, fd.target,
-					    sizeof(fd.target) - 1);
+		ssize_t length =
+		    readlinkat(fd.directory, fd.name, fd.target, sizeof(fd.target) - 1);
 		if (length <= 0 || fstatat(fd.directory, fd.name, &fd.stat, 0) != 0)
 			continue;
 		(void)snprintf(fd.info, sizeof(fd.info), "/proc/%d/fdinfo/%d", (int)pid, fd.number);
@@ -312,19 +313,19 @@ status *preflight_frozen(const struct tree_survey *survey)
 }
 
 static const struct anonymous_kind anonymous_kinds[] = {
-	{"eventfd", true, NULL},
-	{"eventpoll", true, NULL},
-	{"signalfd", true, NULL},
-	{"inotify", true, NULL},
-	{"fanotify", true, NULL},
-	{"timerfd", true, NULL},
-	{"perf_event", false, "a perf event, which CRIU cannot dump"},
-	{"io_uring", false, "an io_uring, which CRIU cannot dump"},
-	{"userfaultfd", false, "a userfaultfd, which CRIU cannot dump"},
-	{"pidfd", false, "a pidfd, which CRIU cannot dump"},
-	{"bpf-map", false, "a bpf map, which CRIU cannot restore faithfully"},
-	{"bpf-prog", false, "a bpf program, which CRIU cannot dump"},
-	{"bpf_link", false, "a bpf link, which CRIU cannot dump"},
+    {"eventfd", true, NULL},
+    {"eventpoll", true, NULL},
+    {"signalfd", true, NULL},
+    {"inotify", true, NULL},
+    {"fanotify", true, NULL},
+    {"timerfd", true, NULL},
+    {"perf_event", false, "a perf event, which CRIU cannot dump"},
+    {"io_uring", false, "an io_uring, which CRIU cannot dump"},
+    {"userfaultfd", false, "a userfaultfd, which CRIU cannot dump"},
+    {"pidfd", false, "a pidfd, which CRIU cannot dump"},
+    {"bpf-map", false, "a bpf map, which CRIU cannot restore faithfully"},
+    {"bpf-prog", false, "a bpf program, which CRIU cannot dump"},
+    {"bpf_link", false, "a bpf link, which CRIU cannot dump"},
 };
 
 static const struct anonymous_kind *anonymous_kind(const char *kind)

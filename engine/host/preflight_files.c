@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The files that a tree needs where it goes: executables, libraries, mappings, working directories. */
+/* The files that a tree needs where it goes: executables, libraries, mappings, working directories.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -92,7 +93,7 @@ status *survey_add_file(struct inspection *in, const char *path, uint64_t size, 
 	memmove(&survey->files[at + 1], &survey->files[at],
 		(survey->file_count - at) * sizeof(*survey->files));
 	survey->files[at] =
-		(struct survey_file){.path = copy, .size = size, .check_size = check_size};
+	    (struct survey_file){.path = copy, .size = size, .check_size = check_size};
 	survey->file_count++;
 	return NULL;
 }

@@ -15,7 +15,7 @@ struct troubles {
 
 /* `next` (may be NULL) tells what to do; it becomes a detail when this trouble is the first. */
 void trouble_add(struct troubles *troubles, const char *next, const char *fmt, ...)
-	format_like(3, 4);
+    format_like(3, 4);
 
 /* A socket of the tree and where it was seen first. */
 struct seen_socket {
@@ -28,7 +28,7 @@ struct inspection {
 	const Haul__V1__MigrateOptions *options; /* never NULL */
 	struct tree_survey *survey;
 	struct troubles troubles;
-	struct proc_stat who; /* the process looked at now */
+	struct proc_stat who;	     /* the process looked at now */
 	struct seen_socket *sockets; /* by inode once preflight_sockets sorted them */
 	size_t socket_count;
 	unsigned *pty_masters; /* indexes of the ptys whose master the tree holds */
@@ -50,9 +50,9 @@ bool same_namespace(pid_t a, pid_t b, const char *kind);
 must_check status *survey_add_file(struct inspection *in, const char *path, uint64_t size,
 				   bool check_size);
 
-must_check status *preflight_mounts(struct inspection *in);     /* fills in->mounts */
-must_check status *preflight_mapped(struct inspection *in);     /* of in->who: exe, cwd, mappings */
-must_check status *preflight_fds(struct inspection *in);        /* of in->who */
-must_check status *preflight_sockets(struct inspection *in);    /* of the tree */
+must_check status *preflight_mounts(struct inspection *in);  /* fills in->mounts */
+must_check status *preflight_mapped(struct inspection *in);  /* of in->who: exe, cwd, mappings */
+must_check status *preflight_fds(struct inspection *in);     /* of in->who */
+must_check status *preflight_sockets(struct inspection *in); /* of the tree */
 
 #endif

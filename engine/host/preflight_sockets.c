@@ -30,7 +30,8 @@ struct family {
 };
 static const struct family *socket_family(int domain);
 
-/* A second descriptor of the process's own socket: says more than /proc, in any network namespace. */
+/* A second descriptor of the process's own socket: says more than /proc, in any network namespace.
+ */
 static int borrow_socket(const struct seen_socket *seen)
 {
 	scoped(fd) int process = pidfd_open(seen->pid, 0);
@@ -85,15 +86,15 @@ static void check_tcp(struct inspection *in, const struct seen_socket *seen, int
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
 		return;
 	if (info.tcpi_state == TCP_CLOSE || info.tcpi_state == TCP_LISTEN ||
-	    info.tcpi_state == TCP_TIME_WAIT ||
-	    in->options->tcp == HAUL__V1__TCP_MODE__TCP_CLOSE)
+	    info.tcpi_state == TCP_TIME_WAIT || in->options->tcp == HAUL__V1__TCP_MODE__TCP_CLOSE)
 		return;
 	peer_text(fd, peer, sizeof(peer));
 	(void)snprintf(what, sizeof(what), "an open TCP connection to %s", peer);
-	socket_trouble(in, seen,
-		       "end the connection, or pass --tcp close: then the move closes it and the peer sees "
-		       "a reset",
-		       what);
+	socket_trouble(
+	    in, seen,
+	    "end the connection, or pass --tcp close: then the move closes it and the peer sees "
+	    "a reset",
+	    what);
 }
 
 static void check_socket(struct inspection *in, const struct seen_socket *seen)
@@ -107,9 +108,11 @@ static void check_socket(struct inspection *in, const struct seen_socket *seen)
 	int protocol = socket_option(fd, SO_PROTOCOL);
 	const struct family *family = socket_family(domain);
 	if (family == NULL || !family->can_dump) {
-		(void)snprintf(what, sizeof(what), "a socket of %s (family %d), which CRIU cannot dump",
+		(void)snprintf(what, sizeof(what),
+			       "a socket of %s (family %d), which CRIU cannot dump",
 			       family != NULL ? family->name : "an unknown kind", domain);
-		socket_trouble(in, seen, "close it before the migration, or end what uses it", what);
+		socket_trouble(in, seen, "close it before the migration, or end what uses it",
+			       what);
 		return;
 	}
 	if ((domain != AF_INET && domain != AF_INET6) || type == SOCK_RAW || type == SOCK_DGRAM)
@@ -118,7 +121,8 @@ static void check_socket(struct inspection *in, const struct seen_socket *seen)
 		check_tcp(in, seen, fd);
 		return;
 	}
-	(void)snprintf(what, sizeof(what), "a socket of protocol %d, which CRIU cannot dump", protocol);
+	(void)snprintf(what, sizeof(what), "a socket of protocol %d, which CRIU cannot dump",
+		       protocol);
 	socket_trouble(in, seen, "close it before the migration, or end what uses it", what);
 }
 
@@ -155,21 +159,22 @@ static bool diag_ask(int fd, uint32_t inode, uint32_t show)
 		struct nlmsghdr header;
 		struct unix_diag_req request;
 	} ask = {
-		.header = {.nlmsg_len = sizeof(ask),
-			   .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			   .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | (inode == 0 ? NLM_F_DUMP : 0))},
-		.request = {.sdiag_family = AF_UNIX,
-			    .udiag_states = (uint32_t)UNIX_STATES_ALL,
-			    .udiag_ino = inode,
-			    .udiag_show = show,
-			    .udiag_cookie = {UINT32_MAX, UINT32_MAX}},
+	    .header = {.nlmsg_len = sizeof(ask),
+		       .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+		       .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | (inode == 0 ? NLM_F_DUMP : 0))},
+	    .request = {.sdiag_family = AF_UNIX,
+			.udiag_states = (uint32_t)UNIX_STATES_ALL,
+			.udiag_ino = inode,
+			.udiag_show = show,
+			.udiag_cookie = {UINT32_MAX, UINT32_MAX}},
 	};
 
 	return send(fd, &ask, sizeof(ask), 0) == (ssize_t)sizeof(ask);
 }
 
 /* An attribute's bytes, or NULL. */
-static const void *diag_attribute(const struct nlmsghdr *header, unsigned short kind, size_t *ret_size)
+static const void *diag_attribute(const struct nlmsghdr *header, unsigned short kind,
+				  size_t *ret_size)
 {
 	const size_t head = sizeof(struct nlattr);
 	size_t at = NLMSG_SPACE(sizeof(struct unix_diag_msg)), end = header->nlmsg_len;
@@ -225,8 +230,9 @@ static void check_unix(struct inspection *in, const struct nlmsghdr *header)
 	if (peer == 0 || socket_of_tree(in, peer) != NULL)
 		return;
 	unix_name(peer, name, sizeof(name));
-	(void)snprintf(what, sizeof(what),
-		       "connected to a unix socket outside of the tree (%s), which cannot follow it", name);
+	(void)snprintf(
+	    what, sizeof(what),
+	    "connected to a unix socket outside of the tree (%s), which cannot follow it", name);
 	socket_trouble(in, seen,
 		       "end that connection first, or move the tree that holds both ends; output "
 		       "that goes to the journal can go to a file instead",
@@ -247,7 +253,8 @@ static bool check_unix_packet(struct inspection *in, const char *buffer, size_t 
 	return true;
 }
 
-/* In our own network namespace only; elsewhere, or without the kernel's unix_diag, CRIU will tell. */
+/* In our own network namespace only; elsewhere, or without the kernel's unix_diag, CRIU will tell.
+ */
 static void check_unix_peers(struct inspection *in)
 {
 	_Alignas(struct nlmsghdr) char buffer[DIAG_BUFFER];
@@ -280,19 +287,13 @@ status *preflight_sockets(struct inspection *in)
 }
 
 static const struct family families[] = {
-	{AF_UNIX, true, "unix"},
-	{AF_INET, true, "IPv4"},
-	{AF_INET6, true, "IPv6"},
-	{AF_PACKET, true, "packets"},
-	{AF_NETLINK, true, "netlink"},
-	{AF_ALG, false, "the kernel's crypto API (AF_ALG)"},
-	{AF_VSOCK, false, "vsock"},
-	{AF_BLUETOOTH, false, "Bluetooth"},
-	{AF_TIPC, false, "TIPC"},
-	{AF_CAN, false, "CAN"},
-	{AF_XDP, false, "AF_XDP"},
-	{AF_RDS, false, "RDS"},
-	{AF_SMC, false, "SMC"},
+    {AF_UNIX, true, "unix"},	   {AF_INET, true, "IPv4"},
+    {AF_INET6, true, "IPv6"},	   {AF_PACKET, true, "packets"},
+    {AF_NETLINK, true, "netlink"}, {AF_ALG, false, "the kernel's crypto API (AF_ALG)"},
+    {AF_VSOCK, false, "vsock"},	   {AF_BLUETOOTH, false, "Bluetooth"},
+    {AF_TIPC, false, "TIPC"},	   {AF_CAN, false, "CAN"},
+    {AF_XDP, false, "AF_XDP"},	   {AF_RDS, false, "RDS"},
+    {AF_SMC, false, "SMC"},
 };
 
 static const struct family *socket_family(int domain)

@@ -27,7 +27,7 @@ struct incoming *incoming_new(struct core *core, const char *id)
 	incoming->core = core;
 	(void)snprintf(incoming->id, sizeof(incoming->id), "%s", id);
 	cgroup_path(core->cgroups, "in", id, incoming->group);
-	cgroup_path(core->cgroups, "criu", id, incoming->criu_group);
+	cgroup_path(core->cgroups, CRIU_GROUP_IN, id, incoming->criu_group);
 	incoming->heard_ms = clock_monotonic_ms();
 	incoming->lease_ms = core->config.lease_ms;
 	(void)pthread_mutex_init(&incoming->turn, NULL);

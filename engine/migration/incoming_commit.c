@@ -307,7 +307,7 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	(void)snprintf(incoming->source, sizeof(incoming->source), "%s", record->peer_identity);
 	incoming->pid = record->pid;
 	incoming->start_ticks = record->start_ticks;
-	core_end_leftover_criu(core, record->id);
+	core_end_leftover_criu(core, CRIU_GROUP_IN, record->id);
 	status *st = incomings_add(incomings, incoming);
 	if (st != NULL) {
 		incoming_free(incoming);
@@ -346,7 +346,7 @@ static void kill_leftover(void *self, const char *id)
 	}
 	if (record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED)
 		return;
-	core_end_leftover_criu(incomings->core, id);
+	core_end_leftover_criu(incomings->core, CRIU_GROUP_IN, id);
 	scoped(status) status *st = cgroup_kill(group, GROUP_TIMEOUT_MS);
 	if (st != NULL)
 		log_status(LOG_LEVEL_ERROR, id, "a given-up tree did not end", st);

@@ -66,7 +66,7 @@ void source_tidy(struct source *source)
 	swrk_free(swrk);
 	pipe_free(memory);
 	pipe_free(images);
-	cgroup_path(source->core->cgroups, "criu", source->id, group);
+	cgroup_path(source->core->cgroups, CRIU_GROUP_OUT, source->id, group);
 	if (cgroup_exists(group)) {
 		scoped(status) status *st = cgroup_kill(group, 5000);
 		if (st != NULL)

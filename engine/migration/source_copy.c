@@ -60,7 +60,7 @@ static status *open_session(struct source *source)
 	char group[CGROUP_PATH], dir[FILES_PATH];
 
 	core_path(source->core, "out", source->id, "work", dir);
-	cgroup_path(source->core->cgroups, "criu", source->id, group);
+	cgroup_path(source->core->cgroups, CRIU_GROUP_OUT, source->id, group);
 	status *st = files_make_directory(dir);
 	if (st == NULL)
 		st = cgroup_make(group);

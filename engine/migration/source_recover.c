@@ -81,7 +81,7 @@ static void finish_leftover_fence(void *self, const char *id)
 
 	if (record != NULL && !journal_event_is_final(record->event))
 		return; /* its own recovery decides */
-	core_end_leftover_criu(sources->core, id);
+	core_end_leftover_criu(sources->core, CRIU_GROUP_OUT, id);
 	if (record == NULL) {
 		log_line(LOG_LEVEL_ERROR, id,
 			 "a frozen tree of an unknown migration is in the cgroup haul/out-%s: the state directory was lost? "
@@ -114,7 +114,7 @@ static status *take_up(struct sources *sources, const Haul__V1__JournalRecord *r
 	source->tree_was_elsewhere = strcmp(record->boot_id, core->boot_id) != 0;
 	source->stage = SRC_ASK;
 	fence_recall(&source->fence, core, record);
-	core_end_leftover_criu(core, record->id);
+	core_end_leftover_criu(core, CRIU_GROUP_OUT, record->id);
 	source->error = status_errorf(STATUS_ABORTED, "the engine was restarted during the migration");
 	log_line(LOG_LEVEL_WARN, source->id, "open since an earlier hauld (journal event %d), taken up",
 		 record->event);

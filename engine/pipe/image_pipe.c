@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #define XXH_STATIC_LINKING_ONLY
@@ -11,6 +10,7 @@
 
 #include "engine/host/files.h"
 #include "proto/limits.h"
+#include "proto/pack.h"
 
 enum { CHUNK_BYTES = 256 * 1024 };
 
@@ -18,119 +18,121 @@ enum { CHUNK_BYTES = 256 * 1024 };
 
 struct sending {
 	struct pipe *pipe;
-	const char *dir;
+	int dir;
 	int64_t silence_ms;
+	uint8_t *data;      /* CHUNK_BYTES */
 	unsigned count;
 	uint64_t bytes;
-	status *st;
-	uint8_t chunk[CHUNK_BYTES];
+	status *error;
 };
 
-static status *send_chunk(struct sending *sending, Haul__V1__ImageChunk *chunk)
+static bool has_suffix(const char *name, const char *suffix)
 {
+	size_t length = strlen(name), more = strlen(suffix);
+
+	return length >= more && strcmp(name + length - more, suffix) == 0;
+}
+
+static status *send_chunk(struct sending *sending, Haul__V1__ImageChunk *chunk, int fd, XXH3_state_t *state)
+{
+	ssize_t got = pread(fd, sending->data, CHUNK_BYTES, (off_t)chunk->offset);
+
+	if (got < 0)
+		return status_errnof(errno, "cannot read image %s", chunk->name);
+	(void)XXH3_64bits_update(state, sending->data, (size_t)got);
+	chunk->data.data = sending->data;
+	chunk->data.len = (size_t)got;
+	chunk->last = got < CHUNK_BYTES;
+	if (chunk->last) {
+		chunk->size = chunk->offset + (uint64_t)got;
+		chunk->digest = XXH3_64bits_digest(state);
+	}
 	return pipe_send_message(sending->pipe, HAUL__V1__FRAME_KIND__FRAME_IMAGE, &chunk->base,
 				 sending->silence_ms);
 }
 
-static status *send_file(struct sending *sending, const char *name, int fd)
+static status *send_file(struct sending *sending, const char *name)
 {
-	XXH3_state_t digest;
 	Haul__V1__ImageChunk chunk = HAUL__V1__IMAGE_CHUNK__INIT;
-	uint64_t offset = 0;
+	struct stat info;
+	XXH3_state_t state;
+	scoped(fd) int fd = openat(sending->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
-	(void)XXH3_64bits_reset(&digest);
+	if (fd < 0 && (errno == ELOOP || errno == ENXIO))
+		return NULL; /* the link to the round before; a socket */
+	if (fd < 0 || fstat(fd, &info) != 0)
+		return status_errnof(errno, "cannot open image %s", name);
+	if (!S_ISREG(info.st_mode))
+		return NULL;
+	(void)XXH3_64bits_reset(&state);
 	chunk.name = (char *)name;
 	while (!chunk.last) {
-		ssize_t got = read(fd, sending->chunk, CHUNK_BYTES);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return status_errnof(errno, "cannot read image %s", name);
-		(void)XXH3_64bits_update(&digest, sending->chunk, (size_t)got);
-		chunk.offset = offset;
-		chunk.data.data = sending->chunk;
-		chunk.data.len = (size_t)got;
-		offset += (uint64_t)got;
-		/* A short read is a file's end: nobody writes any more. */
-		chunk.last = got < CHUNK_BYTES;
-		if (chunk.last) {
-			chunk.size = offset;
-			chunk.digest = XXH3_64bits_digest(&digest);
-		}
-		status *st = send_chunk(sending, &chunk);
+		status *st = send_chunk(sending, &chunk, fd, &state);
 		if (st != NULL)
 			return st;
+		chunk.offset += chunk.data.len;
 	}
 	sending->count++;
-	sending->bytes += offset;
+	sending->bytes += chunk.size;
 	return NULL;
 }
 
-static bool is_wanted(const char *name)
-{
-	size_t length = strlen(name);
-
-	return length > 4 && strcmp(name + length - 4, ".img") == 0;
-}
-
-static void send_entry(void *self, const char *name)
+static void visit(void *self, const char *name)
 {
 	struct sending *sending = self;
-	char path[FILES_PATH + 256];
-	struct stat info;
 
-	if (sending->st != NULL || !is_wanted(name))
+	if (sending->error != NULL || strncmp(name, "stats-", 6) == 0 || has_suffix(name, ".log"))
 		return;
-	(void)snprintf(path, sizeof(path), "%s/%s", sending->dir, name);
-	scoped(fd) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 || fstat(fd, &info) != 0) {
-		sending->st = status_errnof(errno, "cannot open image %s", path);
-		return;
-	}
-	if (S_ISREG(info.st_mode))
-		sending->st = send_file(sending, name, fd);
+	sending->error = send_file(sending, name);
 }
 
 status *image_pipe_send(struct pipe *pipe, const char *dir, int64_t silence_ms, unsigned *ret_count,
 			uint64_t *ret_bytes)
 {
-	struct sending *sending = calloc(1, sizeof(*sending));
+	scoped(bytes) uint8_t *data = malloc(CHUNK_BYTES);
+	scoped(fd) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct sending sending = {.pipe = pipe, .dir = fd, .silence_ms = silence_ms, .data = data};
 
-	if (sending == NULL)
-		return status_errnof(ENOMEM, "image pipe");
-	sending->pipe = pipe;
-	sending->dir = dir;
-	sending->silence_ms = silence_ms;
-	uint64_t before = pipe_bytes_sent(pipe);
-	status *st = files_each(dir, send_entry, sending);
-	st = status_first(st, TAKE(sending->st));
+	if (data == NULL)
+		return status_errnof(ENOMEM, "images");
+	if (fd < 0)
+		return status_errnof(errno, "cannot open directory %s", dir);
+	status *st = files_each(dir, visit, &sending);
+	st = status_first(sending.error, st);
 	if (st == NULL)
 		st = pipe_send_end(pipe, NULL, silence_ms);
-	*ret_count = sending->count;
-	*ret_bytes = pipe_bytes_sent(pipe) - before;
-	free(sending);
-	return st;
+	if (st != NULL)
+		return status_wrapf(st, "images");
+	*ret_count = sending.count;
+	*ret_bytes = sending.bytes;
+	return NULL;
 }
 
 /* --- receiving --- */
 
 struct image_state {
-	char dir[FILES_PATH];
-	int fd;                      /* of the open file, or -1 */
+	int dir;
+	int fd;              /* of the file that is coming; -1 = none */
 	char name[LIMIT_NAME + 1];
-	uint64_t size;
+	uint64_t offset;
 	XXH3_state_t digest;
 	unsigned count;
 };
 
 status *image_state_new(const char *dir, struct image_state **ret_state)
 {
-	struct image_state *state = calloc(1, sizeof(*state));
+	/* XXH3's state wants to lie at a multiple of 64, which is part of the type. */
+	struct image_state *state = aligned_alloc(_Alignof(struct image_state), sizeof(*state));
 
 	if (state == NULL)
-		return status_errnof(ENOMEM, "image pipe");
-	(void)snprintf(state->dir, sizeof(state->dir), "%s", dir);
+		return status_errnof(ENOMEM, "images");
+	memset(state, 0, sizeof(*state));
 	state->fd = -1;
+	state->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (state->dir < 0) {
+		free(state);
+		return status_errnof(errno, "cannot open directory %s", dir);
+	}
 	*ret_state = state;
 	return NULL;
 }
@@ -140,110 +142,124 @@ void image_state_free(struct image_state *state)
 	if (state == NULL)
 		return;
 	close_if_open(state->fd);
+	close_if_open(state->dir);
 	free(state);
 }
 
-static status *check_name(const char *name)
+/* Letters, digits and a few signs: what CRIU's names are made of. */
+static bool is_plain(const char *name)
 {
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+:";
 	size_t length = strlen(name);
 
-	if (length == 0 || length > LIMIT_NAME || strchr(name, '/') != NULL || name[0] == '.' || !is_wanted(name))
-		return status_errorf(STATUS_DATA_LOSS, "an image has a name that none has");
-	return NULL;
+	return length > 0 && length <= LIMIT_NAME && name[0] != '.' && strspn(name, allowed) == length;
 }
 
-static status *open_file(struct image_state *state, const char *name)
+static status *begin_file(struct image_state *state, const Haul__V1__ImageChunk *chunk)
 {
-	char path[FILES_PATH + LIMIT_NAME + 2];
-	status *st = check_name(name);
-
-	if (st != NULL)
-		return st;
+	if (!is_plain(chunk->name))
+		return status_errorf(STATUS_DATA_LOSS, "an image came under an impossible name");
 	if (state->count >= LIMIT_IMAGES)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d images", LIMIT_IMAGES);
-	(void)snprintf(path, sizeof(path), "%s/%s", state->dir, name);
-	state->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	state->fd = openat(state->dir, chunk->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (state->fd < 0)
-		return status_errnof(errno, "cannot create image %s", path);
-	(void)snprintf(state->name, sizeof(state->name), "%s", name);
-	state->size = 0;
+		return errno == EEXIST ? status_errorf(STATUS_DATA_LOSS, "image %s came twice", chunk->name)
+				       : status_errnof(errno, "cannot make image %s", chunk->name);
+	(void)memcpy(state->name, chunk->name, strlen(chunk->name) + 1);
+	state->offset = 0;
 	(void)XXH3_64bits_reset(&state->digest);
 	return NULL;
 }
 
-static status *append(struct image_state *state, const uint8_t *data, size_t size)
+static status *write_data(struct image_state *state, const ProtobufCBinaryData *data)
 {
-	for (size_t done = 0; done < size;) {
-		ssize_t wrote = write(state->fd, data + done, size - done);
-		if (wrote < 0 && errno != EINTR)
+	(void)XXH3_64bits_update(&state->digest, data->data, data->len);
+	for (size_t done = 0; done < data->len;) {
+		ssize_t more = write(state->fd, data->data + done, data->len - done);
+		if (more <= 0 && errno != EINTR)
 			return status_errnof(errno, "cannot write image %s", state->name);
-		done += wrote > 0 ? (size_t)wrote : 0;
+		done += more > 0 ? (size_t)more : 0;
 	}
-	(void)XXH3_64bits_update(&state->digest, data, size);
-	state->size += size;
+	state->offset += data->len;
 	return NULL;
 }
 
-static status *close_file(struct image_state *state, const Haul__V1__ImageChunk *chunk)
+static status *end_file(struct image_state *state, const Haul__V1__ImageChunk *chunk)
 {
+	if (chunk->size != state->offset || chunk->digest != XXH3_64bits_digest(&state->digest))
+		return status_errorf(STATUS_DATA_LOSS, "image %s was altered on its way", state->name);
 	(void)close(TAKE_FD(state->fd));
 	state->count++;
-	if (chunk->size != state->size || chunk->digest != XXH3_64bits_digest(&state->digest))
-		return status_errorf(STATUS_DATA_LOSS, "image %s was damaged on the way", state->name);
 	return NULL;
 }
 
-static status *apply(struct image_state *state, const Haul__V1__ImageChunk *chunk)
+static status *take_chunk(struct image_state *state, const Haul__V1__ImageChunk *chunk)
 {
 	status *st = NULL;
 
 	if (state->fd < 0)
-		st = open_file(state, chunk->name);
-	else if (strcmp(chunk->name, state->name) != 0)
-		st = status_errorf(STATUS_DATA_LOSS, "image %s begins in the middle of %s", "another", state->name);
-	if (st == NULL && chunk->offset != state->size)
-		st = status_errorf(STATUS_DATA_LOSS, "image %s has a gap", state->name);
-	if (st == NULL)
-		st = append(state, chunk->data.data, chunk->data.len);
-	if (st == NULL && chunk->last)
-		st = close_file(state, chunk);
-	return st;
+		st = begin_file(state, chunk);
+	if (st != NULL)
+		return st;
+	if (strcmp(chunk->name, state->name) != 0 || chunk->offset != state->offset)
+		return status_errorf(STATUS_DATA_LOSS, "pieces of image %s came out of order", state->name);
+	if (chunk->data.len == 0 && !chunk->last)
+		return status_errorf(STATUS_DATA_LOSS, "an empty piece of image %s came", state->name);
+	st = write_data(state, &chunk->data);
+	return st == NULL && chunk->last ? end_file(state, chunk) : st;
 }
 
 status *image_state_chunk(struct image_state *state, const uint8_t *data, size_t size)
 {
-	ProtobufCMessage *message = NULL;
-	status *st = unpack_message(&haul__v1__image_chunk__descriptor, data, size, LIMIT_BULK_BYTES, &message);
+	scoped(message) ProtobufCMessage *message = NULL;
+	status *st = unpack_message(&haul__v1__image_chunk__descriptor, data, size,
+				    (size_t)LIMIT_BULK_BYTES, &message);
 
 	if (st != NULL)
-		return st;
-	st = apply(state, (const Haul__V1__ImageChunk *)message);
-	message_free(message);
-	return st;
+		return status_recode(st, STATUS_DATA_LOSS);
+	return take_chunk(state, (const Haul__V1__ImageChunk *)message);
 }
 
 status *image_state_end(struct image_state *state, unsigned *ret_count)
 {
 	if (state->fd >= 0)
-		return status_errorf(STATUS_DATA_LOSS, "the images end in the middle of %s", state->name);
+		return status_errorf(STATUS_DATA_LOSS, "image %s came only in part", state->name);
 	*ret_count = state->count;
 	return NULL;
 }
 
-static status *receive_all(struct pipe *pipe, struct image_state *state, int64_t silence_ms,
-			   unsigned *ret_count)
+/* The sender's verdict on its own sending. */
+static status *check_end(const struct pipe_in *in)
+{
+	scoped(message) ProtobufCMessage *message = NULL;
+	status *st = unpack_message(&haul__v1__pipe_end__descriptor, in->body, in->size,
+				    LIMIT_UNARY_BYTES, &message);
+
+	if (st != NULL)
+		return status_recode(st, STATUS_DATA_LOSS);
+	const Haul__V1__Status *verdict = ((const Haul__V1__PipeEnd *)message)->status;
+	if (verdict == NULL || verdict->code == 0)
+		return NULL;
+	return status_errorf(status_code_from_wire((uint32_t)verdict->code), "the source could not send: %s",
+			     verdict->message);
+}
+
+static status *receive_all(struct pipe *pipe, struct image_state *state, int64_t silence_ms)
 {
 	for (;;) {
-		struct pipe_in in __attribute__((cleanup(scope_pipe_in))) = {0};
+		scoped(pipe_in) struct pipe_in in = {0};
 		status *st = pipe_receive(pipe, silence_ms, &in);
-		if (st == NULL && in.kind == HAUL__V1__FRAME_KIND__FRAME_END)
-			return image_state_end(state, ret_count);
-		if (st == NULL && in.kind != HAUL__V1__FRAME_KIND__FRAME_IMAGE)
-			st = status_errorf(STATUS_DATA_LOSS, "unexpected frame %d", in.kind);
-		if (st == NULL)
-			st = image_state_chunk(state, in.body, in.size);
 		if (st != NULL)
-			return status_wrapf(st, "image pipe");
+			return st;
+		if (in.kind == HAUL__V1__FRAME_KIND__FRAME_END)
+			return check_end(&in);
+		if (in.kind != HAUL__V1__FRAME_KIND__FRAME_IMAGE)
+			return status_errorf(STATUS_DATA_LOSS, "a frame of kind %d came among the images",
+					     (int)in.kind);
+		st = image_state_chunk(state, in.body, in.size);
+		if (st != NULL)
+			return st;
 	}
 }
 
@@ -252,8 +268,11 @@ status *image_pipe_receive(struct pipe *pipe, const char *dir, int64_t silence_m
 	struct image_state *state = NULL;
 	status *st = image_state_new(dir, &state);
 
+	if (st != NULL)
+		return st;
+	st = receive_all(pipe, state, silence_ms);
 	if (st == NULL)
-		st = receive_all(pipe, state, silence_ms, ret_count);
+		st = image_state_end(state, ret_count);
 	image_state_free(state);
-	return st;
+	return st == NULL ? NULL : status_wrapf(st, "images");
 }

@@ -66,7 +66,7 @@ lab_end() {
         status=1
     fi
     if [[ $status != 0 ]]; then
-        tail -v -n 60 "$SHARED"/hauld-*.log 2>/dev/null || true
+        tail -v -n 30 "$SHARED"/hauld-*.log 2>/dev/null || true
         head -v -n 1 "$SHARED"/*.status 2>/dev/null | tr -s ' ' || true
         [[ -z ${REPORT:-}${ERRORS:-} ]] || printf 'last report: %s\nlast stderr: %s\n' "${REPORT:-}" "${ERRORS:-}"
     fi
@@ -91,9 +91,9 @@ lab_start() {
 make_pki() {
     local haulctl host
     haulctl=$(program haulctl)
-    "$haulctl" pki init "$SHARED/pki"
+    "$haulctl" pki init "$SHARED/pki" >/dev/null
     for host in A B; do
-        "$haulctl" pki issue "$SHARED/pki" "${host,}" --san "IP:${HOST_ADDRESS[$host]}"
+        "$haulctl" pki issue "$SHARED/pki" "${host,}" --san "IP:${HOST_ADDRESS[$host]}" >/dev/null
     done
 }
 
@@ -181,6 +181,8 @@ try:
         value = value[int(key)] if isinstance(value, list) else value[key]
 except (KeyError, IndexError, ValueError, TypeError):
     value = ""
+if isinstance(value, float):
+    value = round(value)
 print(value if isinstance(value, str) else json.dumps(value))
 PY
 }

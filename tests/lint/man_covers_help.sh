@@ -28,9 +28,9 @@ flags_of_page() {
 compare() {
     local page=$1 help=$2 only
     only=$(comm -23 <(flags_of_help <<<"$help") <(flags_of_page "$page"))
-    [[ -z $only ]] || complain "$page does not explain:" $only
+    [[ -z $only ]] || complain "$page does not explain: ${only//$'\n'/ }"
     only=$(comm -13 <(flags_of_help <<<"$help") <(flags_of_page "$page"))
-    [[ -z $only ]] || complain "$page explains what --help does not know:" $only
+    [[ -z $only ]] || complain "$page explains what --help does not know: ${only//$'\n'/ }"
     [[ -n $(flags_of_page "$page") ]] || complain "$page explains no flag at all"
 }
 

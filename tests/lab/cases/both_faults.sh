@@ -55,11 +55,11 @@ slow_result() {
     ERRORS=$(<"$LAB/slow.err")
 }
 
-# The swrk helper of the running migration at the source.
+# The CRIU that dumps for the engine of A.
 swrk_pid() {
     local try pid
     for ((try = 0; try < 100 * SLOW; try++)); do
-        pid=$(on A pgrep -f 'criu.* swrk' | tail -n 1) || true
+        pid=$(on A pgrep -P "${ENGINE[A]}" -f '^criu: (pre-)?dump') || true
         if [[ -n $pid ]]; then
             echo "$pid"
             return
@@ -146,7 +146,7 @@ sleep 1
 for signal in KILL STOP; do
     note "CRIU gets SIG$signal"
     migrate_slowly
-    swrk=$(swrk_pid) || fail "no criu swrk at the source"
+    swrk=$(swrk_pid) || fail "no CRIU at work at the source"
     on A kill "-$signal" "$swrk" || true
     slow_result
     if [[ $CODE == 0 ]]; then
@@ -154,7 +154,7 @@ for signal in KILL STOP; do
     fi
     expect_refused
     expect_healthy A "$victim"
-    ! on A test -e "/proc/$swrk" || fail "criu swrk $swrk is still there"
+    ! on A test -e "/proc/$swrk" || fail "CRIU ($swrk) is still there"
 done
 
 note "after all of this it still migrates"

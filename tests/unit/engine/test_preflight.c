@@ -67,8 +67,9 @@ static const struct survey_file *find_file(const struct tree_survey *survey, con
 
 static void workload_names_are_checked(void **state)
 {
-	static const char *const bad[] = {"", "123", "pid:", "pid:0", "pid:-1", "pid:1x", "pid: 1",
-					  "pid:99999999999", "PID:1"};
+	static const char *const bad[] = {"",	    "123",    "pid:",	"pid:0",
+					  "pid:-1", "pid:1x", "pid: 1", "pid:99999999999",
+					  "PID:1"};
 	pid_t pid = 0;
 	(void)state;
 
@@ -256,7 +257,8 @@ static void a_unix_stream_to_outside_is_refused(void **state)
 	(void)state;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-	refuse("plain", ends[1], &plain_options, "descriptor 2 is connected to a unix socket outside");
+	refuse("plain", ends[1], &plain_options,
+	       "descriptor 2 is connected to a unix socket outside");
 	(void)close(ends[0]);
 	(void)close(ends[1]);
 }
@@ -395,8 +397,8 @@ static void part_tcp(bool is_connected)
 	int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (bind(server, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(server, 1) != 0 ||
-	    getsockname(server, (struct sockaddr *)&address, &size) != 0)
+	if (bind(server, (struct sockaddr *)&address, sizeof(address)) != 0 ||
+	    listen(server, 1) != 0 || getsockname(server, (struct sockaddr *)&address, &size) != 0)
 		_exit(1);
 	if (is_connected) {
 		int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -461,28 +463,28 @@ static int play(const char *part)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(workload_names_are_checked),
-		cmocka_unit_test(a_plain_process_is_surveyed),
-		cmocka_unit_test(open_files_are_listed_and_deleted_ones_are_not),
-		cmocka_unit_test(what_is_no_workload_is_an_invalid_argument),
-		cmocka_unit_test(an_ended_root_is_called_a_zombie),
-		cmocka_unit_test(a_traced_process_is_refused),
-		cmocka_unit_test(a_process_outside_of_its_session_needs_shell_job),
-		cmocka_unit_test(a_process_in_an_endless_uninterruptible_wait_is_refused),
-		cmocka_unit_test(a_pidfd_is_refused_by_type_and_number),
-		cmocka_unit_test(an_eventfd_of_more_than_32_bits_is_refused),
-		cmocka_unit_test(an_eventfd_that_grew_is_found_when_frozen),
-		cmocka_unit_test(an_open_tcp_connection_is_refused_unless_it_may_be_closed),
-		cmocka_unit_test(a_listening_socket_is_accepted),
-		cmocka_unit_test(a_unix_stream_within_the_tree_is_accepted),
-		cmocka_unit_test(a_unix_stream_to_outside_is_refused),
-		cmocka_unit_test(a_terminal_needs_shell_job),
-		cmocka_unit_test(a_terminal_whose_master_is_in_the_tree_is_accepted),
-		cmocka_unit_test(several_troubles_are_all_told),
-		cmocka_unit_test(a_destination_with_everything_is_fit),
-		cmocka_unit_test(pids_in_use_are_the_only_trouble_or_one_of_several),
-		cmocka_unit_test(a_destination_without_memory_and_disk_says_so),
-		cmocka_unit_test(links_below_the_destinations_root_do_not_lead_out_of_it),
+	    cmocka_unit_test(workload_names_are_checked),
+	    cmocka_unit_test(a_plain_process_is_surveyed),
+	    cmocka_unit_test(open_files_are_listed_and_deleted_ones_are_not),
+	    cmocka_unit_test(what_is_no_workload_is_an_invalid_argument),
+	    cmocka_unit_test(an_ended_root_is_called_a_zombie),
+	    cmocka_unit_test(a_traced_process_is_refused),
+	    cmocka_unit_test(a_process_outside_of_its_session_needs_shell_job),
+	    cmocka_unit_test(a_process_in_an_endless_uninterruptible_wait_is_refused),
+	    cmocka_unit_test(a_pidfd_is_refused_by_type_and_number),
+	    cmocka_unit_test(an_eventfd_of_more_than_32_bits_is_refused),
+	    cmocka_unit_test(an_eventfd_that_grew_is_found_when_frozen),
+	    cmocka_unit_test(an_open_tcp_connection_is_refused_unless_it_may_be_closed),
+	    cmocka_unit_test(a_listening_socket_is_accepted),
+	    cmocka_unit_test(a_unix_stream_within_the_tree_is_accepted),
+	    cmocka_unit_test(a_unix_stream_to_outside_is_refused),
+	    cmocka_unit_test(a_terminal_needs_shell_job),
+	    cmocka_unit_test(a_terminal_whose_master_is_in_the_tree_is_accepted),
+	    cmocka_unit_test(several_troubles_are_all_told),
+	    cmocka_unit_test(a_destination_with_everything_is_fit),
+	    cmocka_unit_test(pids_in_use_are_the_only_trouble_or_one_of_several),
+	    cmocka_unit_test(a_destination_without_memory_and_disk_says_so),
+	    cmocka_unit_test(links_below_the_destinations_root_do_not_lead_out_of_it),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "part") == 0)

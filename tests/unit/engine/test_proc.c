@@ -142,13 +142,13 @@ static int play(const char *part)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_process_is_described),
-		cmocka_unit_test(a_name_with_parentheses_and_spaces_is_read_whole),
-		cmocka_unit_test(a_pid_that_nobody_has_is_not_found),
-		cmocka_unit_test(a_tree_lists_parents_before_children),
-		cmocka_unit_test(a_zombie_and_a_reused_pid_are_not_alive),
-		cmocka_unit_test(resident_memory_is_counted_in_bytes),
-		cmocka_unit_test(the_boot_id_is_the_kernels),
+	    cmocka_unit_test(a_process_is_described),
+	    cmocka_unit_test(a_name_with_parentheses_and_spaces_is_read_whole),
+	    cmocka_unit_test(a_pid_that_nobody_has_is_not_found),
+	    cmocka_unit_test(a_tree_lists_parents_before_children),
+	    cmocka_unit_test(a_zombie_and_a_reused_pid_are_not_alive),
+	    cmocka_unit_test(resident_memory_is_counted_in_bytes),
+	    cmocka_unit_test(the_boot_id_is_the_kernels),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "part") == 0)

@@ -40,7 +40,8 @@ struct workload workload_start(const char *part, int error, bool is_in_our_sessi
 	else
 		(void)posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
 	(void)posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-	assert_int_equal(posix_spawn(&workload.pid, program, &actions, &attributes, argv, environ), 0);
+	assert_int_equal(posix_spawn(&workload.pid, program, &actions, &attributes, argv, environ),
+			 0);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	(void)posix_spawnattr_destroy(&attributes);
 	(void)close(in[0]);

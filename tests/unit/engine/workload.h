@@ -11,8 +11,8 @@ struct workload {
 	int to, from; /* its stdin and stdout; it ends when `to` closes */
 };
 
-/* Starts "/proc/self/exe part", in a session of its own unless is_in_our_session, with `error` (or /dev/null
- * when -1) as descriptor 2 and no others; returns when it says that it is ready. */
+/* Starts "/proc/self/exe part", in a session of its own unless is_in_our_session, with `error` (or
+ * /dev/null when -1) as descriptor 2 and no others; returns when it says that it is ready. */
 struct workload workload_start(const char *part, int error, bool is_in_our_session);
 
 /* Sends it one byte and waits for its answer. */

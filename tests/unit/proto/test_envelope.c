@@ -42,15 +42,17 @@ static void another_version_is_unimplemented(void **state)
 
 static void malformed_methods_and_ids_are_invalid(void **state)
 {
-	static const char *const methods[] = {"",      "/",	 "//",	  "/a",	   "/a/",   "a/b",
+	static const char *const methods[] = {"",	"/",	  "//",	    "/a",      "/a/", "a/b",
 					      "/a/b/c", "/a/b\n", "/a b/c", "/a/../b", "//a"};
 	(void)state;
 	for (size_t i = 0; i < array_len(methods); i++)
 		assert_code(decode(ENVELOPE_VERSION, methods[i], REQUEST_ID_BYTES),
 			    STATUS_INVALID_ARGUMENT);
-	assert_code(decode(ENVELOPE_VERSION, "/a/B", REQUEST_ID_BYTES - 1), STATUS_INVALID_ARGUMENT);
+	assert_code(decode(ENVELOPE_VERSION, "/a/B", REQUEST_ID_BYTES - 1),
+		    STATUS_INVALID_ARGUMENT);
 	assert_code(decode(ENVELOPE_VERSION, "/a/B", 0), STATUS_INVALID_ARGUMENT);
-	assert_code(decode(ENVELOPE_VERSION, "/a/B", REQUEST_ID_BYTES + 1), STATUS_INVALID_ARGUMENT);
+	assert_code(decode(ENVELOPE_VERSION, "/a/B", REQUEST_ID_BYTES + 1),
+		    STATUS_INVALID_ARGUMENT);
 }
 
 static void a_status_travels_with_its_details(void **state)
@@ -131,13 +133,13 @@ static void a_malformed_reply_is_data_loss(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_request_survives),
-		cmocka_unit_test(another_version_is_unimplemented),
-		cmocka_unit_test(malformed_methods_and_ids_are_invalid),
-		cmocka_unit_test(a_status_travels_with_its_details),
-		cmocka_unit_test(a_hostile_status_is_bounded_and_printable),
-		cmocka_unit_test(a_reply_brings_payload_or_verdict),
-		cmocka_unit_test(a_malformed_reply_is_data_loss),
+	    cmocka_unit_test(a_request_survives),
+	    cmocka_unit_test(another_version_is_unimplemented),
+	    cmocka_unit_test(malformed_methods_and_ids_are_invalid),
+	    cmocka_unit_test(a_status_travels_with_its_details),
+	    cmocka_unit_test(a_hostile_status_is_bounded_and_printable),
+	    cmocka_unit_test(a_reply_brings_payload_or_verdict),
+	    cmocka_unit_test(a_malformed_reply_is_data_loss),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,8 +16,8 @@ static void a_message_survives_packing(void **state)
 	scoped(buffer) struct buffer buffer = {0};
 	assert_ok(pack_message(&request.base, 100, &buffer));
 	scoped(message) ProtobufCMessage *message = NULL;
-	assert_ok(unpack_message(&haul__v1__commit_request__descriptor, buffer.data, buffer.size, 100,
-				 &message));
+	assert_ok(unpack_message(&haul__v1__commit_request__descriptor, buffer.data, buffer.size,
+				 100, &message));
 	const Haul__V1__CommitRequest *got = (const Haul__V1__CommitRequest *)message;
 	assert_string_equal(got->id, "m1");
 	assert_true(got->source_is_gone);
@@ -47,8 +47,8 @@ static void limits_hold_both_ways(void **state)
 	assert_null(buffer.data);
 	assert_ok(pack_message(&request.base, 12, &buffer));
 	ProtobufCMessage *message = NULL;
-	assert_code(unpack_message(&haul__v1__commit_request__descriptor, buffer.data, buffer.size, 11,
-				   &message),
+	assert_code(unpack_message(&haul__v1__commit_request__descriptor, buffer.data, buffer.size,
+				   11, &message),
 		    STATUS_INVALID_ARGUMENT);
 	assert_null(message);
 }
@@ -59,10 +59,11 @@ static void garbage_and_cut_messages_are_refused(void **state)
 	static const uint8_t garbage[] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
 	static const uint8_t cut[] = {0x0A, 0x05, 'a', 'b'};
 	ProtobufCMessage *message = NULL;
-	assert_code(unpack_message(&haul__v1__commit_request__descriptor, garbage, sizeof(garbage), 100,
-				   &message),
+	assert_code(unpack_message(&haul__v1__commit_request__descriptor, garbage, sizeof(garbage),
+				   100, &message),
 		    STATUS_INVALID_ARGUMENT);
-	assert_code(unpack_message(&haul__v1__commit_request__descriptor, cut, sizeof(cut), 100, &message),
+	assert_code(unpack_message(&haul__v1__commit_request__descriptor, cut, sizeof(cut), 100,
+				   &message),
 		    STATUS_INVALID_ARGUMENT);
 }
 
@@ -76,11 +77,11 @@ static void a_missing_text_is_copied_as_empty(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_message_survives_packing),
-		cmocka_unit_test(an_empty_message_is_a_message),
-		cmocka_unit_test(limits_hold_both_ways),
-		cmocka_unit_test(garbage_and_cut_messages_are_refused),
-		cmocka_unit_test(a_missing_text_is_copied_as_empty),
+	    cmocka_unit_test(a_message_survives_packing),
+	    cmocka_unit_test(an_empty_message_is_a_message),
+	    cmocka_unit_test(limits_hold_both_ways),
+	    cmocka_unit_test(garbage_and_cut_messages_are_refused),
+	    cmocka_unit_test(a_missing_text_is_copied_as_empty),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

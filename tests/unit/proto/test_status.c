@@ -37,10 +37,13 @@ static void an_errno_becomes_its_code_and_its_text(void **state)
 		int err;
 		enum status_code code;
 	} cases[] = {
-		{ENOENT, STATUS_NOT_FOUND},	     {EACCES, STATUS_PERMISSION_DENIED},
-		{EADDRINUSE, STATUS_ALREADY_EXISTS}, {ENOSPC, STATUS_RESOURCE_EXHAUSTED},
-		{ECONNREFUSED, STATUS_UNAVAILABLE},  {ETIMEDOUT, STATUS_DEADLINE_EXCEEDED},
-		{EXFULL, STATUS_UNKNOWN},
+	    {ENOENT, STATUS_NOT_FOUND},
+	    {EACCES, STATUS_PERMISSION_DENIED},
+	    {EADDRINUSE, STATUS_ALREADY_EXISTS},
+	    {ENOSPC, STATUS_RESOURCE_EXHAUSTED},
+	    {ECONNREFUSED, STATUS_UNAVAILABLE},
+	    {ETIMEDOUT, STATUS_DEADLINE_EXCEEDED},
+	    {EXFULL, STATUS_UNKNOWN},
 	};
 	(void)state;
 	for (size_t i = 0; i < array_len(cases); i++) {
@@ -106,14 +109,14 @@ static void codes_have_names_and_unknown_numbers_are_unknown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(null_is_ok_everywhere),
-		cmocka_unit_test(wrapping_puts_context_before_and_keeps_the_code),
-		cmocka_unit_test(an_errno_becomes_its_code_and_its_text),
-		cmocka_unit_test(details_are_kept_up_to_their_limits),
-		cmocka_unit_test(a_text_is_not_cut_inside_a_character),
-		cmocka_unit_test(a_copy_is_whole_and_independent),
-		cmocka_unit_test(the_first_of_two_wins),
-		cmocka_unit_test(codes_have_names_and_unknown_numbers_are_unknown),
+	    cmocka_unit_test(null_is_ok_everywhere),
+	    cmocka_unit_test(wrapping_puts_context_before_and_keeps_the_code),
+	    cmocka_unit_test(an_errno_becomes_its_code_and_its_text),
+	    cmocka_unit_test(details_are_kept_up_to_their_limits),
+	    cmocka_unit_test(a_text_is_not_cut_inside_a_character),
+	    cmocka_unit_test(a_copy_is_whole_and_independent),
+	    cmocka_unit_test(the_first_of_two_wins),
+	    cmocka_unit_test(codes_have_names_and_unknown_numbers_are_unknown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,8 +29,8 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 	while (strcmp(id, "block") == 0 && !atomic_load(&echo->is_released))
 		pause_ms(2);
 	if (strcmp(id, "fail") == 0)
-		return status_detailf(status_detailf(status_errorf(STATUS_ABORTED, "it failed"), "next",
-						     "try again"),
+		return status_detailf(status_detailf(status_errorf(STATUS_ABORTED, "it failed"),
+						     "next", "try again"),
 				      "sent", "no");
 	if (strcmp(id, "nothing") == 0)
 		return NULL;
@@ -91,14 +91,15 @@ static status *authorize(void *self, const struct identity *caller, const char *
 void echo_start(struct echo *echo)
 {
 	memset(echo, 0, sizeof(*echo));
-	echo->service = (struct rpc_service){
-		.descriptor = &haul__v1__peer__descriptor, .handlers = handlers, .self = echo};
+	echo->service = (struct rpc_service){.descriptor = &haul__v1__peer__descriptor,
+					     .handlers = handlers,
+					     .self = echo};
 	const struct rpc_server_config config = {
-		.services = &echo->service,
-		.service_count = 1,
-		.authorize = authorize,
-		.authorize_self = echo,
-		.observer = {.self = echo, .called = on_called, .refused = on_refused},
+	    .services = &echo->service,
+	    .service_count = 1,
+	    .authorize = authorize,
+	    .authorize_self = echo,
+	    .observer = {.self = echo, .called = on_called, .refused = on_refused},
 	};
 	assert_ok(rpc_start());
 	assert_ok(rpc_server_new(&config, &echo->server));
@@ -122,10 +123,12 @@ void echo_listen(struct echo *echo, const char *transport, const struct credenti
 {
 	for (int try = 0;; try++) {
 		if (strcmp(transport, "ipc") == 0)
-			(void)snprintf(echo->url, sizeof(echo->url), "ipc://%s/sock", echo->directory);
+			(void)snprintf(echo->url, sizeof(echo->url), "ipc://%s/sock",
+				       echo->directory);
 		else
 			(void)snprintf(echo->url, sizeof(echo->url), "%s://127.0.0.1:%u",
-				       strcmp(transport, "tls") == 0 ? "tls+tcp" : "tcp", free_port());
+				       strcmp(transport, "tls") == 0 ? "tls+tcp" : "tcp",
+				       free_port());
 		status *st = rpc_server_listen(echo->server, echo->url, credentials, calls);
 		if (st == NULL)
 			return;

@@ -16,10 +16,10 @@ struct echo {
 	struct rpc_server *server;
 	struct rpc_service service;
 	atomic_bool is_released;
-	atomic_int runs;     /* handlers started */
-	atomic_int called;   /* observer */
+	atomic_int runs;   /* handlers started */
+	atomic_int called; /* observer */
 	atomic_int refused;
-	atomic_bool deny;    /* authorize refuses */
+	atomic_bool deny; /* authorize refuses */
 	char last_refusal[512];
 	_Atomic int64_t last_deadline_ms;
 	char url[128];

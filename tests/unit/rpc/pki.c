@@ -75,11 +75,13 @@ struct pki *pki_new(void)
 	(void)snprintf(pki->directory, sizeof(pki->directory), "/tmp/haul-pki-XXXXXX");
 	assert_non_null(mkdtemp(pki->directory));
 	/* Its directory tells this authority from every other. */
-	const struct pki_request request = {
-		.cn = pki->directory, .valid_to = 3600, .valid_from = -60};
+	const struct pki_request request = {.cn = pki->directory,
+					    .valid_to = 3600,
+					    .valid_from = -60};
 	pki->key = EVP_EC_gen("P-256");
 	pki->certificate = new_certificate(pki, pki->key, &request);
-	add_extension(pki->certificate, pki->certificate, NID_basic_constraints, "critical,CA:TRUE");
+	add_extension(pki->certificate, pki->certificate, NID_basic_constraints,
+		      "critical,CA:TRUE");
 	add_extension(pki->certificate, pki->certificate, NID_key_usage, "critical,keyCertSign");
 	assert_true(X509_sign(pki->certificate, pki->key, EVP_sha256()) > 0);
 	write_pem(pki_path(pki, "ca.pem"), pki->certificate, NULL);
@@ -117,7 +119,10 @@ struct credentials *pki_credentials(struct pki *pki, const char *stem, const cha
 	char certificate[64];
 	char key[64];
 	struct credentials *credentials = NULL;
-	const struct pki_request request = {.cn = stem, .sans = sans, .valid_from = -60, .valid_to = 3600};
+	const struct pki_request request = {.cn = stem,
+					    .sans = sans,
+					    .valid_from = -60,
+					    .valid_to = 3600};
 	pki_issue(pki, stem, &request);
 	(void)snprintf(certificate, sizeof(certificate), "%s.pem", stem);
 	(void)snprintf(key, sizeof(key), "%s.key", stem);

@@ -12,9 +12,10 @@ struct pki *pki_new(void);
 void pki_free(struct pki *pki);
 
 struct pki_request {
-	const char *cn;   /* or NULL */
-	const char *sans; /* OpenSSL's form, "DNS:a.example.org,IP:127.0.0.1,URI:spiffe://x", or NULL */
-	long valid_from;  /* seconds from now */
+	const char *cn; /* or NULL */
+	const char
+	    *sans; /* OpenSSL's form, "DNS:a.example.org,IP:127.0.0.1,URI:spiffe://x", or NULL */
+	long valid_from; /* seconds from now */
 	long valid_to;
 };
 

@@ -3,6 +3,8 @@
 #include "tests/unit/test.h"
 
 #include <errno.h>
+#include <nng/nng.h>
+#include <nng/protocol/reqrep0/req.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "proto/envelope.h"
 #include "rpc/nng_error.h"
 #include "tests/unit/rpc/echo.h"
 
@@ -96,8 +99,8 @@ static void what_is_not_there_or_not_allowed_is_told(void **state)
 	scoped(rpc_client) struct rpc_client *client = connect_to(echo.url);
 	ProtobufCMessage *response = NULL;
 	Haul__V1__QueryRequest request = HAUL__V1__QUERY_REQUEST__INIT;
-	assert_code(rpc_client_call(client, &haul__v1__peer__descriptor, "Query", &request.base, 20000,
-				    &response),
+	assert_code(rpc_client_call(client, &haul__v1__peer__descriptor, "Query", &request.base,
+				    20000, &response),
 		    STATUS_UNIMPLEMENTED);
 	status *st = rpc_client_call(client, &haul__v1__peer__descriptor, "Nonsense", &request.base,
 				     20000, &response);
@@ -189,7 +192,8 @@ static void many_threads_share_a_client(void **state)
 	for (int round = 0; round < 10; round++) {
 		struct background calls[8];
 		for (size_t i = 0; i < array_len(calls); i++) {
-			calls[i] = (struct background){.client = client, .id = "", .timeout_ms = 30000};
+			calls[i] =
+			    (struct background){.client = client, .id = "", .timeout_ms = 30000};
 			start(&calls[i]);
 		}
 		for (size_t i = 0; i < array_len(calls); i++)
@@ -331,7 +335,8 @@ static void a_full_accept_queue_is_waited_for(void **state)
 	assert_int_equal(listen(listener, 0), 0);
 	for (size_t i = 0; i < array_len(filler); i++) {
 		filler[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		last = connect(filler[i], (struct sockaddr *)&address, sizeof(address)) < 0 ? errno : 0;
+		last = connect(filler[i], (struct sockaddr *)&address, sizeof(address)) < 0 ? errno
+											    : 0;
 	}
 	assert_int_equal(last, EAGAIN);
 	scoped(rpc_client) struct rpc_client *client = connect_to(url);
@@ -343,6 +348,53 @@ static void a_full_accept_queue_is_waited_for(void **state)
 	(void)close(listener);
 	echo_listen(&echo, "ipc", NULL, 2);
 	assert_ok(join(&call));
+	echo_stop(&echo);
+}
+
+/* One raw request under an id of our choice; returns the reply's code. */
+static enum status_code ask_raw(nng_socket socket, uint8_t id_byte, const char *id)
+{
+	char method[] = "/haul.v1.Peer/Hello";
+	uint8_t request_id[REQUEST_ID_BYTES] = {id_byte};
+	scoped(str) char *text = text_copy(id);
+	scoped(buffer) struct buffer payload = {0};
+	scoped(buffer) struct buffer whole = {0};
+	Haul__V1__HelloRequest hello = HAUL__V1__HELLO_REQUEST__INIT;
+	Haul__V1__Request request = HAUL__V1__REQUEST__INIT;
+	Haul__V1__Reply *reply = NULL;
+	scoped(status) status *verdict = NULL;
+	nng_msg *msg = NULL;
+	hello.id = text;
+	assert_ok(pack_message(&hello.base, 1000, &payload));
+	request.version = ENVELOPE_VERSION;
+	request.method = method;
+	request.request_id = (ProtobufCBinaryData){.len = sizeof(request_id), .data = request_id};
+	request.payload = (ProtobufCBinaryData){.len = payload.size, .data = payload.data};
+	assert_ok(pack_message(&request.base, 2000, &whole));
+	assert_int_equal(nng_send(socket, whole.data, whole.size, 0), 0);
+	assert_int_equal(nng_recvmsg(socket, &msg, 0), 0);
+	assert_ok(reply_decode(nng_msg_body(msg), nng_msg_len(msg), &reply, &verdict));
+	haul__v1__reply__free_unpacked(reply, NULL);
+	nng_msg_free(msg);
+	return status_code_of(verdict);
+}
+
+static void a_repeated_request_is_carried_out_once(void **state)
+{
+	(void)state;
+	struct echo echo;
+	nng_socket socket;
+	echo_start(&echo);
+	echo_listen(&echo, "ipc", NULL, 2);
+	assert_int_equal(nng_req0_open(&socket), 0);
+	assert_int_equal(nng_dial(socket, echo.url, NULL, 0), 0);
+	assert_int_equal(ask_raw(socket, 1, "fail"), STATUS_ABORTED);
+	assert_int_equal(ask_raw(socket, 1, "fail"), STATUS_ABORTED);
+	assert_int_equal(ask_raw(socket, 1, "other"), STATUS_ALREADY_EXISTS);
+	assert_int_equal(atomic_load(&echo.runs), 1);
+	assert_int_equal(ask_raw(socket, 2, "other"), STATUS_OK);
+	assert_int_equal(atomic_load(&echo.runs), 2);
+	(void)nng_socket_close(socket);
 	echo_stop(&echo);
 }
 
@@ -370,21 +422,22 @@ static void clients_and_servers_leave_no_descriptors(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_call_is_answered_over_every_plain_transport),
-		cmocka_unit_test(an_error_comes_with_its_details_and_may_have_run),
-		cmocka_unit_test(what_is_not_there_or_not_allowed_is_told),
-		cmocka_unit_test(a_request_over_the_limit_does_not_leave),
-		cmocka_unit_test(nobody_there_is_unavailable_and_not_sent),
-		cmocka_unit_test(a_server_that_comes_late_is_found),
-		cmocka_unit_test(an_unanswered_call_ends_at_its_deadline),
-		cmocka_unit_test(many_threads_share_a_client),
-		cmocka_unit_test(an_interrupt_ends_calls_at_once),
-		cmocka_unit_test(a_server_that_goes_away_leaves_the_call_in_doubt),
-		cmocka_unit_test(a_stopping_server_finishes_what_runs_and_refuses_the_rest),
-		cmocka_unit_test(the_local_socket_is_private_and_a_stale_one_is_replaced),
-		cmocka_unit_test(a_file_in_the_sockets_place_is_kept),
-		cmocka_unit_test(a_full_accept_queue_is_waited_for),
-		cmocka_unit_test(clients_and_servers_leave_no_descriptors),
+	    cmocka_unit_test(a_call_is_answered_over_every_plain_transport),
+	    cmocka_unit_test(an_error_comes_with_its_details_and_may_have_run),
+	    cmocka_unit_test(what_is_not_there_or_not_allowed_is_told),
+	    cmocka_unit_test(a_request_over_the_limit_does_not_leave),
+	    cmocka_unit_test(nobody_there_is_unavailable_and_not_sent),
+	    cmocka_unit_test(a_server_that_comes_late_is_found),
+	    cmocka_unit_test(an_unanswered_call_ends_at_its_deadline),
+	    cmocka_unit_test(many_threads_share_a_client),
+	    cmocka_unit_test(an_interrupt_ends_calls_at_once),
+	    cmocka_unit_test(a_server_that_goes_away_leaves_the_call_in_doubt),
+	    cmocka_unit_test(a_stopping_server_finishes_what_runs_and_refuses_the_rest),
+	    cmocka_unit_test(the_local_socket_is_private_and_a_stale_one_is_replaced),
+	    cmocka_unit_test(a_file_in_the_sockets_place_is_kept),
+	    cmocka_unit_test(a_full_accept_queue_is_waited_for),
+	    cmocka_unit_test(a_repeated_request_is_carried_out_once),
+	    cmocka_unit_test(clients_and_servers_leave_no_descriptors),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

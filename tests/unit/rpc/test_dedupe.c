@@ -33,8 +33,8 @@ static enum dedupe_verdict ask(struct ask *ask)
 	request.method = method;
 	request.request_id = (ProtobufCBinaryData){.len = sizeof(id), .data = id};
 	request.payload = (ProtobufCBinaryData){.len = strlen(ask->body), .data = body};
-	ask->verdict = dedupe_begin(ask->dedupe, ask->caller, &request, ask->deadline_ms, &ask->ticket,
-				    &answer);
+	ask->verdict = dedupe_begin(ask->dedupe, ask->caller, &request, ask->deadline_ms,
+				    &ask->ticket, &answer);
 	if (ask->verdict == DEDUPE_ANSWERED)
 		memcpy(ask->answer, answer.data, answer.size);
 	return ask->verdict;
@@ -151,16 +151,17 @@ static void a_busy_caller_does_not_push_out_anothers_answers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(the_same_id_gets_the_same_answer, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(another_body_under_the_same_id_is_noticed, set_up,
-						tear_down),
-		cmocka_unit_test_setup_teardown(ids_of_different_callers_do_not_meet, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_duplicate_waits_for_the_first, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_duplicate_waits_no_longer_than_its_deadline, set_up,
-						tear_down),
-		cmocka_unit_test_setup_teardown(stopping_wakes_those_who_wait, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_busy_caller_does_not_push_out_anothers_answers, set_up,
-						tear_down),
+	    cmocka_unit_test_setup_teardown(the_same_id_gets_the_same_answer, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(another_body_under_the_same_id_is_noticed, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(ids_of_different_callers_do_not_meet, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(a_duplicate_waits_for_the_first, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_duplicate_waits_no_longer_than_its_deadline, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(stopping_wakes_those_who_wait, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_busy_caller_does_not_push_out_anothers_answers,
+					    set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

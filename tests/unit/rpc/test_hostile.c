@@ -58,20 +58,46 @@ static void throw_frames_at(const char *url)
 		const char *bytes;
 		size_t size;
 	} frames[] = {
-		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\0\0\0", 16},                  /* empty message */
-		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\0\0\x04" "\x80\0\0\x01", 20}, /* id, no body */
-		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\0\0\x08" "\x80\0\0\x01\xFF\xFF\xFF\xFF", 24},
-		{"\0SP\0\0\x30\0\0" "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 16},  /* over every limit */
-		{"\0SP\0\0\x30\0\0" "\0\0\0\0\0\x7F\0\0" "\x80\0", 18},       /* large, then cut */
-		{"\0SP\0\0\x30\0\0" "\0\0\0", 11},                            /* cut length */
-		{"\0SP\0\0\x10\0\0" "\0\0\0\0\0\0\0\x04" "abcd", 20},         /* another protocol */
-		{"\0SP\0\0\x30", 6},
-		{"GET / HTTP/1.0\r\n\r\n", 18},
-		/* ipc's framing has a byte before the length */
-		{"\0SP\0\0\x30\0\0" "\x01\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 17},
-		{"\0SP\0\0\x30\0\0" "\x01\0\0\0\0\0\0\0\x08" "\x80\0\0\x01\xFF\xFF\xFF\xFF", 25},
-		{"\0SP\0\0\x30\0\0" "\x02\0\0\0\0\0\0\0\x08" "\x80\0\0\x01\xFF\xFF\xFF\xFF", 25},
-		{"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03", 11}, /* the start of a ClientHello */
+	    {"\0SP\0\0\x30\0\0"
+	     "\0\0\0\0\0\0\0\0",
+	     16}, /* empty message */
+	    {"\0SP\0\0\x30\0\0"
+	     "\0\0\0\0\0\0\0\x04"
+	     "\x80\0\0\x01",
+	     20}, /* id, no body */
+	    {"\0SP\0\0\x30\0\0"
+	     "\0\0\0\0\0\0\0\x08"
+	     "\x80\0\0\x01\xFF\xFF\xFF\xFF",
+	     24},
+	    {"\0SP\0\0\x30\0\0"
+	     "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF",
+	     16}, /* over every limit */
+	    {"\0SP\0\0\x30\0\0"
+	     "\0\0\0\0\0\x7F\0\0"
+	     "\x80\0",
+	     18}, /* large, then cut */
+	    {"\0SP\0\0\x30\0\0"
+	     "\0\0\0",
+	     11}, /* cut length */
+	    {"\0SP\0\0\x10\0\0"
+	     "\0\0\0\0\0\0\0\x04"
+	     "abcd",
+	     20}, /* another protocol */
+	    {"\0SP\0\0\x30", 6},
+	    {"GET / HTTP/1.0\r\n\r\n", 18},
+	    /* ipc's framing has a byte before the length */
+	    {"\0SP\0\0\x30\0\0"
+	     "\x01\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF",
+	     17},
+	    {"\0SP\0\0\x30\0\0"
+	     "\x01\0\0\0\0\0\0\0\x08"
+	     "\x80\0\0\x01\xFF\xFF\xFF\xFF",
+	     25},
+	    {"\0SP\0\0\x30\0\0"
+	     "\x02\0\0\0\0\0\0\0\x08"
+	     "\x80\0\0\x01\xFF\xFF\xFF\xFF",
+	     25},
+	    {"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03", 11}, /* the start of a ClientHello */
 	};
 	for (int round = 0; round < 4; round++)
 		for (size_t i = 0; i < array_len(frames); i++)
@@ -216,7 +242,8 @@ static void a_long_call_is_not_taken_for_silence(void **state)
 	scoped(rpc_client) struct rpc_client *client = NULL;
 	echo_listen(&fixture->echo, "tls", fixture->server, 2);
 	assert_ok(rpc_client_new(fixture->echo.url, fixture->client, &client));
-	assert_code(echo_hello(client, "block", LIMIT_SILENT_MS + 3000, NULL), STATUS_DEADLINE_EXCEEDED);
+	assert_code(echo_hello(client, "block", LIMIT_SILENT_MS + 3000, NULL),
+		    STATUS_DEADLINE_EXCEEDED);
 }
 
 static void connections_over_the_limit_are_refused_and_told(void **state)
@@ -238,20 +265,24 @@ static void connections_over_the_limit_are_refused_and_told(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(garbage_does_not_stop_tcp, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(garbage_does_not_stop_tls, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(garbage_does_not_stop_the_local_socket, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(resets_do_not_stop_tcp, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(resets_do_not_stop_tls, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(silent_tls_clients_are_dropped_in_time, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			tls_clients_that_stop_in_the_handshake_are_dropped_in_time, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(silent_tcp_clients_are_dropped_in_time, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(clients_that_never_ask_are_dropped_in_time, set_up,
-						tear_down),
-		cmocka_unit_test_setup_teardown(a_long_call_is_not_taken_for_silence, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(connections_over_the_limit_are_refused_and_told, set_up,
-						tear_down),
+	    cmocka_unit_test_setup_teardown(garbage_does_not_stop_tcp, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(garbage_does_not_stop_tls, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(garbage_does_not_stop_the_local_socket, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(resets_do_not_stop_tcp, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(resets_do_not_stop_tls, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(silent_tls_clients_are_dropped_in_time, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(
+		tls_clients_that_stop_in_the_handshake_are_dropped_in_time, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(silent_tcp_clients_are_dropped_in_time, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(clients_that_never_ask_are_dropped_in_time, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(a_long_call_is_not_taken_for_silence, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(connections_over_the_limit_are_refused_and_told, set_up,
+					    tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -109,13 +109,13 @@ static void another_key_or_pipe_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(messages_in_order_open, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_repeated_message_is_refused, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_reordered_or_lost_message_is_refused_and_does_not_count, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(every_altered_bit_is_noticed, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(every_cut_is_noticed, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(another_key_or_pipe_is_refused, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(messages_in_order_open, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_repeated_message_is_refused, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(
+		a_reordered_or_lost_message_is_refused_and_does_not_count, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(every_altered_bit_is_noticed, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(every_cut_is_noticed, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(another_key_or_pipe_is_refused, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

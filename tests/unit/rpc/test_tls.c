@@ -31,7 +31,8 @@ static int set_up(void **state)
 	fixture.pki = pki_new();
 	fixture.other = pki_new();
 	fixture.server = pki_credentials(fixture.pki, "server", "DNS:localhost,IP:127.0.0.1");
-	fixture.client = pki_credentials(fixture.pki, "client", "URI:haul://node-a,DNS:a.example.org");
+	fixture.client =
+	    pki_credentials(fixture.pki, "client", "URI:haul://node-a,DNS:a.example.org");
 	fixture.stranger = pki_credentials(fixture.other, "stranger", "DNS:localhost,IP:127.0.0.1");
 	echo_start(&fixture.echo);
 	*state = &fixture;
@@ -88,9 +89,10 @@ static void calls_of_every_size_come_through(void **state)
 static void assert_refused(status *st, const char *word)
 {
 	assert_false(rpc_client_may_have_run(st));
-	if (status_code_of(st) != STATUS_UNAUTHENTICATED || strstr(status_message(st), word) == NULL)
-		fail_msg("%s: %s (wanted: %s)", status_code_name(status_code_of(st)), status_message(st),
-			 word);
+	if (status_code_of(st) != STATUS_UNAUTHENTICATED ||
+	    strstr(status_message(st), word) == NULL)
+		fail_msg("%s: %s (wanted: %s)", status_code_name(status_code_of(st)),
+			 status_message(st), word);
 	status_free(st);
 }
 
@@ -124,7 +126,7 @@ static void a_server_with_another_name_is_refused(void **state)
 {
 	struct fixture *fixture = *state;
 	struct credentials *elsewhere =
-		pki_credentials(fixture->pki, "elsewhere", "DNS:b.example.org,IP:127.0.0.2");
+	    pki_credentials(fixture->pki, "elsewhere", "DNS:b.example.org,IP:127.0.0.2");
 	echo_listen(&fixture->echo, "tls", elsewhere, 2);
 	assert_refused(call_with(fixture->echo.url, fixture->client, NULL), "mismatch");
 	credentials_free(elsewhere);
@@ -138,7 +140,8 @@ static void a_common_name_does_not_make_a_server(void **state)
 	char url[128];
 	assert_string_equal(credentials_identity(named), "localhost");
 	echo_listen(&fixture->echo, "tls", named, 2);
-	(void)snprintf(url, sizeof(url), "tls+tcp://localhost:%s", strrchr(fixture->echo.url, ':') + 1);
+	(void)snprintf(url, sizeof(url), "tls+tcp://localhost:%s",
+		       strrchr(fixture->echo.url, ':') + 1);
 	assert_refused(call_with(url, fixture->client, NULL), "mismatch");
 	credentials_free(named);
 }
@@ -147,7 +150,8 @@ static void credentials_are_needed(void **state)
 {
 	struct fixture *fixture = *state;
 	struct rpc_client *client = NULL;
-	assert_code(rpc_client_new("tls+tcp://127.0.0.1:1", NULL, &client), STATUS_FAILED_PRECONDITION);
+	assert_code(rpc_client_new("tls+tcp://127.0.0.1:1", NULL, &client),
+		    STATUS_FAILED_PRECONDITION);
 	assert_code(rpc_server_listen(fixture->echo.server, "tls+tcp://127.0.0.1:1", NULL, 1),
 		    STATUS_FAILED_PRECONDITION);
 }
@@ -200,20 +204,22 @@ static void a_call_after_a_long_silence_is_answered(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(the_right_certificates_work_and_say_who_calls, set_up,
-						tear_down),
-		cmocka_unit_test_setup_teardown(calls_of_every_size_come_through, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_client_of_another_authority_is_refused_and_told,
-						set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_server_of_another_authority_is_refused, set_up,
-						tear_down),
-		cmocka_unit_test_setup_teardown(a_server_with_another_name_is_refused, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_common_name_does_not_make_a_server, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(credentials_are_needed, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(tls_1_2_and_clients_without_certificate_get_nothing,
-						set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_call_after_a_long_silence_is_answered, set_up,
-						tear_down),
+	    cmocka_unit_test_setup_teardown(the_right_certificates_work_and_say_who_calls, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(calls_of_every_size_come_through, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_client_of_another_authority_is_refused_and_told,
+					    set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_server_of_another_authority_is_refused, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(a_server_with_another_name_is_refused, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(a_common_name_does_not_make_a_server, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(credentials_are_needed, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(tls_1_2_and_clients_without_certificate_get_nothing,
+					    set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_call_after_a_long_silence_is_answered, set_up,
+					    tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

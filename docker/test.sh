@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# test.sh: builds the image, brings the cluster of compose.yaml up and asks engines across it.
+#
+# usage: docker/test.sh       as root on a Debian-like machine; the last line is "N passed, N failed"
+#        HAUL_KEEP=1 docker/test.sh   leaves the cluster up
+#
+# Installs Docker from Debian when it is missing and starts dockerd when it does not run (its data stays in
+# the lab's cache, so that the next build is fast). Where debian:trixie-slim cannot be pulled it is made by
+# debootstrap from the mirror that this machine's apt uses.
+#
+# Containers get single capabilities instead of --privileged, which asks for all and fails where this
+# machine itself lacks one (CAP_SYS_RESOURCE, say).
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+shopt -s inherit_errexit
+
+TREE=$(realpath "$(dirname "$(realpath "$0")")/..")
+# shellcheck source=../tests/lab/rootfs.sh
+. "$TREE/tests/lab/rootfs.sh"
+BASE=debian:trixie-slim
+WORK=$(mktemp -d)
+DAEMON=''
+UP=''
+passed=0
+failed=0
+export COMPOSE_PROJECT_NAME=haul-test-$$
+
+compose() {
+    if docker compose version >/dev/null 2>&1; then
+        docker compose -f "$TREE/docker/compose.yaml" "$@"
+    else
+        docker-compose -f "$TREE/docker/compose.yaml" "$@"
+    fi
+}
+
+end() {
+    local status=$?
+    trap - EXIT
+    if [[ -n $UP ]]; then
+        if ((status != 0 || failed > 0)); then
+            compose logs --no-color 2>&1 | tail -n 80 || true
+        fi
+        [[ -n ${HAUL_KEEP:-} ]] || compose down --volumes --timeout 20 >"$WORK/down.log" 2>&1 ||
+            { cat "$WORK/down.log"; failed=$((failed + 1)); }
+    fi
+    if [[ -n $DAEMON && -z ${HAUL_KEEP:-} ]]; then
+        kill "$DAEMON" 2>/dev/null || true
+        wait "$DAEMON" 2>/dev/null || true
+        umount "$WORK"/exec/netns/* 2>/dev/null || true
+    fi
+    [[ -n ${HAUL_KEEP:-} ]] || rm -rf "$WORK" || true
+    ((status == 0 || failed > 0)) || failed=1
+    echo "$passed passed, $failed failed"
+    ((failed == 0)) || exit 1
+}
+
+start_daemon() {
+    local try state=$ROOTFS_CACHE/docker
+    if docker info >/dev/null 2>&1; then
+        return
+    fi
+    host_packages dockerd=docker.io iptables=iptables
+    command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 ||
+        host_packages docker-compose=docker-compose
+    # Installing it may have started it.
+    if docker info >/dev/null 2>&1; then
+        return
+    fi
+    mkdir -p "$state"
+    export DOCKER_HOST=unix://$WORK/docker.sock
+    echo "starting dockerd (data in $state)"
+    setpriv --pdeathsig TERM dockerd --data-root "$state" --exec-root "$WORK/exec" --pidfile "$WORK/pid" \
+        --host "$DOCKER_HOST" </dev/null >"$WORK/dockerd.log" 2>&1 &
+    DAEMON=$!
+    for ((try = 0; try < 120; try++)); do
+        ! docker info >/dev/null 2>&1 || return 0
+        kill -0 "$DAEMON" 2>/dev/null || break
+        sleep 0.5
+    done
+    tail -n 20 "$WORK/dockerd.log" >&2
+    echo "dockerd does not start here" >&2
+    return 1
+}
+
+make_base() {
+    local root
+    if docker image inspect "$BASE" >/dev/null 2>&1; then
+        return
+    fi
+    if [[ -z ${HAUL_MIRROR:-} ]] && timeout 60 docker pull --quiet "$BASE" >/dev/null 2>&1; then
+        return
+    fi
+    echo "$BASE cannot be pulled: making it"
+    root=$(rootfs_ensure image)
+    tar -C "$root" -c . | docker import - "$BASE" >/dev/null
+}
+
+build_image() {
+    local proxy args=()
+    for proxy in http_proxy https_proxy no_proxy; do
+        [[ -z ${!proxy:-} ]] || args+=(--build-arg "$proxy=${!proxy}")
+    done
+    # The old builder is part of every Docker that Debian has; it does without a registry.
+    docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
+    docker build --network host "${args[@]}" -f "$TREE/docker/Dockerfile" -t haul "$TREE" >"$WORK/build.log" 2>&1 ||
+        { tail -n 40 "$WORK/build.log"; return 1; }
+}
+
+# expect NAME CMD…
+expect() {
+    local name=$1
+    shift
+    if "$@" >"$WORK/out" 2>&1; then
+        passed=$((passed + 1))
+        echo "PASS $name"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $name"
+        sed 's/^/    /' "$WORK/out"
+    fi
+}
+
+client() {
+    compose exec -T client "$@"
+}
+
+# as NAME HAULCTL-ARG…: over TLS, from the client, with NAME's certificate
+as() {
+    local name=$1
+    shift
+    client haulctl --ca /etc/haul/pki/ca.pem --cert "/etc/haul/pki/$name.pem" --key "/etc/haul/pki/$name.key" "$@"
+}
+
+answers() {
+    local node=$1 try
+    for ((try = 0; try < 60; try++)); do
+        ! as client --server "tls+tcp://$node:7777" node || return 0
+        sleep 0.5
+    done
+    return 1
+}
+
+node_is() {
+    local out
+    out=$("${@:2}")
+    echo "$out"
+    grep -qE "\"node\":[[:space:]]*\"$1\"" <<<"$out"
+}
+
+# On a, with its own certificate, b is asked: the way that a migration goes.
+across() {
+    compose exec -T "$1" haulctl --json --ca /etc/haul/pki/ca.pem --cert "/etc/haul/pki/$1.pem" \
+        --key "/etc/haul/pki/$1.key" --server "tls+tcp://$2:7777" node
+}
+
+refused() {
+    local out status=0
+    out=$("$@" 2>&1) || status=$?
+    echo "$out (status $status)"
+    ((status > 64 && status <= 80))
+}
+
+stranger() {
+    client sh -c 'd=$(mktemp -d) && haulctl pki init $d >/dev/null && haulctl pki issue $d x >/dev/null &&
+        exec haulctl --timeout 5s --ca /etc/haul/pki/ca.pem --cert $d/x.pem --key $d/x.key --server tls+tcp://a:7777 node'
+}
+
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+host_packages docker=docker.io
+start_daemon
+make_base
+echo "building the image"
+build_image
+UP=1
+compose up --detach --no-build >"$WORK/up.log" 2>&1 || { cat "$WORK/up.log"; exit 1; }
+expect "an engine answers the client" answers a
+expect "the other engine answers the client" answers b
+expect "a reaches b" node_is b across a b
+expect "b reaches a" node_is a across b a
+expect "the local socket answers" node_is a compose exec -T a haulctl --json node
+expect "a client may not start migrations" refused as client --server tls+tcp://a:7777 list
+expect "a certificate of another authority is refused" refused stranger

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The sending half: a page server for CRIU that keeps nothing. Page data is read from CRIU's socket straight
+ * into the frame that leaves; a page of zeros is found there and becomes part of a run without data. */
+#include "engine/pipe/memory_pipe.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#define XXH_STATIC_LINKING_ONLY
+#include <xxhash.h>
+
+#include "engine/host/clock.h"
+#include "proto/limits.h"
+#include "proto/pack.h"
+
+enum {
+	DIGEST_BYTES = 8,
+	/* A batch: its pages, and room for the headers of records with and without data. */
+	BATCH_BYTES = LIMIT_BATCH_PAGES * PAGE_BYTES + 32 * 1024,
+	/* What a record needs at most besides its pages: finding zeros splits it, but each split saves a page. */
+	RECORD_ROOM = 2 * PAGE_HEADER_BYTES + DIGEST_BYTES,
+	RUN_PAGES_MOST = 1 << 20, /* what page_header_decode takes */
+	SEND_MS = 60000,   /* a peer that takes nothing for so long is gone */
+};
+
+struct image_set {
+	uint64_t *ids;
+	size_t count, room;
+};
+
+struct memory_sender {
+	int criu_fd;
+	struct pipe *pipe;
+	struct image_set before, now;   /* images of the last round and of this */
+
+	/* The serving thread's: */
+	unsigned round_number;
+	struct pipe_out out;
+	bool has_out;
+	size_t used;                    /* of out */
+	unsigned batch_pages;           /* with data, in out */
+	struct page_header last;        /* the last record of out */
+	size_t last_at;                 /* where its header is; SIZE_MAX = none */
+	XXH3_state_t digests;
+
+	pthread_t thread;
+	bool has_thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	/* By the lock: */
+	struct memory_round round;
+	bool is_over;
+	status *error;
+};
+
+/* --- images of a round --- */
+
+static bool set_has(const struct image_set *set, uint64_t id)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (set->ids[i] == id)
+			return true;
+	return false;
+}
+
+static status *set_add(struct image_set *set, uint64_t id)
+{
+	if (set->count == LIMIT_IMAGES)
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d memory images", LIMIT_IMAGES);
+	if (set->count == set->room) {
+		size_t room = set->room * 2 + 16;
+		uint64_t *grown = realloc(set->ids, room * sizeof(*grown));
+		if (grown == NULL)
+			return status_errnof(ENOMEM, "memory images");
+		set->ids = grown;
+		set->room = room;
+	}
+	set->ids[set->count++] = id;
+	return NULL;
+}
+
+/* --- CRIU's socket --- */
+
+static status *read_all(int fd, uint8_t *data, size_t size)
+{
+	while (size > 0) {
+		ssize_t got = recv(fd, data, size, MSG_WAITALL);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got == 0)
+			return status_errorf(STATUS_ABORTED, "CRIU ended its stream of pages too early");
+		if (got < 0)
+			return status_errnof(errno, "cannot read CRIU's pages");
+		data += got;
+		size -= (size_t)got;
+	}
+	return NULL;
+}
+
+static status *answer(int fd, const void *data, size_t size)
+{
+	if (send(fd, data, size, MSG_NOSIGNAL) != (ssize_t)size)
+		return status_errnof(errno, "cannot answer CRIU about its pages");
+	return NULL;
+}
+
+/* --- batches --- */
+
+static status *flush_batch(struct memory_sender *sender)
+{
+	if (!sender->has_out || sender->used == 0)
+		return NULL;
+	uint64_t digest = htole64(XXH3_64bits(sender->out.body, sender->used));
+	memcpy(sender->out.body + sender->used, &digest, sizeof(digest));
+	(void)XXH3_64bits_update(&sender->digests, &digest, sizeof(digest));
+	size_t size = sender->used + DIGEST_BYTES;
+	sender->has_out = false;
+	status *st = pipe_send_frame(sender->pipe, &sender->out, size, SEND_MS);
+	if (st != NULL)
+		return st;
+	(void)pthread_mutex_lock(&sender->lock);
+	sender->round.bytes += size;
+	(void)pthread_cond_broadcast(&sender->changed);
+	(void)pthread_mutex_unlock(&sender->lock);
+	return NULL;
+}
+
+/* Makes room for a record with up to `bytes` of data. */
+static status *make_room(struct memory_sender *sender, size_t bytes)
+{
+	status *st = NULL;
+
+	if (sender->has_out && sender->used + bytes + RECORD_ROOM > BATCH_BYTES)
+		st = flush_batch(sender);
+	if (st != NULL || sender->has_out)
+		return st;
+	st = pipe_out_new(HAUL__V1__FRAME_KIND__FRAME_BATCH, BATCH_BYTES, &sender->out);
+	sender->has_out = st == NULL;
+	sender->used = 0;
+	sender->batch_pages = 0;
+	sender->last_at = SIZE_MAX;
+	return st;
+}
+
+static void put_header(struct memory_sender *sender, const struct page_header *header)
+{
+	page_header_encode(header, sender->out.body + sender->used);
+	sender->last = *header;
+	sender->last_at = sender->used;
+	sender->used += PAGE_HEADER_BYTES;
+}
+
+/* A run without data (in the parent, or zeros): continues the last record if it can. */
+static void put_bare_run(struct memory_sender *sender, const struct page_header *header)
+{
+	struct page_header *last = &sender->last;
+
+	if (sender->last_at != SIZE_MAX && last->command == PAGE_ADD && last->flags == header->flags &&
+	    last->image == header->image && (uint64_t)last->pages + header->pages <= RUN_PAGES_MOST &&
+	    last->address + (uint64_t)last->pages * PAGE_BYTES == header->address) {
+		last->pages += header->pages;
+		page_header_encode(last, sender->out.body + sender->last_at);
+		return;
+	}
+	put_header(sender, header);
+}
+
+static bool is_zero(const uint8_t *page)
+{
+	uint64_t first;
+
+	memcpy(&first, page, sizeof(first));
+	return first == 0 && memcmp(page, page + sizeof(first), PAGE_BYTES - sizeof(first)) == 0;
+}
+
+/* The pages lie in the frame behind a header's room; zeros are taken out from left to right. Each run of
+ * zeros that goes makes more room than the headers that come. */
+static uint64_t put_pages(struct memory_sender *sender, struct page_header run)
+{
+	const uint8_t *pages = sender->out.body + sender->used + PAGE_HEADER_BYTES;
+	uint32_t total = run.pages;
+	uint64_t zeros = 0, base = run.address;
+
+	for (uint32_t begin = 0, end; begin < total; begin = end) {
+		bool zero = is_zero(pages + (size_t)begin * PAGE_BYTES);
+		for (end = begin + 1; end < total && is_zero(pages + (size_t)end * PAGE_BYTES) == zero; end++)
+			;
+		run.pages = end - begin;
+		run.address = base + (uint64_t)begin * PAGE_BYTES;
+		run.flags = zero ? PAGE_PRESENT | PAGE_ZERO : PAGE_PRESENT;
+		if (zero) {
+			put_bare_run(sender, &run);
+			zeros += run.pages;
+			continue;
+		}
+		size_t bytes = (size_t)run.pages * PAGE_BYTES;
+		/* First the data, then the header before it: the header's place may be data's old one. */
+		memmove(sender->out.body + sender->used + PAGE_HEADER_BYTES, pages + (size_t)begin * PAGE_BYTES,
+			bytes);
+		put_header(sender, &run);
+		sender->used += bytes;
+		sender->batch_pages += run.pages;
+	}
+	return zeros;
+}
+
+static void count_pages(struct memory_sender *sender, uint64_t sent, uint64_t zero, uint64_t skipped)
+{
+	(void)pthread_mutex_lock(&sender->lock);
+	sender->round.pages_sent += sent;
+	sender->round.pages_zero += zero;
+	sender->round.pages_skipped += skipped;
+	(void)pthread_cond_broadcast(&sender->changed);
+	(void)pthread_mutex_unlock(&sender->lock);
+}
+
+/* --- commands --- */
+
+static status *serve_pages(struct memory_sender *sender, const struct page_header *header)
+{
+	struct page_header run = *header;
+
+	while (run.pages > 0) {
+		status *st = make_room(sender, PAGE_BYTES);
+		uint32_t room = LIMIT_BATCH_PAGES - sender->batch_pages, left = run.pages;
+		if (st == NULL && room == 0)
+			st = flush_batch(sender);
+		else if (st == NULL) {
+			size_t fits = (BATCH_BYTES - RECORD_ROOM - sender->used) / PAGE_BYTES;
+			room = room < fits ? room : (uint32_t)fits;
+			run.pages = left < room ? left : room;
+			st = read_all(sender->criu_fd, sender->out.body + sender->used + PAGE_HEADER_BYTES,
+				      (size_t)run.pages * PAGE_BYTES);
+			if (st == NULL)
+				count_pages(sender, run.pages, put_pages(sender, run), 0);
+			run.address += (uint64_t)run.pages * PAGE_BYTES;
+			left -= run.pages;
+		}
+		if (st != NULL)
+			return st;
+		run.pages = left;
+	}
+	return NULL;
+}
+
+static status *serve_add(struct memory_sender *sender, const struct page_header *header)
+{
+	if ((header->flags & PAGE_PRESENT) != 0)
+		return serve_pages(sender, header);
+	if (header->flags != PAGE_IN_PARENT)
+		return status_errorf(STATUS_UNIMPLEMENTED, "CRIU sends lazy pages, which it was not asked for");
+	status *st = make_room(sender, 0);
+	if (st != NULL)
+		return st;
+	put_bare_run(sender, header);
+	count_pages(sender, 0, 0, header->pages);
+	return NULL;
+}
+
+static status *serve_open(struct memory_sender *sender, const struct page_header *header)
+{
+	uint8_t has_parent = set_has(&sender->before, header->image);
+	struct page_header open = {.command = PAGE_OPEN, .image = header->image};
+	status *st = answer(sender->criu_fd, &has_parent, sizeof(has_parent));
+
+	if (st == NULL)
+		st = set_add(&sender->now, header->image);
+	if (st == NULL)
+		st = make_room(sender, 0);
+	if (st == NULL)
+		put_header(sender, &open);
+	return st;
+}
+
+static status *send_round_end(struct memory_sender *sender)
+{
+	Haul__V1__RoundEnd end = HAUL__V1__ROUND_END__INIT;
+	status *st = flush_batch(sender);
+
+	if (st != NULL)
+		return st;
+	end.round = sender->round_number;
+	end.digest = XXH3_64bits_digest(&sender->digests);
+	(void)pthread_mutex_lock(&sender->lock);
+	end.pages = sender->round.pages_sent;
+	sender->round.digest = end.digest;
+	(void)pthread_mutex_unlock(&sender->lock);
+	return pipe_send_message(sender->pipe, HAUL__V1__FRAME_KIND__FRAME_ROUND, &end.base, SEND_MS);
+}
+
+/* CRIU is answered first: while it waits the tree stands still. What is still to be sent is sent then. */
+static status *serve_close(struct memory_sender *sender)
+{
+	int32_t verdict = 0;
+	status *st = answer(sender->criu_fd, &verdict, sizeof(verdict));
+
+	return st == NULL ? send_round_end(sender) : st;
+}
+
+static status *serve_one(struct memory_sender *sender, bool *ret_over)
+{
+	uint8_t bytes[PAGE_HEADER_BYTES];
+	struct page_header header;
+	int32_t has;
+	status *st = read_all(sender->criu_fd, bytes, sizeof(bytes));
+
+	if (st == NULL)
+		st = page_header_decode(bytes, false, &header);
+	if (st != NULL)
+		return st;
+	switch (header.command) {
+	case PAGE_PARENT:
+		has = set_has(&sender->before, header.image);
+		return answer(sender->criu_fd, &has, sizeof(has));
+	case PAGE_OPEN:
+		return serve_open(sender, &header);
+	case PAGE_ADD:
+		return serve_add(sender, &header);
+	default:
+		*ret_over = true;
+		return serve_close(sender);
+	}
+}
+
+/* --- the thread and its round --- */
+
+static void *serve_round(void *self)
+{
+	struct memory_sender *sender = self;
+	bool is_over = false;
+	status *st = NULL;
+
+	while (st == NULL && !is_over)
+		st = serve_one(sender, &is_over);
+	if (sender->has_out)
+		pipe_out_drop(&sender->out);
+	sender->has_out = false;
+	if (st != NULL)
+		(void)shutdown(sender->criu_fd, SHUT_RDWR);
+	(void)pthread_mutex_lock(&sender->lock);
+	sender->error = st;
+	sender->is_over = true;
+	(void)pthread_cond_broadcast(&sender->changed);
+	(void)pthread_mutex_unlock(&sender->lock);
+	return NULL;
+}
+
+status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender **ret_sender)
+{
+	/* XXH3's state wants to lie at a multiple of 64, which is part of the type. */
+	struct memory_sender *sender = aligned_alloc(_Alignof(struct memory_sender), sizeof(*sender));
+	pthread_condattr_t attributes;
+
+	if (sender == NULL)
+		return status_errnof(ENOMEM, "memory sender");
+	memset(sender, 0, sizeof(*sender));
+	sender->criu_fd = criu_fd;
+	sender->pipe = pipe;
+	(void)pthread_mutex_init(&sender->lock, NULL);
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&sender->changed, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
+	*ret_sender = sender;
+	return NULL;
+}
+
+status *memory_sender_begin(struct memory_sender *sender, unsigned round)
+{
+	if (sender->has_thread)
+		return status_errorf(STATUS_INTERNAL, "round %u has not been ended", sender->round_number);
+	/* This round's images become the earlier ones; the old set is reused. */
+	struct image_set old = sender->before;
+	sender->before = sender->now;
+	old.count = 0;
+	sender->now = old;
+	sender->round_number = round;
+	sender->round = (struct memory_round){0};
+	sender->is_over = false;
+	(void)XXH3_64bits_reset(&sender->digests);
+	int failed = pthread_create(&sender->thread, NULL, serve_round, sender);
+	if (failed != 0)
+		return status_errnof(failed, "cannot start a thread");
+	sender->has_thread = true;
+	return NULL;
+}
+
+static struct timespec time_at(int64_t ms)
+{
+	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+}
+
+/* Until it is over or nothing has moved for timeout_ms: false. */
+static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
+{
+	int64_t until = clock_monotonic_ms() + timeout_ms;
+	struct memory_round seen = sender->round;
+	int failed = 0;
+
+	while (!sender->is_over && failed != ETIMEDOUT) {
+		struct timespec at = time_at(until);
+		failed = pthread_cond_timedwait(&sender->changed, &sender->lock, &at);
+		if (sender->round.bytes != seen.bytes || sender->round.pages_sent != seen.pages_sent ||
+		    sender->round.pages_skipped != seen.pages_skipped) {
+			seen = sender->round;
+			until = clock_monotonic_ms() + timeout_ms;
+			failed = 0;
+		}
+	}
+	return sender->is_over;
+}
+
+static void stop(struct memory_sender *sender)
+{
+	(void)shutdown(sender->criu_fd, SHUT_RDWR);
+	pipe_interrupt(sender->pipe);
+}
+
+status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms, struct memory_round *ret_round)
+{
+	status *late = NULL;
+
+	if (!sender->has_thread)
+		return status_errorf(STATUS_INTERNAL, "no round has been begun");
+	(void)pthread_mutex_lock(&sender->lock);
+	bool is_over = wait_for_end(sender, timeout_ms);
+	(void)pthread_mutex_unlock(&sender->lock);
+	if (!is_over) {
+		late = status_errorf(STATUS_DEADLINE_EXCEEDED, "round %u: no page has moved for %lld ms",
+				     sender->round_number, (long long)timeout_ms);
+		stop(sender);
+	}
+	(void)pthread_join(sender->thread, NULL);
+	sender->has_thread = false;
+	status *st = status_first(late, TAKE(sender->error));
+	if (st != NULL)
+		return status_wrapf(st, "memory");
+	*ret_round = sender->round;
+	return NULL;
+}
+
+void memory_sender_progress(struct memory_sender *sender, struct memory_round *ret_round)
+{
+	(void)pthread_mutex_lock(&sender->lock);
+	*ret_round = sender->round;
+	(void)pthread_mutex_unlock(&sender->lock);
+}
+
+void memory_sender_free(struct memory_sender *sender)
+{
+	if (sender == NULL)
+		return;
+	if (sender->has_thread) {
+		stop(sender);
+		(void)pthread_join(sender->thread, NULL);
+	}
+	status_free(sender->error);
+	free(sender->before.ids);
+	free(sender->now.ids);
+	(void)pthread_cond_destroy(&sender->changed);
+	(void)pthread_mutex_destroy(&sender->lock);
+	free(sender);
+}
