@@ -46,9 +46,14 @@ pki)
 hauld)
 	own_cgroups "$@"
 	shift
+	# CRIU asks it about every network namespace.
+	mkdir -p /dev/net
+	[ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
 	node=${HAUL_NODE:-$(hostname)}
-	mkdir -p -m 700 /run/haul
-	exec hauld --node "$node" --listen "tls+tcp://0.0.0.0:7777" --ca "$PKI/ca.pem" --cert "$PKI/$node.pem" \
+	mkdir -p /run/haul
+	chmod 700 /run/haul
+	# By name, not 0.0.0.0: it is also the address that sources are told to send memory to.
+	exec hauld --node "$node" --listen "tls+tcp://$(hostname):7777" --ca "$PKI/ca.pem" --cert "$PKI/$node.pem" \
 		--key "$PKI/$node.key" "$@"
 	;;
 *)

@@ -4,7 +4,6 @@
 # test.sh: builds the image, brings the cluster of compose.yaml up and asks engines across it.
 #
 # usage: docker/test.sh       as root on a Debian-like machine; the last line is "N passed, N failed"
-#        HAUL_KEEP=1 docker/test.sh   leaves the cluster up
 #
 # Installs Docker from Debian when it is missing and starts dockerd when it does not run (its data stays in
 # the lab's cache, so that the next build is fast). Where debian:trixie-slim cannot be pulled it is made by
@@ -42,15 +41,15 @@ end() {
         if ((status != 0 || failed > 0)); then
             compose logs --no-color 2>&1 | tail -n 80 || true
         fi
-        [[ -n ${HAUL_KEEP:-} ]] || compose down --volumes --timeout 20 >"$WORK/down.log" 2>&1 ||
+        compose down --volumes --timeout 20 >"$WORK/down.log" 2>&1 ||
             { cat "$WORK/down.log"; failed=$((failed + 1)); }
     fi
-    if [[ -n $DAEMON && -z ${HAUL_KEEP:-} ]]; then
+    if [[ -n $DAEMON ]]; then
         kill "$DAEMON" 2>/dev/null || true
         wait "$DAEMON" 2>/dev/null || true
         umount "$WORK"/exec/netns/* 2>/dev/null || true
     fi
-    [[ -n ${HAUL_KEEP:-} ]] || rm -rf "$WORK" || true
+    rm -rf "$WORK" || true
     ((status == 0 || failed > 0)) || failed=1
     echo "$passed passed, $failed failed"
     ((failed == 0)) || exit 1
@@ -75,13 +74,24 @@ start_daemon() {
         --host "$DOCKER_HOST" </dev/null >"$WORK/dockerd.log" 2>&1 &
     DAEMON=$!
     for ((try = 0; try < 120; try++)); do
-        ! docker info >/dev/null 2>&1 || return 0
+        if docker info >/dev/null 2>&1; then
+            prune
+            return
+        fi
         kill -0 "$DAEMON" 2>/dev/null || break
         sleep 0.5
     done
     tail -n 20 "$WORK/dockerd.log" >&2
     echo "dockerd does not start here" >&2
     return 1
+}
+
+# What killed runs left, in a dockerd that is ours alone; layers of the image stay.
+prune() {
+    docker container prune --force >/dev/null
+    docker volume prune --force >/dev/null
+    docker network prune --force >/dev/null
+    docker image prune --force >/dev/null
 }
 
 make_base() {
@@ -163,6 +173,7 @@ refused() {
 }
 
 stranger() {
+    # shellcheck disable=SC2016 # runs there
     client sh -c 'd=$(mktemp -d) && haulctl pki init $d >/dev/null && haulctl pki issue $d x >/dev/null &&
         exec haulctl --timeout 5s --ca /etc/haul/pki/ca.pem --cert $d/x.pem --key $d/x.key --server tls+tcp://a:7777 node'
 }

@@ -47,12 +47,12 @@ struct status_detail {
 
 /* New status with a formatted sentence. Never fails: without memory it is a static
  * RESOURCE_EXHAUSTED. `code` must not be STATUS_OK. */
-must_check status *status_errorf(enum status_code code, const char *fmt, ...) format_like(2, 3);
-must_check status *status_verrorf(enum status_code code, const char *fmt, va_list args)
+must_check __attribute__((returns_nonnull)) status *status_errorf(enum status_code code, const char *fmt, ...) format_like(2, 3);
+must_check __attribute__((returns_nonnull)) status *status_verrorf(enum status_code code, const char *fmt, va_list args)
 	format_like(2, 0);
 
 /* From an errno: its code by meaning (ENOENT is NOT_FOUND …) and strerror at the sentence's end. */
-must_check status *status_errnof(int err, const char *fmt, ...) format_like(2, 3);
+must_check __attribute__((returns_nonnull)) status *status_errnof(int err, const char *fmt, ...) format_like(2, 3);
 
 /* Puts context before the sentence of `cause` ("outer: inner"), keeps its code; takes `cause`. */
 must_check status *status_wrapf(status *cause, const char *fmt, ...) format_like(2, 3);

@@ -307,14 +307,12 @@ static status *add_names(X509 *certificate, const struct pki_request *request)
 
 	if (names == NULL)
 		return openssl_error("cannot add names");
-	if (request->san_count == 0) {
-		ASN1_OCTET_STRING *address = a2i_IPADDRESS(request->name);
-		ERR_clear_error();
-		(void)snprintf(own, sizeof(own), "%s:%s", address != NULL ? "IP" : "DNS",
-			       request->name);
-		ASN1_OCTET_STRING_free(address);
-		st = add_name(names, own);
-	}
+	/* Always first: it is what policies, logs and peers know the node by. */
+	ASN1_OCTET_STRING *address = a2i_IPADDRESS(request->name);
+	ERR_clear_error();
+	(void)snprintf(own, sizeof(own), "%s:%s", address != NULL ? "IP" : "DNS", request->name);
+	ASN1_OCTET_STRING_free(address);
+	st = add_name(names, own);
 	for (size_t i = 0; st == NULL && i < request->san_count; i++)
 		st = add_name(names, request->sans[i]);
 	if (st == NULL &&

@@ -21,7 +21,7 @@ must_check status *pki_init(const char *directory, struct pki_files *ret_files);
 
 struct pki_request {
 	const char *directory, *name;
-	const char *const *sans; /* "DNS:x", "IP:y", "URI:z"; none = the name itself */
+	const char *const *sans; /* "DNS:x", "IP:y", "URI:z", beside the name itself */
 	size_t san_count;
 	uint32_t days;
 };

@@ -47,9 +47,8 @@ static status *issue(struct ctl *ctl, int *ret_exit)
 
 static const struct flag issue_flags[] = {
     {"--san", "KIND:NAME", FLAG_LIST, CTL_FLAG(sans),
-     "a name of the node, DNS:host, IP:address or URI:text; may be given again (default: "
-     "DNS:NAME). Others "
-     "must reach the node by one of its DNS or IP names"},
+     "a further name of the node beside DNS:NAME: DNS:host, IP:address or URI:text; may be given "
+     "again. Others must reach the node by one of its DNS or IP names"},
     {"--days", "N", FLAG_NUMBER, CTL_FLAG(days), "days until it expires (default: 365)"},
 };
 

@@ -116,6 +116,12 @@ static status *check_request(const struct core *core, const Haul__V1__PrepareReq
 	if (known != NULL)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s has been here before (journal event %d)",
 				     request->id, known->event);
+	/* The journal may be a new one: a tree that came with this id before must not be taken for ours. */
+	char group[CGROUP_PATH];
+	cgroup_path(core->cgroups, "in", request->id, group);
+	if (cgroup_exists(group))
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "migration %s has been here before: there is a cgroup %s", request->id, group);
 	return NULL;
 }
 

@@ -132,7 +132,8 @@ byte jfails = JFAIL;
  * destination is one from RESTORED on until the source's journal says "resumed" (or, when that could not be
  * written, until the source has told it to give up). */
 #define source_copy (st != GONE && !is_committed(dj))
-#define destination_copy ((dt == FROZEN && (dj == RESTORED || is_committed(dj)) && sj != RESUMED && !ran_on && !(JFAIL && sent[ABORT])) || dt == RUNS)
+#define destination_copy ((dt == FROZEN && is_committed(dj)) || dt == RUNS || \
+	(dt == FROZEN && dj == RESTORED && sj != RESUMED && !ran_on && !(JFAIL && sent[ABORT])))
 
 #define never_two (!(st == RUNS && dt == RUNS))
 #define never_none (source_copy || destination_copy || excused)

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stall: preloaded into hauld, it stops the process at one exact moment, so that a test can do its worst just
+ * then and go on (SIGCONT) or kill. No test has to hit a moment by sleeping.
+ *
+ * HAUL_STALL names a file that says the moment; it is removed when the moment has come, so one hauld can be
+ * stopped again and again. Its one line:
+ *   record EVENT before|after    the journal record of that number (journal.proto) is written, and is about to
+ *                                be made durable, or just was
+ *   freeze KIND before|after     the group haul/KIND-<id> is frozen (KIND: out or in)
+ *   thaw KIND before|after       it is thawed
+ * The journal's file, lock and format are not touched: what is stalled is hauld as it is shipped. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LINE = 64, PATH = 4096, RECORD_HEADER = 8, FIELD_EVENT = 0x08 };
+
+/* Of the record that this thread wrote last: made durable next. */
+static _Thread_local unsigned last_event;
+static bool is_on;
+
+/* In hauld only, and not in what it starts. */
+__attribute__((constructor)) static void choose_process(void)
+{
+	is_on = strcmp(program_invocation_short_name, "hauld") == 0 && getenv("HAUL_STALL") != NULL;
+	if (is_on)
+		(void)unsetenv("LD_PRELOAD");
+}
+
+static void *next(const char *name)
+{
+	void *function = dlsym(RTLD_NEXT, name);
+
+	if (function == NULL)
+		abort();
+	return function;
+}
+
+/* Is this the moment? Then there will be no second one. */
+static bool is_moment(const char *what, const char *which, const char *when)
+{
+	char line[LINE] = "", wanted[LINE];
+	const char *path = getenv("HAUL_STALL");
+	int fd = is_on ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+
+	if (fd < 0)
+		return false;
+	ssize_t got = read(fd, line, sizeof(line) - 1);
+	(void)close(fd);
+	(void)snprintf(wanted, sizeof(wanted), "%s %s %s\n", what, which, when);
+	return got > 0 && strcmp(line, wanted) == 0 && unlink(path) == 0;
+}
+
+static void stall(const char *what, const char *which, const char *when)
+{
+	if (is_moment(what, which, when))
+		(void)raise(SIGSTOP);
+}
+
+static void path_of(int fd, char path[PATH])
+{
+	char link[64];
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t length = readlink(link, path, PATH - 1);
+	path[length > 0 ? length : 0] = '\0';
+}
+
+static bool is_journal(int fd)
+{
+	char path[PATH];
+
+	path_of(fd, path);
+	const char *name = strrchr(path, '/');
+	return name != NULL && strcmp(name, "/journal") == 0;
+}
+
+/* --- the journal --- */
+
+static void note_record(int fd, const uint8_t *data, size_t size)
+{
+	if (is_on && size > RECORD_HEADER + 2 && data[RECORD_HEADER] == FIELD_EVENT && is_journal(fd))
+		last_event = data[RECORD_HEADER + 1];
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
+{
+	ssize_t (*real)(int, const void *, size_t, off_t) = (ssize_t(*)(int, const void *, size_t, off_t))next("pwrite");
+
+	note_record(fd, data, size);
+	return real(fd, data, size, at);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at)
+{
+	ssize_t (*real)(int, const void *, size_t, off64_t) =
+		(ssize_t(*)(int, const void *, size_t, off64_t))next("pwrite64");
+
+	note_record(fd, data, size);
+	return real(fd, data, size, at);
+}
+
+int fdatasync(int fd)
+{
+	int (*real)(int) = (int (*)(int))next("fdatasync");
+	char event[16];
+
+	if (!is_on || !is_journal(fd))
+		return real(fd);
+	(void)snprintf(event, sizeof(event), "%u", last_event);
+	stall("record", event, "before");
+	int failed = real(fd);
+	int saved = errno;
+	stall("record", event, "after");
+	errno = saved;
+	return failed;
+}
+
+/* --- fences --- */
+
+/* "out" or "in" when fd is the cgroup.freeze of such a group. */
+static const char *fence_of(int fd)
+{
+	char path[PATH];
+
+	path_of(fd, path);
+	char *name = strrchr(path, '/');
+	if (name == NULL || strcmp(name, "/cgroup.freeze") != 0)
+		return NULL;
+	*name = '\0';
+	name = strrchr(path, '/');
+	if (name != NULL && strncmp(name, "/out-", 5) == 0)
+		return "out";
+	return name != NULL && strncmp(name, "/in-", 4) == 0 ? "in" : NULL;
+}
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+	ssize_t (*real)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))next("write");
+	const char *kind = is_on && size == 1 ? fence_of(fd) : NULL;
+
+	if (kind == NULL)
+		return real(fd, data, size);
+	const char *what = *(const char *)data == '1' ? "freeze" : "thaw";
+	stall(what, kind, "before");
+	ssize_t wrote = real(fd, data, size);
+	int saved = errno;
+	stall(what, kind, "after");
+	errno = saved;
+	return wrote;
+}

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# check.sh: checks commit.pml under bounded faults, then that the model would notice: each mutant breaks
+# one rule of the protocol and must be caught.
+#
+# usage: check.sh [WORKDIR]     HAUL_FULL=1: larger bounds
+set -euo pipefail
+shopt -s inherit_errexit
+
+MODEL=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/commit.pml
+WORK=${1:-}
+if [[ -z $WORK ]]; then
+    WORK=$(mktemp -d)
+    trap 'rm -rf "$WORK"' EXIT
+fi
+mkdir -p "$WORK"
+WORK=$(realpath "$WORK")
+for tool in spin gcc; do
+    command -v "$tool" >/dev/null || { echo "skipped: no $tool here" >&2; exit 77; }
+done
+
+# run KIND MODEL DEFINES…: builds and runs the verifier; its figures are in out. True: no error found.
+run() {
+    local kind=$1 model=$2 dir
+    shift 2
+    dir=$(mktemp -d -p "$WORK")
+    cd "$dir"
+    local -a compile=(-O1 -w -DVECTORSZ=256 -DNOREDUCE) verify=(-n -m2000000)
+    case $kind in
+    safety) compile+=(-DSAFETY) ;;
+    liveness) set -- "$@" -DLIVENESS; compile+=(-DNFAIR=3); verify+=(-a -f) ;;
+    esac
+    spin "$@" -a "$model" >spin.out || { cat spin.out >&2; exit 2; }
+    gcc "${compile[@]}" -o pan pan.c
+    ./pan "${verify[@]}" >out 2>&1 || { cat out >&2; exit 2; }
+    if grep -q 'max search depth too small\|out of memory' out; then
+        echo "the search was cut short" >&2
+        exit 2
+    fi
+    cp out "$WORK/out"
+    if compgen -G '*.trail' >/dev/null; then
+        spin -k ./*.trail -p -g "$@" "$model" >"$WORK/trail" 2>&1 || true
+        cd "$WORK"; rm -rf "$dir"
+        return 1
+    fi
+    cd "$WORK"; rm -rf "$dir"
+}
+
+# holds KIND DEFINES…: the model as it is keeps its promises.
+holds() {
+    if run "$1" "$MODEL" "${@:2}"; then
+        printf 'holds   %-8s %9s states  %s\n' "$1" "$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' out)" "${*:2}"
+        return
+    fi
+    tail -n 120 "$WORK/trail"
+    echo "BROKEN  $1 ${*:2}: the trail's end is above" >&2
+    exit 1
+}
+
+# caught KIND DEFINES NAME SED…: with one rule broken it does not.
+MUTANTS=0
+caught() {
+    local kind=$1 defines=$2 name=$3
+    sed -E "$4" "$MODEL" >"$WORK/mutant.pml"
+    if cmp -s "$MODEL" "$WORK/mutant.pml"; then
+        echo "mutant \"$name\" changes nothing: its pattern is out of date" >&2
+        exit 1
+    fi
+    # shellcheck disable=SC2086 # defines are words
+    if run "$kind" "$WORK/mutant.pml" $defines; then
+        echo "NOT CAUGHT: $name" >&2
+        exit 1
+    fi
+    MUTANTS=$((MUTANTS + 1))
+    printf 'caught  %-8s %s\n' "$kind" "$name"
+}
+
+holds safety -DCRASHES=1 -DPOWER=1 -DKILLS=1
+holds safety -DCRASHES=2 -DPOWER=1
+holds safety -DCRASHES=1 -DPOWER=1 -DSHORT_HOLD=1
+holds safety -DCRASHES=1 -DPOWER=1 -DJFAIL=1
+holds safety -DCRASHES=1 -DPOWER=0 -DLOSE=1
+holds liveness -DCRASHES=1 -DPOWER=1
+holds liveness -DCRASHES=1 -DPOWER=0 -DKILLS=1 -DJFAIL=1
+if [[ ${HAUL_FULL:-} == 1 ]]; then
+    holds safety -DCRASHES=3 -DPOWER=2 -DKILLS=2
+    holds safety -DCRASHES=2 -DPOWER=2 -DJFAIL=2
+    holds safety -DCRASHES=2 -DPOWER=1 -DKILLS=1 -DSHORT_HOLD=1
+    holds safety -DCRASHES=2 -DPOWER=1 -DLOSE=1
+    holds liveness -DCRASHES=2 -DPOWER=2 -DKILLS=1
+    holds liveness -DCRASHES=2 -DPOWER=1 -DJFAIL=2
+fi
+
+ONE='-DCRASHES=1 -DPOWER=1'
+# What must be durable.
+caught safety "$ONE" "COMMITTING is not journaled before Commit leaves" 's/s_write\(COMMITTING, ok\)/ok = true/'
+caught safety "$ONE" "RESUMED is not journaled" 's/s_write\(RESUMED, ok\)/ok = true/'
+caught safety "$ONE" "RESUMED is lost by a power cut (no fsync)" \
+    's|/\* FSYNC S \*/|if :: sj == RESUMED -> sj = FENCED :: else -> skip fi;|'
+caught safety "$ONE" "DONE is journaled before the destination answers" \
+    's/at == AT_COMMIT_SEND -> /at == AT_COMMIT_SEND -> sj = DONE; /'
+caught safety "$ONE" "COMMITTED is not journaled" 's/d_write\(COMMITTED, d_ok\)/d_ok = true/'
+caught safety "$ONE" "COMMITTED is lost by a power cut (no fsync)" \
+    's|/\* FSYNC D \*/|if :: dj == COMMITTED -> dj = RESTORED :: else -> skip fi;|'
+caught safety "$ONE" "the copy is thawed before COMMITTED is journaled" \
+    's/dj == RESTORED && dt == FROZEN && !d_broken -> d_write/dj == RESTORED \&\& dt == FROZEN \&\& !d_broken -> dt = RUNS; d_write/'
+caught safety "$ONE" "the source is told ABORTED before it is journaled" \
+    's/:: dj == PREPARED \|\| dj == RESTORED -> d_give_up\(ABORT, SAYS_ABORTED\)/:: dj == PREPARED || dj == RESTORED -> dt = GONE; d_reply(ABORT, SAYS_ABORTED)/'
+caught safety "$ONE" "RESTORED is journaled before the copy is whole" \
+    's/dt = FROZEN; d_at = D_RESTORED/dj = RESTORED; d_at = D_RESTORED/'
+# The fences.
+caught safety "$ONE" "no fence: the tree runs when its tracer dies" 's|\:\: st == HELD -> st = RUNS; ran_on = true :: else -> skip fi /\* FENCE \*/|:: st >= HELD \&\& st <= FROZEN -> st = RUNS; ran_on = true :: else -> skip fi|'
+caught safety "$ONE" "no fence at the destination: the restored tree runs at once" 's/dt = FROZEN; d_at = D_RESTORED/dt = RUNS; d_at = D_RESTORED/'
+caught liveness "$ONE" "the source's tree is not killed at the end" 's/at == AT_KILL -> st = GONE;/at == AT_KILL -> /'
+# Asking.
+caught safety "$ONE" "no answer to Commit resumes" 's|at = AT_ASK /\* NO ANSWER \*/|at = AT_RESUME|'
+caught safety "$ONE" "no answer to Query resumes" 's|at = AT_ASK /\* VERDICT NOTHING \*/|at = AT_RESUME|'
+caught safety "$ONE" "no answer to Commit is taken for committed" 's|at = AT_ASK /\* NO ANSWER \*/|at = AT_FINISH|'
+caught safety "-DCRASHES=1 -DPOWER=0 -DLOSE=1" "\"unknown\" is taken for aborted" 's|at = AT_ASK /\* VERDICT UNKNOWN \*/|at = AT_RESUME|'
+caught safety "$ONE" "\"restored\" is taken for aborted" 's|s_call\(COMMIT, AT_COMMIT_AGAIN_CALL\) /\* VERDICT RESTORED \*/|at = AT_RESUME|'
+caught safety "$ONE" "a source whose tree is gone gives up a whole copy" \
+    's|s_call\(COMMIT, AT_COMMIT_AGAIN_CALL\) /\* VERDICT RESTORED \*/|if :: tree_exists -> s_call(COMMIT, AT_COMMIT_AGAIN_CALL) :: !tree_exists -> s_call(ABORT, AT_ABORT_FIRST_CALL) fi|'
+caught safety "$ONE" "a new hauld resumes without asking" 's/is_committing = \(sj >= COMMITTING\)/is_committing = false/'
+caught safety "$ONE" "a new hauld kills without asking" 's/:: !is_final\(sj\) -> is_committing = \(sj >= COMMITTING\); at = AT_ASK/:: !is_final(sj) -> st = GONE; at = AT_OVER/'
+caught safety "$ONE" "Query answers \"aborted\" while it may still commit" 's/dj == RESTORED -> d_reply\(QUERY, SAYS_RESTORED\)/dj == RESTORED -> d_reply(QUERY, SAYS_ABORTED)/'
+caught liveness "$ONE" "the source asks once only" 's|at = AT_ASK /\* VERDICT NOTHING \*/|at = AT_OVER|'
+caught liveness "$ONE" "a tree that is gone before any dump is asked for" 's/define may_be_there \(sj >= FENCED\)/define may_be_there (sj >= RESERVED)/'
+# The destination.
+caught safety "$ONE" "Abort undoes a commit" \
+    's|:: is_committed\(dj\) -> d_reply\(ABORT, SAYS_COMMITTED\) /\* ABORT TOO LATE \*/|:: is_committed(dj) -> d_give_up(ABORT, SAYS_ABORTED)|'
+caught safety "$ONE" "Commit works after an abort" 's/:: dj == RESTORED && dt == FROZEN && !d_broken ->/:: (dj == RESTORED || dj == ABORTED) \&\& dt == FROZEN \&\& !d_broken ->/'
+caught safety "$ONE" "the hold ends a committed copy" 's/is_served && dj == RESTORED && \(!calm/is_served \&\& (dj == RESTORED || dj == COMMITTED) \&\& (!calm/'
+caught safety "$ONE" "a new hauld gives a whole copy up" 's|:: dj == RESTORED && dt == FROZEN -> skip /\* RECOVER RESTORED \*/|:: dj == RESTORED \&\& dt == FROZEN -> d_give_up(0, OK)|'
+caught liveness "$ONE" "a new hauld does not thaw what was committed" 's|-> dt = RUNS; d_ran = true :: else -> skip fi /\* RECOVER COMMITTED \*/|-> skip :: else -> skip fi|'
+caught safety "$ONE" "an abort before Prepare is not remembered" 's/:: dj == NOTHING -> d_write\(ABORTED, d_ok\); d_reply\(ABORT, SAYS_UNKNOWN\)/:: dj == NOTHING -> d_reply(ABORT, SAYS_UNKNOWN)/'
+echo "$MUTANTS mutants caught"
