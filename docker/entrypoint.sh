@@ -7,7 +7,7 @@
 #        pki NAME…           make the authority and these nodes' certificates in /etc/haul/pki, once
 #        COMMAND [ARG…]      anything else, for instance haulctl
 #
-# An engine needs the capabilities SYS_ADMIN, SYS_PTRACE and NET_ADMIN, no seccomp and no AppArmor profile,
+# An engine needs the capabilities SYS_ADMIN, SYS_PTRACE, SYS_TIME and NET_ADMIN, no seccomp and no AppArmor profile,
 # and cgroup v2.
 set -eu
 

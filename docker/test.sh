@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# test.sh: builds the image, brings the cluster of compose.yaml up and asks engines across it.
+# test.sh: builds the image, brings the cluster of compose.yaml up, asks engines across it and moves a
+# process from one to the other.
 #
 # usage: docker/test.sh       as root on a Debian-like machine; the last line is "N passed, N failed"
 #
@@ -70,7 +71,8 @@ start_daemon() {
     mkdir -p "$state"
     export DOCKER_HOST=unix://$WORK/docker.sock
     echo "starting dockerd (data in $state)"
-    setpriv --pdeathsig TERM dockerd --data-root "$state" --exec-root "$WORK/exec" --pidfile "$WORK/pid" \
+    # A private cgroup namespace is the default with cgroup v2; CRIU insists on it with v1 too.
+    setpriv --pdeathsig TERM dockerd --default-cgroupns-mode private --data-root "$state" --exec-root "$WORK/exec" --pidfile "$WORK/pid" \
         --host "$DOCKER_HOST" </dev/null >"$WORK/dockerd.log" 2>&1 &
     DAEMON=$!
     for ((try = 0; try < 120; try++)); do
@@ -178,6 +180,35 @@ stranger() {
         exec haulctl --timeout 5s --ca /etc/haul/pki/ca.pem --cert $d/x.pem --key $d/x.key --server tls+tcp://a:7777 node'
 }
 
+# Counts in its memory, and tells on a signal how far it is.
+counter() {
+    # shellcheck disable=SC2016 # runs there
+    compose exec -T "$1" sh -c '
+        n=0
+        while [ $n -lt 300 ]; do /bin/true; n=$((n + 1)); done # pids of its own, free at the destination
+        setsid sh -c "trap \"echo \\\$i >/tmp/count\" USR1; i=0; while :; do i=\$((i + 1)); sleep 0.05; done" \
+            </dev/null >/dev/null 2>&1 &
+        echo $!'
+}
+
+# count NODE PID: how far it is
+count() {
+    # shellcheck disable=SC2016 # runs there
+    compose exec -T "$1" sh -c 'rm -f /tmp/count; kill -USR1 $0 && n=0
+        while [ $n -lt 100 ] && [ ! -s /tmp/count ]; do sleep 0.1; n=$((n + 1)); done
+        cat /tmp/count' "$2"
+}
+
+moves() {
+    local pid before after
+    pid=$(counter a)
+    before=$(count a "$pid")
+    compose exec -T a haulctl migrate "pid:$pid" --to tls+tcp://b:7777
+    after=$(count b "$pid")
+    echo "process $pid had counted to $before at a and is at $after at b"
+    ((after > before)) && ! compose exec -T a sh -c "kill -0 $pid" 2>/dev/null
+}
+
 trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -195,3 +226,4 @@ expect "b reaches a" node_is a across b a
 expect "the local socket answers" node_is a compose exec -T a haulctl --json node
 expect "a client may not start migrations" refused as client --server tls+tcp://a:7777 list
 expect "a certificate of another authority is refused" refused stranger
+expect "a process moves from a to b and goes on counting" moves

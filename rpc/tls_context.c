@@ -22,11 +22,26 @@ void tls_context_free(struct tls_context *context)
 	free(context);
 }
 
+/* Where a failure goes while there is no room: a crowd of silent connections must not hide one that
+ * was refused for its certificate. Caller holds the lock. */
+static struct tls_failure *less_important(struct tls_context *context)
+{
+	for (unsigned i = FAILURES_KEPT; i > 0; i--)
+		if (!context->failures[i - 1].is_auth)
+			return &context->failures[i - 1];
+	return NULL;
+}
+
 void tls_context_add_failure(struct tls_context *context, const struct tls_failure *failure)
 {
+	struct tls_failure *place = NULL;
 	(void)pthread_mutex_lock(&context->lock);
 	if (context->failure_count < FAILURES_KEPT)
-		context->failures[context->failure_count++] = *failure;
+		place = &context->failures[context->failure_count++];
+	else if (failure->is_auth)
+		place = less_important(context);
+	if (place != NULL)
+		*place = *failure;
 	(void)pthread_mutex_unlock(&context->lock);
 }
 

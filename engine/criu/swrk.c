@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CRIU has no timeout of its own for anything, and may rightly be busy for hours with a large tree. So what
- * is limited is silence: no message, no byte read or written by any process of its group, no movement
- * in the memory channel. A stopped CRIU is silent, and so is one that spins at the end of a short file. */
+ * is limited is silence: no message, and no activity of any process of its group. A stopped CRIU is silent,
+ * and so is a restore that spins at the end of a short file. */
 #include "engine/criu/swrk.h"
 
 #include <errno.h>
@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -28,7 +27,7 @@ enum {
 	LOOK_MS = 250,        /* between looks at CRIU's progress */
 	LAST_WORD_MS = 1000,  /* for the exit status of one whose socket has closed */
 	END_MS = 10000,       /* for a killed group */
-	IO_LIMIT = 4096,
+	PROC_LIMIT = 8192,
 	ERR_LIMIT = 256 * 1024,
 	ERR_TAIL = 512,
 };
@@ -257,39 +256,45 @@ static status *take_message(struct swrk *session, struct swrk_event *ret_event, 
 
 /* --- silence --- */
 
-/* rchar and wchar of /proc/PID/io: 0 when it is gone. */
-static uint64_t bytes_moved(pid_t pid)
+/* The number behind `key` in a file of /proc/PID; 0 when there is none (any more). */
+static uint64_t number_of(pid_t pid, const char *name, const char *key)
 {
-	char path[64], text[IO_LIMIT];
-	unsigned long long in = 0, out = 0;
+	char path[64], text[PROC_LIMIT];
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/io", pid);
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
 	scoped(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
 	ssize_t got = read(fd, text, sizeof(text) - 1);
 	text[got > 0 ? got : 0] = '\0';
-	return sscanf(text, "rchar: %llu wchar: %llu", &in, &out) == 2 ? in + out : 0;
+	const char *found = strstr(text, key);
+	return found != NULL ? strtoull(found + strlen(key), NULL, 10) : 0;
 }
 
-/* Changes as long as CRIU, its helpers or the tasks it restores move bytes. */
+/* Changes when the process does something. Bytes read and written say so best. They do not count what is
+ * sent or spliced into the memory channel, so a dump counts whenever it runs at all; a restore must not,
+ * or a task that spins at the end of a short file would look busy for ever. */
+static uint64_t activity(const struct swrk *session, pid_t pid)
+{
+	uint64_t sum = number_of(pid, "io", "rchar: ") + number_of(pid, "io", "wchar: ");
+
+	return session->memory < 0 ? sum : sum + number_of(pid, "status", "\nvoluntary_ctxt_switches:");
+}
+
+/* Changes as long as CRIU, its helpers or the tasks it restores are active. */
 static uint64_t progress(const struct swrk *session)
 {
-	uint64_t sum = bytes_moved(session->child.pid);
+	uint64_t sum = activity(session, session->child.pid);
 	pid_t *pids = NULL;
 	size_t count = 0;
-	int pending = 0;
 
-	if (session->cgroup[0] != '\0') {
-		scoped(status) status *st = cgroup_pids(session->cgroup, &pids, &count);
-		for (size_t i = 0; i < count; i++)
-			if (pids[i] != session->child.pid)
-				sum += bytes_moved(pids[i]);
-		free(pids);
-	}
-	/* Pages are spliced, which no counter shows; but what waits in the channel changes all the time. */
-	if (session->memory >= 0 && ioctl(session->memory, FIONREAD, &pending) == 0)
-		sum += (uint64_t)pending << 40;
+	if (session->cgroup[0] == '\0')
+		return sum;
+	scoped(status) status *st = cgroup_pids(session->cgroup, &pids, &count);
+	for (size_t i = 0; i < count; i++)
+		if (pids[i] != session->child.pid)
+			sum += activity(session, pids[i]);
+	free(pids);
 	return sum;
 }
 

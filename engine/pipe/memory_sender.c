@@ -23,7 +23,7 @@ enum {
 	/* What a record needs at most besides its pages: finding zeros splits it, but each split saves a page. */
 	RECORD_ROOM = 2 * PAGE_HEADER_BYTES + DIGEST_BYTES,
 	RUN_PAGES_MOST = 1 << 20, /* what page_header_decode takes */
-	SEND_MS = 60000,   /* a peer that takes nothing for so long is gone */
+	SEND_MS = 5000,    /* a link that takes nothing for so long is broken; the tree may be frozen meanwhile */
 };
 
 struct image_set {

@@ -61,7 +61,7 @@ lab_end() {
             status=1
         fi
     done
-    if grep -lE 'ERROR: (Address|Leak|Thread)Sanitizer|runtime error:' "$SHARED"/hauld-*.log 2>/dev/null; then
+    if grep -lE '(ERROR|WARNING): (Address|Leak|Thread)Sanitizer|runtime error:' "$SHARED"/hauld-*.log 2>/dev/null; then
         echo "FAIL: a sanitizer found something" >&2
         status=1
     fi
@@ -106,7 +106,8 @@ engine_start() {
     ENGINE[$host]=$(START_OUT=/srv/shared/$log start_on "$host" "$(program hauld)" --node "$name" \
         --listen "tls+tcp://${HOST_ADDRESS[$host]}:7777" --local "$LOCAL" --state-dir /var/lib/haul \
         --data-ports 7800-7899 --ca /srv/shared/pki/ca.pem --cert "/srv/shared/pki/$name.pem" \
-        --key "/srv/shared/pki/$name.key" --criu /usr/sbin/criu "$@")
+        --key "/srv/shared/pki/$name.key" --criu /usr/sbin/criu \
+        --lease "$((15 * SLOW))s" --criu-timeout "$((30 * SLOW))s" "$@")
     for ((try = 0; try < 100 * SLOW; try++)); do
         ! tail -n "+$((seen + 1))" "$SHARED/$log" | grep -qw ready || return 0
         on "$host" kill -0 "${ENGINE[$host]}" 2>/dev/null || break

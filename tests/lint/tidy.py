@@ -76,8 +76,9 @@ def check(path, entry, build, cache, base):
     if key and (cache / key).exists():
         (cache / key).touch()
         return "known", ""
+    # gcc's warnings are errors in the build; clang's are another set.
     done = subprocess.run(
-        ["clang-tidy", "--quiet", "-p", str(build), str(path)], cwd=TREE, capture_output=True, text=True
+        ["clang-tidy", "--quiet", "--extra-arg=-Wno-error", "-p", str(build), str(path)], cwd=TREE, capture_output=True, text=True
     )
     if done.returncode != 0:
         return "bad", done.stdout + "\n".join(line for line in done.stderr.splitlines() if "error" in line)
@@ -97,7 +98,7 @@ def main():
     if not commands:
         sys.exit("tidy.py: nothing to look at")
     version = subprocess.run(["clang-tidy", "--version"], capture_output=True, check=True).stdout
-    base = version + (TREE / ".clang-tidy").read_bytes()
+    base = version + b"".join((TREE / name).read_bytes() for name in (".clang-tidy", "tests/.clang-tidy"))
     count = {"known": 0, "good": 0, "bad": 0}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         jobs = {pool.submit(check, path, entry, build, cache, base): path for path, entry in commands.items()}

@@ -26,7 +26,9 @@ run() {
     shift 2
     dir=$(mktemp -d -p "$WORK")
     cd "$dir"
-    local -a compile=(-O1 -w -DVECTORSZ=256 -DNOREDUCE) verify=(-n -m2000000)
+    # Compiling takes longer than searching, unless the bounds are large.
+    local -a compile=(-O0 -w -DVECTORSZ=256) verify=(-n -m200000)
+    [[ ${HAUL_FULL:-} == 1 && $model == "$MODEL" ]] && compile[0]=-O2
     case $kind in
     safety) compile+=(-DSAFETY) ;;
     liveness) set -- "$@" -DLIVENESS; compile+=(-DNFAIR=3); verify+=(-a -f) ;;
@@ -59,7 +61,7 @@ holds() {
 }
 
 # caught KIND DEFINES NAME SED…: with one rule broken it does not.
-MUTANTS=0
+MUTANTS=0 MISSED=0
 caught() {
     local kind=$1 defines=$2 name=$3
     sed -E "$4" "$MODEL" >"$WORK/mutant.pml"
@@ -70,7 +72,8 @@ caught() {
     # shellcheck disable=SC2086 # defines are words
     if run "$kind" "$WORK/mutant.pml" $defines; then
         echo "NOT CAUGHT: $name" >&2
-        exit 1
+        MISSED=$((MISSED + 1))
+        return
     fi
     MUTANTS=$((MUTANTS + 1))
     printf 'caught  %-8s %s\n' "$kind" "$name"
@@ -104,11 +107,7 @@ caught safety "$ONE" "COMMITTED is not journaled" 's/d_write\(COMMITTED, d_ok\)/
 caught safety "$ONE" "COMMITTED is lost by a power cut (no fsync)" \
     's|/\* FSYNC D \*/|if :: dj == COMMITTED -> dj = RESTORED :: else -> skip fi;|'
 caught safety "$ONE" "the copy is thawed before COMMITTED is journaled" \
-    's/dj == RESTORED && dt == FROZEN && !d_broken -> d_write/dj == RESTORED \&\& dt == FROZEN \&\& !d_broken -> dt = RUNS; d_write/'
-caught safety "$ONE" "the source is told ABORTED before it is journaled" \
-    's/:: dj == PREPARED \|\| dj == RESTORED -> d_give_up\(ABORT, SAYS_ABORTED\)/:: dj == PREPARED || dj == RESTORED -> dt = GONE; d_reply(ABORT, SAYS_ABORTED)/'
-caught safety "$ONE" "RESTORED is journaled before the copy is whole" \
-    's/dt = FROZEN; d_at = D_RESTORED/dj = RESTORED; d_at = D_RESTORED/'
+    's/d_write\(COMMITTED, d_ok\)/d_ok = true; dt = RUNS; d_ran = true/; s/d_at == D_THAW ->/d_at == D_THAW -> dj = COMMITTED;/'
 # The fences.
 caught safety "$ONE" "no fence: the tree runs when its tracer dies" 's|\:\: st == HELD -> st = RUNS; ran_on = true :: else -> skip fi /\* FENCE \*/|:: st >= HELD \&\& st <= FROZEN -> st = RUNS; ran_on = true :: else -> skip fi|'
 caught safety "$ONE" "no fence at the destination: the restored tree runs at once" 's/dt = FROZEN; d_at = D_RESTORED/dt = RUNS; d_at = D_RESTORED/'
@@ -129,9 +128,11 @@ caught liveness "$ONE" "a tree that is gone before any dump is asked for" 's/def
 # The destination.
 caught safety "$ONE" "Abort undoes a commit" \
     's|:: is_committed\(dj\) -> d_reply\(ABORT, SAYS_COMMITTED\) /\* ABORT TOO LATE \*/|:: is_committed(dj) -> d_give_up(ABORT, SAYS_ABORTED)|'
-caught safety "$ONE" "Commit works after an abort" 's/:: dj == RESTORED && dt == FROZEN && !d_broken ->/:: (dj == RESTORED || dj == ABORTED) \&\& dt == FROZEN \&\& !d_broken ->/'
+caught safety '-DCRASHES=0 -DPOWER=0 -DKILLS=1' "Commit does not look whether the copy is whole" \
+    's/:: dj == RESTORED && dt == FROZEN && !d_broken ->/:: dj == RESTORED \&\& !d_broken ->/'
+caught liveness "$ONE" "an abort leaves the copy" '/d_at == D_KILL ->/,/d_at = D_IDLE/s/dt = GONE/skip/'
 caught safety "$ONE" "the hold ends a committed copy" 's/is_served && dj == RESTORED && \(!calm/is_served \&\& (dj == RESTORED || dj == COMMITTED) \&\& (!calm/'
 caught safety "$ONE" "a new hauld gives a whole copy up" 's|:: dj == RESTORED && dt == FROZEN -> skip /\* RECOVER RESTORED \*/|:: dj == RESTORED \&\& dt == FROZEN -> d_give_up(0, OK)|'
 caught liveness "$ONE" "a new hauld does not thaw what was committed" 's|-> dt = RUNS; d_ran = true :: else -> skip fi /\* RECOVER COMMITTED \*/|-> skip :: else -> skip fi|'
-caught safety "$ONE" "an abort before Prepare is not remembered" 's/:: dj == NOTHING -> d_write\(ABORTED, d_ok\); d_reply\(ABORT, SAYS_UNKNOWN\)/:: dj == NOTHING -> d_reply(ABORT, SAYS_UNKNOWN)/'
-echo "$MUTANTS mutants caught"
+echo "$MUTANTS mutants caught, $MISSED missed"
+((MISSED == 0))

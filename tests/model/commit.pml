@@ -430,6 +430,9 @@ end:	do
 	:: atomic { !never_two -> assert(never_two) }
 	:: atomic { !never_none && !LOSE -> assert(never_none) }
 	:: atomic { !runs_only_if_committed && !LOSE -> assert(runs_only_if_committed) }
+#ifdef LIVENESS
+	:: calm -> skip /* time goes on when all others wait */
+#endif
 	od
 }
 

@@ -19,7 +19,7 @@ move() {
 }
 
 lab_start
-workload A memory 64 10
+workload A memory "$((SLOW > 1 ? 24 : 64))" 10
 memory=$PID
 workload A tree
 tree=$PID

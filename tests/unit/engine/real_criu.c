@@ -242,16 +242,11 @@ static void check_cpu(struct scene *scene, struct swrk *destination)
 	assert_ok(criu_cpuinfo_check(destination, scene->destination_dir, &plenty));
 }
 
-static void migrate_with(struct scene *scene, const char *option)
+/* The workload is dumped, fenced and ended; its images are at the destination. */
+static void move_images(struct scene *scene, const char *option, char images[160])
 {
-	char images[160];
-	pid_t root = 0;
 	int ended = 0;
-	struct swrk *destination = NULL;
-	struct swrk_options options = {"criu", scene->in, scene->destination_dir, false};
 
-	assert_ok(swrk_open(&options, &destination));
-	check_cpu(scene, destination);
 	start_workload(scene, option);
 	expect_runs(scene);
 	prepare_dump(scene, &plenty);
@@ -261,16 +256,58 @@ static void migrate_with(struct scene *scene, const char *option)
 	assert_ok(criu_dump_end(scene->source, &scene->dump, true));
 	assert_int_equal(waitpid(scene->workload, &ended, 0), scene->workload);
 	assert_true(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGKILL);
+}
 
-	struct criu_restore restore = {.images_dir = images, .work_dir = scene->destination_dir,
+static status *restore(struct scene *scene, const char *images, struct swrk *destination, pid_t *ret_root)
+{
+	struct criu_restore request = {.images_dir = images, .work_dir = scene->destination_dir,
 				       .log_file = "restore.log", .limits = &plenty};
 	struct thawing thawing = {scene, destination};
-	assert_ok(criu_restore_frozen(destination, &restore, freeze, &thawing, &root));
+
+	return criu_restore_frozen(destination, &request, freeze, &thawing, ret_root);
+}
+
+static struct swrk *open_destination(struct scene *scene)
+{
+	struct swrk *destination = NULL;
+	struct swrk_options options = {"criu", scene->in, scene->destination_dir, false};
+
+	assert_ok(swrk_open(&options, &destination));
+	return destination;
+}
+
+static void migrate_with(struct scene *scene, const char *option)
+{
+	char images[160];
+	pid_t root = 0;
+	struct swrk *destination = open_destination(scene);
+
+	check_cpu(scene, destination);
+	move_images(scene, option, images);
+	assert_ok(restore(scene, images, destination, &root));
 	assert_int_equal(root, scene->workload);
 	swrk_free(destination);
 	expect_stands(scene);
 	assert_ok(cgroup_thaw(scene->in, PLENTY_MS));
 	expect_runs(scene);
+}
+
+static void a_restore_that_fails_is_explained_and_leaves_nothing(void **state)
+{
+	struct scene *scene = *state;
+	char images[160];
+	pid_t root = 0;
+	struct swrk *destination = open_destination(scene);
+
+	move_images(scene, NULL, images);
+	assert_int_equal(unlink(scene->status_file), 0);
+	scoped(status) status *st = restore(scene, images, destination, &root);
+	assert_int_equal(status_code_of(st), STATUS_FAILED_PRECONDITION);
+	assert_non_null(strstr(status_message(st), "missing at the destination"));
+	swrk_free(destination);
+	assert_ok(cgroup_kill(scene->in, PLENTY_MS));
+	/* The id is free for the next try. */
+	assert_int_equal(kill(scene->workload, 0), -1);
 }
 
 static void private_memory_arrives_frozen_and_right(void **state)
@@ -371,6 +408,7 @@ int main(void)
 		SCENE_TEST(version_and_tracking_are_told_by_one_session),
 		SCENE_TEST(private_memory_arrives_frozen_and_right),
 		SCENE_TEST(shared_memory_arrives_frozen_and_right),
+		SCENE_TEST(a_restore_that_fails_is_explained_and_leaves_nothing),
 		SCENE_TEST(a_refused_dump_lets_the_tree_run_on),
 		SCENE_TEST(a_fenced_tree_stands_though_criu_is_killed),
 		SCENE_TEST(a_dump_without_a_page_server_ends_by_silence_and_the_tree_runs_on),

@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""abuse.py: a hostile client of one listener.
+
+usage: abuse.py frames TARGET [CA CERT KEY]   garbage, truncated and oversized frames; with
+                                              certificates once more inside TLS
+       abuse.py churn TARGET N                N connections that connect, half-close and reset
+       abuse.py silent TARGET N S CA CERT KEY N connections that say nothing for up to S seconds:
+                                              TCP only, half a ClientHello, a whole handshake
+       abuse.py strangers TARGET CA           handshakes without a certificate, and with TLS 1.2
+
+TARGET is HOST:PORT or the path of a socket. Every answer that is not a reply to a well-formed
+frame, and every connection that stays open after garbage that cannot be answered, is an error.
+"""
+import os
+import random
+import select
+import socket
+import ssl
+import struct
+import sys
+import time
+
+WAIT_S = 20
+REQ, REP, PAIR = 0x30, 0x31, 0x10
+LIMIT = 1024 * 1024
+
+
+def fail(text):
+    sys.exit(f"abuse.py: {text}")
+
+
+def connect(target):
+    if target.startswith("/"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(WAIT_S)
+        for _ in range(200):  # the queue of a busy listener may be full for a moment
+            try:
+                sock.connect(target)
+                return sock
+            except BlockingIOError:
+                time.sleep(0.02)
+        fail(f"{target} takes no connections")
+    host, port = target.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=WAIT_S)
+
+
+def context(ca, cert=None, key=None):
+    ctx = ssl.create_default_context(cafile=ca)
+    ctx.check_hostname = False
+    if cert:
+        ctx.load_cert_chain(cert, key)
+    return ctx
+
+
+def hello(protocol, magic=b"\0SP\0"):
+    return magic + struct.pack(">HH", protocol, 0)
+
+
+def frame(target, body, size=None):
+    length = struct.pack(">Q", len(body) if size is None else size)
+    return (b"\1" if target.startswith("/") else b"") + length + body
+
+
+def field(number, data):
+    """A length-delimited protobuf field; data up to 16383 bytes."""
+    size = len(data)
+    return bytes([number << 3 | 2]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + data
+
+
+def request(method, payload=b"", version=1, request_id=None):
+    ident = os.urandom(16) if request_id is None else request_id
+    body = bytes([8, version]) + field(2, method) + field(3, ident) + b"\x20\x88\x27" + field(5, payload)
+    return struct.pack(">I", 0x80000000 | random.getrandbits(31)) + body
+
+
+def attacks(target):
+    """(what, bytes, whether a reply must come)."""
+    rep = hello(REQ)
+    info = b"/haul.v1.Node/Info"
+    yield "nothing but an end", b"", False
+    for size in (1, 7, 8, 9, 64, 5000):
+        yield f"{size} random bytes", os.urandom(size), False
+    yield "HTTP", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", False
+    yield "half a header", rep[:4], False
+    yield "a header of another protocol", hello(PAIR) + frame(target, b"x"), False
+    yield "a header with another magic", hello(REQ, b"\0XP\0"), False
+    yield "a reply to a server", hello(REP) + frame(target, b"x" * 64), False
+    yield "half a length", rep + b"\0" * 3, False
+    yield "a frame cut short", rep + frame(target, b"x" * 100, 1000), False
+    yield "a frame of 2^63 bytes", rep + frame(target, b"x", 1 << 63), False
+    yield "a frame of all ones", rep + frame(target, b"x", (1 << 64) - 1), False
+    yield "a frame of 2 MiB", rep + frame(target, b"x" * 4096, 2 * LIMIT), False
+    yield "an empty frame", rep + frame(target, b""), False
+    yield "a frame of three bytes", rep + frame(target, b"abc"), False
+    yield "a frame without an end of its route", rep + frame(target, b"\0" * 600), False
+    if target.startswith("/"):
+        yield "another kind of ipc message", rep + b"\x07" + struct.pack(">Q", 8) + b"x" * 8, False
+    yield "a request of nothing", rep + frame(target, struct.pack(">I", 0x80000001)), True
+    yield "a request of garbage", rep + frame(target, struct.pack(">I", 0x80000002) + os.urandom(900)), True
+    yield "a request near the limit", rep + frame(target, struct.pack(">I", 0x80000003) + b"\xff" * (LIMIT - 64)), True
+    yield "another version", rep + frame(target, request(info, version=9)), True
+    yield "a request id of one byte", rep + frame(target, request(info, request_id=b"x")), True
+    yield "no method", rep + frame(target, request(b"")), True
+    yield "a method without a slash", rep + frame(target, request(b"Info")), True
+    yield "a service alone", rep + frame(target, request(b"/haul.v1.Node/")), True
+    yield "an unknown method", rep + frame(target, request(b"/haul.v1.Node/" + b"x" * 300)), True
+    yield "a payload of garbage", rep + frame(target, request(b"/haul.v1.Peer/Prepare", os.urandom(2000))), True
+    yield "an id that climbs", rep + frame(
+        target, request(b"/haul.v1.Peer/Prepare", field(1, b"../../../etc/x"))), True
+    yield "a request", rep + frame(target, request(info)), True
+
+
+def read_all(sock, need_reply, what):
+    """Reads until the peer closes, or until a whole reply is there."""
+    got = b""
+    deadline = time.monotonic() + WAIT_S
+    head = 9 if sock.family == socket.AF_UNIX else 8
+    while time.monotonic() < deadline:
+        try:
+            data = sock.recv(65536)
+        except (ConnectionError, ssl.SSLError):
+            data = b""
+        except TimeoutError:
+            break
+        if not data:
+            if need_reply:
+                fail(f"{what}: closed without a reply")
+            return
+        got += data
+        if need_reply and len(got) >= 8 + head:
+            size = struct.unpack(">Q", got[8 + head - 8:8 + head])[0]
+            if size > LIMIT + 256:
+                fail(f"{what}: a reply of {size} bytes")
+            if len(got) >= 8 + head + size:
+                return
+    fail(f"{what}: " + ("no reply" if need_reply else "the connection stays open") + f" after {WAIT_S} s")
+
+
+def one_attack(target, tls, what, data, need_reply):
+    sock = connect(target)
+    family = sock.family
+    try:
+        if tls:
+            sock = tls.wrap_socket(sock)
+        try:
+            sock.sendall(data)
+            if not need_reply and not tls:
+                sock.shutdown(socket.SHUT_WR)
+            elif not need_reply:
+                sock.unwrap()
+        except (ConnectionError, ssl.SSLError, TimeoutError, OSError):
+            pass  # refused already
+        if family == socket.AF_UNIX or tls or not need_reply:
+            read_all(sock, need_reply, what)
+    finally:
+        sock.close()
+
+
+def frames(target, *certificates):
+    count = 0
+    for what, data, need_reply in attacks(target):
+        # A plain TCP port takes no requests: everything is garbage to it.
+        one_attack(target, None, what, data, need_reply and target.startswith("/"))
+        count += 1
+    if certificates:
+        tls = context(*certificates)
+        for what, data, need_reply in attacks(target):
+            one_attack(target, tls, what + " in TLS", data, need_reply)
+            count += 1
+    print(f"{count} frames")
+
+
+def reset(sock):
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def churn(target, number):
+    for i in range(int(number)):
+        sock = connect(target)
+        try:
+            if i % 3 == 1:
+                sock.sendall(hello(REQ))
+            elif i % 3 == 2:
+                sock.sendall(bytes.fromhex("16030100c8010000c40303") + os.urandom(32))
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        reset(sock)
+    print(f"{number} connections")
+
+
+def silent(target, number, seconds, *certificates):
+    tls = context(*certificates)
+    poll = select.poll()
+    socks = {}
+    for i in range(int(number)):
+        sock = connect(target)
+        if i % 3 == 1:
+            sock.sendall(bytes.fromhex("16030100c8010000c40303") + os.urandom(32))
+        elif i % 3 == 2:
+            sock = tls.wrap_socket(sock)
+        sock.setblocking(False)
+        socks[sock.fileno()] = sock
+        poll.register(sock, select.POLLIN)
+    print(f"open {len(socks)}", flush=True)
+    begin = time.monotonic()
+    while socks and time.monotonic() < begin + float(seconds):
+        for fd, _ in poll.poll(200):
+            try:
+                data = socks[fd].recv(4096)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                poll.unregister(fd)
+                socks.pop(fd).close()
+    if socks:
+        fail(f"{len(socks)} of {number} silent connections are open after {seconds} s")
+    print(f"dropped after {time.monotonic() - begin:.1f} s")
+
+
+def refused(tls, target, what):
+    with connect(target) as sock:
+        try:
+            with tls.wrap_socket(sock) as inside:
+                inside.sendall(hello(REQ) + frame(target, request(b"/haul.v1.Node/Info")))
+                if inside.recv(4096):
+                    fail(f"{what} got an answer")
+                print(f"{what}: closed")
+        except (ssl.SSLError, ConnectionError) as error:
+            print(f"{what}: {error}")
+
+
+def strangers(target, ca):
+    refused(context(ca), target, "a client without a certificate")
+    old = context(ca)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    refused(old, target, "a client of TLS 1.2")
+
+
+COMMANDS = {"frames": frames, "churn": churn, "silent": silent, "strangers": strangers}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__)
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

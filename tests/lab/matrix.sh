@@ -1,0 +1,447 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# matrix.sh: faults at exact moments of a migration, and what must be true after each.
+#
+# usage: . matrix.sh                    sources haul.sh; then
+#        matrix_start                   lab_start with engines that can be stalled (workloads/stall.c)
+#        victim HOST                    start the workload there; sets PID and BEATS
+#        moment STAGE                   start a migration of it, A to B by default (FROM, TO), and stop the
+#                                       engine concerned at that stage: sets STALLED
+#        fault NAME                     do that, let the stalled engine go on, bring everything back
+#        settled                        wait until no engine has an open migration
+#        survey                         what is wrong now, a line each; nothing = exactly one healthy copy and
+#                                       nothing left behind. Sets SURVIVOR
+#        watch_start, watch_end         two copies at once in between? watch_end sets SEEN, empty if all is well
+#        cell STAGE FAULT               all of that and a plain migration of the survivor; sets RESULT
+#
+# Each host has a status file of its own for the workload, so that it shows which copy runs.
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+# shellcheck source=haul.sh
+. "$(dirname "${BASH_SOURCE[0]}")/haul.sh"
+
+LEASE_MS=1500
+# Longer than the lease, shorter than a whole copy is held.
+AWAY_S=2.5
+TIMERS=(--lease "${LEASE_MS}ms" --criu-timeout 4s --hold-restored 5s --hold-images 500ms)
+CGROUPS=/sys/fs/cgroup/haul
+STATE_DIR=/var/lib/haul
+FROM=A
+TO=B
+RESTART_AFTER_S=0
+
+declare -A RECORD=([BEGUN]=1 [RESERVED]=2 [FENCED]=3 [COMMITTING]=4 [DONE]=5 [RESUMED]=6
+    [PREPARED]=20 [RESTORED]=21 [COMMITTED]=22 [ABORTED]=23 [SETTLED]=24)
+
+# STAGE: which engine, and where workloads/stall.c stops it. "dump" is not a record: see moment_dump.
+STAGES=(begun reserved dump pre-committing committing pre-done done
+    prepared pre-restored restored pre-committed committed pre-settled)
+declare -A STAGE_POINT=(
+    [begun]="from BEGUN after" [reserved]="from RESERVED after" [dump]="from FENCED after"
+    [pre-committing]="from COMMITTING before" [committing]="from COMMITTING after"
+    [pre-done]="from DONE before" [done]="from DONE after"
+    [prepared]="to PREPARED after" [pre-restored]="to RESTORED before" [restored]="to RESTORED after"
+    [pre-committed]="to COMMITTED before" [committed]="to COMMITTED after"
+    [pre-settled]="to SETTLED before")
+FAULTS=(kill-from kill-to kill-both swrk-from swrk-to cut stop-from stop-to)
+
+# --- engines that can be stalled ---
+
+engine_up() {
+    HAUL_STALL=/srv/shared/stall-$1 LD_PRELOAD=$BUILD/workloads/libstall.so engine_start "$1" "${TIMERS[@]}"
+}
+
+matrix_start() {
+    local host
+    hosts_up "$LAB"
+    make_pki
+    for host in A B; do
+        mkdir "$SHARED/beats-$host"
+        on "$host" bash -c 'mkdir -p /srv/beats && mount --bind "$1" /srv/beats' bash "/srv/shared/beats-$host"
+        engine_up "$host"
+    done
+}
+
+engine_state() {
+    on "$1" sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/${ENGINE[$1]}/status" 2>/dev/null || echo gone
+}
+
+engine_signal() {
+    on "$2" kill "-$1" "${ENGINE[$2]}" 2>/dev/null || true
+}
+
+# eventually TRIES CMD…: every 50 ms until it succeeds.
+eventually() {
+    local try tries=$(($1 * SLOW))
+    shift
+    for ((try = 0; try < tries; try++)); do
+        ! "$@" || return 0
+        sleep 0.05
+    done
+    return 1
+}
+
+is_stopped() {
+    [[ $(engine_state "$1") == T ]]
+}
+
+stall_at() {
+    echo "record ${RECORD[$2]} $3" >"$SHARED/stall-$1"
+}
+
+stall_forget() {
+    rm -f "$SHARED/stall-A" "$SHARED/stall-B"
+}
+
+# --- the workload, the migration ---
+
+victim() {
+    local host other
+    VICTIMS=$((${VICTIMS:-0} + 1))
+    BEATS=$VICTIMS.status
+    for other in A B; do
+        truncate -s 256 "$SHARED/beats-$other/$BEATS"
+    done
+    host=$1
+    PID=$(START_OUT=/srv/shared/$VICTIMS.out start_on "$host" "$BUILD/workloads/memory" "/srv/beats/$BEATS" \
+        "${VICTIM_MIB:-16}" "${VICTIM_RATE:-20}" --incompressible)
+    STATUS_OF[$PID]=$SHARED/beats-$host/$BEATS
+    eventually 200 grep -q '^ok ' "${STATUS_OF[$PID]}" || fail "the workload did not start"
+}
+
+migrate_begin() {
+    ctl "$FROM" --json --timeout "$((20 * SLOW))s" migrate "pid:$PID" --to "$(url "$TO")" --detach \
+        >"$LAB/begun.json" 2>"$LAB/begun.err" &
+    BEGUN_JOB=$!
+}
+
+# Until the workload is held by CRIU; its memory is on its way over a slow link.
+is_held() {
+    on "$FROM" grep -q '^State:[[:space:]]*t' "/proc/$PID/status" 2>/dev/null
+}
+
+moment_dump() {
+    link_rate 16
+    engine_signal CONT "$FROM"
+    eventually 200 is_held || return 1
+    engine_signal STOP "$FROM"
+}
+
+moment() {
+    local side record when
+    read -r side record when <<<"${STAGE_POINT[$1]}"
+    STALLED=$FROM
+    [[ $side == from ]] || STALLED=$TO
+    stall_at "$STALLED" "$record" "$when"
+    migrate_begin
+    if ! eventually 400 is_stopped "$STALLED"; then
+        echo "stage $1 was never reached: $(<"$LAB/begun.json") $(<"$LAB/begun.err")" >&2
+        return 1
+    fi
+    [[ $1 != dump ]] || moment_dump
+}
+
+# --- faults ---
+
+# CRIU of an engine: its children by that name.
+swrk_of() {
+    on "$1" pgrep -P "${ENGINE[$1]}" -x criu || true
+}
+
+go_on() {
+    engine_signal CONT "$STALLED"
+}
+
+kill_engines() {
+    local host
+    for host in "$@"; do
+        engine_kill "$host"
+    done
+    [[ -z ${ENGINE[$STALLED]:-} ]] || go_on
+    sleep "$RESTART_AFTER_S"
+    for host in "$@"; do
+        engine_up "$host"
+    done
+}
+
+stop_engine() {
+    engine_signal STOP "$1"
+    [[ $1 == "$STALLED" ]] || go_on
+    sleep "$AWAY_S"
+    engine_signal CONT "$1"
+}
+
+kill_swrk() {
+    local pid
+    pid=$(swrk_of "$1")
+    NOTE="no CRIU there"
+    for pid in $pid; do
+        on "$1" kill -KILL "$pid"
+        NOTE=''
+    done
+    go_on
+}
+
+fault() {
+    NOTE=''
+    case $1 in
+    kill-from) kill_engines "$FROM" ;;
+    kill-to) kill_engines "$TO" ;;
+    kill-both) kill_engines "$FROM" "$TO" ;;
+    swrk-from) kill_swrk "$FROM" ;;
+    swrk-to) kill_swrk "$TO" ;;
+    cut)
+        link_cut
+        go_on
+        sleep "$AWAY_S"
+        link_restore
+        ;;
+    stop-from) stop_engine "$FROM" ;;
+    stop-to) stop_engine "$TO" ;;
+    none) go_on ;;
+    *) fail "no such fault: $1" ;;
+    esac
+    link_rate
+    stall_forget
+}
+
+# --- what is true afterwards ---
+
+has_open() {
+    local list
+    list=$(ctl "$1" --json --timeout 5s list --active 2>/dev/null) || return 0
+    [[ $list == *'"id"'* ]]
+}
+
+is_settled() {
+    ! has_open A && ! has_open B
+}
+
+settled() {
+    eventually 400 is_settled
+}
+
+# One line a thing: KIND VALUE. All of one host at once.
+facts() {
+    # shellcheck disable=SC2016 # runs in the host
+    on "$1" bash -c '
+        for pid in $(pgrep -x memory); do
+            echo "copy $pid $(sed -n "s/^State:[[:space:]]*\(.\).*/\1/p" "/proc/$pid/status")" \
+                "$(sed -n "s/^0:://p" "/proc/$pid/cgroup")"
+        done
+        for pid in $(pgrep -x criu); do echo "criu $pid $(tr "\0" " " <"/proc/$pid/cmdline")"; done
+        for group in "$1"/*/; do [[ ! -d $group ]] || echo "group $(basename "$group")"; done
+        for dir in in out probe; do
+            [[ ! -d $2/$dir ]] || find "$2/$dir" -mindepth 1 | sed "s/^/file /"
+        done | grep -v "/probe/criu" || true
+        find /run/haul -mindepth 1 ! -name "hauld.sock*" | sed "s/^/socket /"
+        ss -Hltn "sport >= 7800 and sport <= 7899" | sed "s/^/listener /"
+        { nft list tables; iptables-save; ip6tables-save; } 2>/dev/null | grep CRIU | sed "s/^/rule /"
+        true
+    ' bash "$CGROUPS" "$STATE_DIR"
+}
+
+# Where the copies are; sets SURVIVOR when there is one.
+survey_copies() {
+    local host kind pid state group count=0
+    SURVIVOR=''
+    for host in A B; do
+        while read -r kind pid state group; do
+            [[ $kind == copy ]] || continue
+            count=$((count + 1))
+            SURVIVOR=$host
+            [[ $pid == "$PID" ]] || echo "copy $pid on $host is not $PID"
+            [[ $state == [RSD] ]] || echo "the copy on $host is in state $state ($group)"
+            [[ $(process_state "$host" "$pid") == *"frozen 0" ]] || echo "the copy on $host is frozen"
+        done <<<"${FACTS[$host]}"
+    done
+    ((count == 1)) || echo "$count copies"
+}
+
+# What must not be there. The survivor's group is in-<id> where it was restored.
+survey_leftovers() {
+    local host kind rest group
+    for host in A B; do
+        group=$(sed -n 's/^copy .* //p' <<<"${FACTS[$host]}")
+        while read -r kind rest; do
+            case $kind in
+            copy | '') ;;
+            group)
+                [[ $group == "/haul/$rest" && $rest == in-* ]] || echo "$host: cgroup $rest"
+                ;;
+            *) echo "$host: $kind $rest" ;;
+            esac
+        done <<<"${FACTS[$host]}"
+    done
+}
+
+is_clean() {
+    local host
+    for host in A B; do
+        FACTS[$host]=$(facts "$host")
+    done
+    survey_copies >"$LAB/wrong"
+    survey_leftovers >>"$LAB/wrong"
+    [[ ! -s $LAB/wrong ]]
+}
+declare -A FACTS=()
+
+beats() {
+    local word count rest
+    read -r word count rest <"$SHARED/beats-$1/$BEATS" || true
+    [[ $word != CORRUPT ]] || echo "CORRUPT on $1: $rest" >>"$LAB/wrong"
+    echo "${count:-0}"
+}
+
+has_advanced() {
+    (($(beats "$1") > $2 + 2))
+}
+
+survey() {
+    local host
+    if ! eventually 200 is_clean; then
+        cat "$LAB/wrong"
+    fi
+    for host in A B; do
+        [[ -n ${ENGINE[$host]:-} && $(engine_state "$host") != gone ]] || echo "the engine of $host is gone"
+    done
+    : >"$LAB/wrong"
+    [[ -n $SURVIVOR ]] || return 0
+    eventually 100 has_advanced "$SURVIVOR" "$(beats "$SURVIVOR")" || echo "the copy on $SURVIVOR does not beat"
+    beats "$(other "$SURVIVOR")" >/dev/null
+    cat "$LAB/wrong"
+}
+
+other() {
+    if [[ $1 == A ]]; then echo B; else echo A; fi
+}
+
+# --- two at once? ---
+
+# Notes when each copy beats. The copies take turns once: after the first beat at TO none at FROM.
+watch_start() {
+    python3 - "$SHARED/beats-$FROM/$BEATS" "$SHARED/beats-$TO/$BEATS" "$LAB/watch.stop" >"$LAB/watch" <<'PY' &
+import os, sys, time
+
+def read(path):
+    try:
+        with open(path) as file:
+            word, beats, _, at = file.read(256).split()[:4]
+        return word, int(beats), int(at.split("=")[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+first_path, second_path, stop = sys.argv[1:]
+began = read(second_path)
+begin = None
+while True:
+    is_last = os.path.exists(stop)
+    first, second = read(first_path), read(second_path)
+    if begin is None and second is not None and second != began:
+        begin = second[2]
+    if is_last:
+        break
+    time.sleep(0.01)
+for seen in first, second:
+    if seen is not None and seen[0] == "CORRUPT":
+        print("a copy is corrupt")
+if begin is not None and first is not None and first[2] > begin:
+    print(f"TWO COPIES: the old one still ran {first[2] - begin} ms after the new one's first beat")
+PY
+    WATCHER=$!
+}
+
+watch_end() {
+    touch "$LAB/watch.stop"
+    SEEN=''
+    wait "$WATCHER" || SEEN="the watcher failed"
+    rm -f "$LAB/watch.stop"
+    SEEN+=$(<"$LAB/watch")
+}
+
+# --- a cell ---
+
+move_survivor() {
+    local there
+    there=$(other "$SURVIVOR")
+    STATUS_OF[$PID]=$SHARED/beats-$there/$BEATS
+    migrate "$SURVIVOR" "$PID" "$there"
+    if [[ $CODE != 0 ]]; then
+        echo "a plain migration of the survivor $SURVIVOR to $there: $(message)"
+        return
+    fi
+    (expect_gone "$SURVIVOR" "$PID" && expect_healthy "$there" "$PID") 2>&1
+}
+
+has_no_groups() {
+    [[ -z $(facts A; facts B) ]]
+}
+
+# The workload ends; what it leaves must be tidied before the next one.
+finish_victim() {
+    local host
+    for host in A B; do
+        on "$host" pkill -KILL -x memory || true
+    done
+    eventually 200 has_no_groups || { facts A; facts B; } | sed 's/^/after its end: /'
+}
+
+# After a failed cell: nothing of it may harm the next.
+start_over() {
+    local host
+    for host in A B; do
+        [[ -z ${ENGINE[$host]:-} ]] || engine_kill "$host"
+        on "$host" bash -c 'pkill -KILL -x "memory|criu"; sleep 0.2
+            for group in "$1"/*/; do echo 1 >"$group/cgroup.kill"; done; sleep 0.2
+            find "$1" -mindepth 1 -depth -type d -exec rmdir {} +; rm -rf "$2"/*; true' \
+            bash "$CGROUPS" "$STATE_DIR" >/dev/null 2>&1 || true
+    done
+    link_restore
+    link_rate
+    stall_forget
+    for host in A B; do
+        engine_up "$host"
+    done
+}
+
+log_marks() {
+    local host
+    for host in A B; do
+        LOG_MARK[$host]=$(wc -l <"$SHARED/hauld-$host.log")
+    done
+}
+declare -A LOG_MARK=()
+
+show_logs() {
+    local host
+    for host in A B; do
+        echo "    --- engine $host"
+        tail -n "+$((LOG_MARK[$host] + 1))" "$SHARED/hauld-$host.log" | tail -n "${1:-60}" | sed 's/^/    /'
+    done
+}
+
+cell() {
+    local wrong='' started=$EPOCHREALTIME
+    log_marks
+    victim "$FROM"
+    watch_start
+    if moment "$1"; then
+        fault "$2"
+        settled || wrong+="migrations stay open: $(ctl A list --active 2>&1 | tail -n +2)"$'\n'"$(ctl B list --active 2>&1 | tail -n +2)"$'\n'
+        survey >"$LAB/survey"
+        wrong+=$(<"$LAB/survey")
+    else
+        wrong="the stage was not reached"
+    fi
+    wait "$BEGUN_JOB" || true
+    watch_end
+    wrong+=$SEEN
+    [[ -n $wrong || -z $SURVIVOR ]] || wrong+=$(move_survivor)
+    [[ -n $wrong ]] || wrong+=$(finish_victim)
+    RESULT=${wrong:-ok $SURVIVOR${NOTE:+ ($NOTE)}}
+    printf '  %-15s %-10s %5.1f s  %s\n' "$1" "$2" "$(awk -v a="$started" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')" \
+        "$RESULT"
+    [[ -n $wrong ]] || return 0
+    show_logs
+    start_over
+}

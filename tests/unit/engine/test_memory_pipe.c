@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory from a CRIU, played here, through both halves of the pipe onto the disk. */
+#include "tests/unit/test.h"
+
+#include <endian.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "engine/host/files.h"
+#include "engine/pipe/memory_pipe.h"
+#include "proto/limits.h"
+#include "tests/unit/engine/pipe_pair.h"
+
+#include <xxhash.h>
+
+enum { PLENTY_MS = 60000, IMAGE = 7 << 8 | PAGE_TASK, PAGES = 700, FILE_LIMIT = PAGES * PAGE_BYTES + 1 };
+
+struct scene {
+	char dir[64];
+	int criu;                     /* CRIU's end */
+	int engine;
+	struct pipe *from, *to;
+	struct memory_sender *sender;
+	struct page_store *store;
+	pthread_t receiver;
+	unsigned round;
+	struct memory_round received;
+	status *st;
+};
+
+static int make(void **state)
+{
+	struct scene *scene = calloc(1, sizeof(*scene));
+	int pair[2];
+
+	assert_non_null(scene);
+	scratch_make(scene->dir);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	scene->criu = pair[0];
+	scene->engine = pair[1];
+	pipe_pair_open(&scene->to, &scene->from);
+	assert_ok(memory_sender_new(scene->engine, scene->from, &scene->sender));
+	assert_ok(page_store_new(scene->dir, &scene->store));
+	*state = scene;
+	return 0;
+}
+
+static int end(void **state)
+{
+	struct scene *scene = *state;
+
+	memory_sender_free(scene->sender);
+	page_store_free(scene->store);
+	pipe_free(scene->from);
+	pipe_free(scene->to);
+	(void)close(scene->criu);
+	(void)close(scene->engine);
+	scratch_remove(scene->dir);
+	free(scene);
+	return 0;
+}
+
+/* --- CRIU's part --- */
+
+static void say(const struct scene *scene, const struct page_header *header, const void *data)
+{
+	uint8_t bytes[PAGE_HEADER_BYTES];
+	uint64_t left = page_header_data(header);
+
+	page_header_encode(header, bytes);
+	assert_int_equal(send(scene->criu, bytes, sizeof(bytes), MSG_NOSIGNAL), sizeof(bytes));
+	while (left > 0) {
+		ssize_t sent = send(scene->criu, data, left, MSG_NOSIGNAL);
+		assert_true(sent > 0);
+		data = (const uint8_t *)data + sent;
+		left -= (uint64_t)sent;
+	}
+}
+
+static int ask(const struct scene *scene, uint32_t command, size_t size)
+{
+	const struct page_header header = {.command = command, .image = command == PAGE_FORCE_CLOSE ? 0 : IMAGE};
+	uint8_t answer[4] = {0};
+
+	say(scene, &header, NULL);
+	assert_int_equal(recv(scene->criu, answer, size, MSG_WAITALL), size);
+	return answer[0];
+}
+
+static int open_image(const struct scene *scene)
+{
+	return ask(scene, PAGE_OPEN, 1);
+}
+
+static void add(const struct scene *scene, uint32_t flags, unsigned page, unsigned pages, const void *data)
+{
+	const struct page_header header = {PAGE_ADD, flags, pages, (uint64_t)page * PAGE_BYTES, IMAGE};
+
+	say(scene, &header, data);
+}
+
+static void close_round(const struct scene *scene)
+{
+	assert_int_equal(ask(scene, PAGE_FORCE_CLOSE, 4), 0);
+}
+
+/* --- both halves --- */
+
+static void *receive(void *self)
+{
+	struct scene *scene = self;
+
+	scene->st = memory_receive_round(scene->to, scene->store, scene->round, PLENTY_MS, &scene->received);
+	return NULL;
+}
+
+static void begin(struct scene *scene, unsigned round)
+{
+	scene->round = round;
+	assert_ok(page_store_begin(scene->store, round));
+	assert_int_equal(pthread_create(&scene->receiver, NULL, receive, scene), 0);
+	assert_ok(memory_sender_begin(scene->sender, round));
+}
+
+static struct memory_round finish(struct scene *scene)
+{
+	struct memory_round sent = {0};
+
+	assert_ok(memory_sender_end(scene->sender, PLENTY_MS, &sent));
+	assert_int_equal(pthread_join(scene->receiver, NULL), 0);
+	assert_ok(scene->st);
+	assert_int_equal(scene->received.pages_sent, sent.pages_sent);
+	assert_int_equal(scene->received.pages_zero, sent.pages_zero);
+	assert_int_equal(scene->received.pages_skipped, sent.pages_skipped);
+	assert_int_equal(scene->received.bytes, sent.bytes);
+	assert_true(scene->received.digest == sent.digest);
+	return sent;
+}
+
+static void expect_pages(const struct scene *scene, unsigned round, const void *want, size_t pages)
+{
+	struct buffer got __attribute__((cleanup(scope_buffer))) = {0};
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "%s/%u/pages-1.img", scene->dir, round);
+	assert_ok(files_read(path, FILE_LIMIT, &got));
+	assert_int_equal(got.size, pages * PAGE_BYTES);
+	assert_memory_equal(got.data, want, got.size);
+}
+
+/* Pages with their number everywhere, and zeros where the pattern says. */
+static uint8_t *make_pages(const char *pattern)
+{
+	uint8_t *data = calloc(PAGES, PAGE_BYTES);
+	size_t length = strlen(pattern);
+
+	assert_non_null(data);
+	for (unsigned page = 0; page < PAGES; page++)
+		if (pattern[page % length] != '0')
+			memset(data + (size_t)page * PAGE_BYTES, (int)(page % 255) + 1, PAGE_BYTES);
+	return data;
+}
+
+static unsigned zeros_of(const char *pattern)
+{
+	unsigned zeros = 0;
+
+	for (unsigned page = 0; page < PAGES; page++)
+		zeros += pattern[page % strlen(pattern)] == '0';
+	return zeros;
+}
+
+/* --- tests --- */
+
+static void content_and_zeros_arrive_whatever_their_order(void **state)
+{
+	struct scene *scene = *state;
+	static const char *const patterns[] = {"1", "0", "01", "10", "0011", "1101", "0000000000000000000000001",
+					       "1111111111111111111111110", "100000001"};
+
+	for (unsigned i = 0; i < array_len(patterns); i++) {
+		scoped(bytes) uint8_t *data = make_pages(patterns[i]);
+		begin(scene, i + 1);
+		assert_int_equal(open_image(scene), i > 0);
+		/* One record longer than several batches, then short ones. */
+		add(scene, PAGE_PRESENT, 0, 300, data);
+		for (unsigned page = 300; page < PAGES; page += 4)
+			add(scene, PAGE_PRESENT | (page % 8 == 0 ? PAGE_LAZY : 0), page, 4,
+			    data + (size_t)page * PAGE_BYTES);
+		close_round(scene);
+		struct memory_round sent = finish(scene);
+		assert_int_equal(sent.pages_sent, PAGES);
+		assert_int_equal(sent.pages_zero, zeros_of(patterns[i]));
+		assert_true(sent.bytes < (uint64_t)(PAGES - sent.pages_zero) * PAGE_BYTES + 20000);
+		expect_pages(scene, i + 1, data, PAGES);
+	}
+}
+
+static void a_later_round_refers_to_the_one_before(void **state)
+{
+	struct scene *scene = *state;
+	scoped(bytes) uint8_t *data = make_pages("1");
+
+	begin(scene, 1);
+	assert_int_equal(ask(scene, PAGE_PARENT, 4), 0);
+	assert_int_equal(open_image(scene), 0);
+	add(scene, PAGE_PRESENT, 0, 100, data);
+	close_round(scene);
+	(void)finish(scene);
+	begin(scene, 2);
+	assert_int_equal(ask(scene, PAGE_PARENT, 4), 1);
+	assert_int_equal(open_image(scene), 1);
+	add(scene, PAGE_IN_PARENT, 0, 50, NULL);
+	add(scene, PAGE_PRESENT, 50, 2, data);
+	add(scene, PAGE_IN_PARENT, 52, 40, NULL);
+	close_round(scene);
+	struct memory_round sent = finish(scene);
+	assert_int_equal(sent.pages_sent, 2);
+	assert_int_equal(sent.pages_skipped, 90);
+	expect_pages(scene, 2, data, 2);
+	/* An image that the second round did not have is not in the third one's parent. */
+	begin(scene, 3);
+	close_round(scene);
+	(void)finish(scene);
+	begin(scene, 4);
+	assert_int_equal(ask(scene, PAGE_PARENT, 4), 0);
+	close_round(scene);
+	(void)finish(scene);
+}
+
+static void begin_alone(struct scene *scene)
+{
+	assert_ok(memory_sender_begin(scene->sender, 1));
+}
+
+static void expect_shut(const struct scene *scene)
+{
+	char byte;
+
+	assert_int_equal(recv(scene->criu, &byte, 1, 0), 0);
+}
+
+static void a_record_that_cannot_be_ends_the_round_and_criu_s_wait(void **state)
+{
+	struct scene *scene = *state;
+	const struct page_header header = {.command = 99};
+	struct memory_round sent;
+
+	begin_alone(scene);
+	say(scene, &header, NULL);
+	assert_code(memory_sender_end(scene->sender, PLENTY_MS, &sent), STATUS_DATA_LOSS);
+	expect_shut(scene);
+}
+
+static void a_criu_that_goes_away_ends_the_round(void **state)
+{
+	struct scene *scene = *state;
+	struct memory_round sent;
+
+	begin_alone(scene);
+	assert_int_equal(open_image(scene), 0);
+	assert_int_equal(shutdown(scene->criu, SHUT_WR), 0);
+	assert_code(memory_sender_end(scene->sender, PLENTY_MS, &sent), STATUS_ABORTED);
+	expect_shut(scene);
+}
+
+static void a_silent_criu_ends_the_round_in_time(void **state)
+{
+	struct scene *scene = *state;
+	struct memory_round sent;
+
+	begin_alone(scene);
+	assert_code(memory_sender_end(scene->sender, 100, &sent), STATUS_DEADLINE_EXCEEDED);
+	expect_shut(scene);
+}
+
+static void an_interrupted_pipe_ends_the_round_as_cancelled(void **state)
+{
+	struct scene *scene = *state;
+	const struct page_header close_header = {.command = PAGE_FORCE_CLOSE};
+	struct memory_round sent;
+
+	begin_alone(scene);
+	assert_int_equal(open_image(scene), 0);
+	pipe_interrupt(scene->from);
+	say(scene, &close_header, NULL);
+	assert_code(memory_sender_end(scene->sender, PLENTY_MS, &sent), STATUS_CANCELLED);
+}
+
+static void freeing_a_sender_in_mid_round_does_not_wait(void **state)
+{
+	struct scene *scene = *state;
+
+	begin_alone(scene);
+	assert_int_equal(open_image(scene), 0);
+	memory_sender_free(TAKE(scene->sender));
+	expect_shut(scene);
+}
+
+static void a_round_of_another_number_is_refused(void **state)
+{
+	struct scene *scene = *state;
+	struct memory_round sent, got;
+
+	assert_ok(page_store_begin(scene->store, 2));
+	begin_alone(scene);
+	close_round(scene);
+	assert_ok(memory_sender_end(scene->sender, PLENTY_MS, &sent));
+	assert_code(memory_receive_round(scene->to, scene->store, 2, PLENTY_MS, &got), STATUS_DATA_LOSS);
+}
+
+static void send_end(struct scene *scene, uint64_t pages, uint64_t digest)
+{
+	Haul__V1__RoundEnd round_end = HAUL__V1__ROUND_END__INIT;
+
+	round_end.round = 1;
+	round_end.pages = pages;
+	round_end.digest = digest;
+	assert_ok(pipe_send_message(scene->from, HAUL__V1__FRAME_KIND__FRAME_ROUND, &round_end.base, PLENTY_MS));
+}
+
+static void a_round_with_other_counts_or_digests_is_refused(void **state)
+{
+	struct scene *scene = *state;
+	struct memory_round got;
+	uint64_t nothing = XXH3_64bits("", 0);
+
+	assert_ok(page_store_begin(scene->store, 1));
+	send_end(scene, 1, nothing);
+	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got), STATUS_DATA_LOSS);
+	send_end(scene, 0, nothing + 1);
+	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got), STATUS_DATA_LOSS);
+	send_end(scene, 0, nothing);
+	assert_ok(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got));
+}
+
+/* A batch that opens an image and brings one page, with its digest. */
+static size_t make_batch(uint8_t *data)
+{
+	const struct page_header open = {.command = PAGE_OPEN, .image = IMAGE};
+	const struct page_header one = {PAGE_ADD, PAGE_PRESENT, 1, 0, IMAGE};
+	size_t size = 2 * PAGE_HEADER_BYTES + PAGE_BYTES;
+
+	page_header_encode(&open, data);
+	page_header_encode(&one, data + PAGE_HEADER_BYTES);
+	memset(data + 2 * PAGE_HEADER_BYTES, 5, PAGE_BYTES);
+	uint64_t digest = htole64(XXH3_64bits(data, size));
+	memcpy(data + size, &digest, sizeof(digest));
+	return size + sizeof(digest);
+}
+
+static void sign(uint8_t *data, size_t size)
+{
+	uint64_t digest = htole64(XXH3_64bits(data, size - sizeof(digest)));
+
+	memcpy(data + size - sizeof(digest), &digest, sizeof(digest));
+}
+
+static void a_damaged_batch_is_refused(void **state)
+{
+	struct scene *scene = *state;
+	uint8_t data[2 * PAGE_HEADER_BYTES + PAGE_BYTES + 8];
+	struct memory_round round = {0};
+
+	assert_ok(page_store_begin(scene->store, 1));
+	size_t size = make_batch(data);
+	data[100] ^= 1;
+	assert_code(memory_batch_apply(data, size, scene->store, &round), STATUS_DATA_LOSS);
+	assert_code(memory_batch_apply(data, 7, scene->store, &round), STATUS_DATA_LOSS);
+	data[100] ^= 1;
+	assert_ok(memory_batch_apply(data, size, scene->store, &round));
+	assert_int_equal(round.pages_sent, 1);
+}
+
+static void a_batch_that_ends_inside_something_is_refused(void **state)
+{
+	struct scene *scene = *state;
+	uint8_t data[2 * PAGE_HEADER_BYTES + PAGE_BYTES + 8];
+	struct memory_round round = {0};
+
+	assert_ok(page_store_begin(scene->store, 1));
+	size_t size = make_batch(data);
+	sign(data, size - 1);
+	assert_code(memory_batch_apply(data, size - 1, scene->store, &round), STATUS_DATA_LOSS);
+	sign(data, PAGE_HEADER_BYTES + 10 + 8);
+	assert_ok(page_store_begin(scene->store, 2));
+	assert_code(memory_batch_apply(data, PAGE_HEADER_BYTES + 10 + 8, scene->store, &round), STATUS_DATA_LOSS);
+}
+
+int main(void)
+{
+#define PIPE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
+	const struct CMUnitTest tests[] = {
+		PIPE_TEST(content_and_zeros_arrive_whatever_their_order),
+		PIPE_TEST(a_later_round_refers_to_the_one_before),
+		PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
+		PIPE_TEST(a_criu_that_goes_away_ends_the_round),
+		PIPE_TEST(a_silent_criu_ends_the_round_in_time),
+		PIPE_TEST(an_interrupted_pipe_ends_the_round_as_cancelled),
+		PIPE_TEST(freeing_a_sender_in_mid_round_does_not_wait),
+		PIPE_TEST(a_round_of_another_number_is_refused),
+		PIPE_TEST(a_round_with_other_counts_or_digests_is_refused),
+		PIPE_TEST(a_damaged_batch_is_refused),
+		PIPE_TEST(a_batch_that_ends_inside_something_is_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
