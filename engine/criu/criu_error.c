@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRIU tells what went wrong in its log, among lines that are always there. The cause is the first line of
- * the kind "Error (file:line): …" that is neither noise nor a mere "it failed". */
+/* CRIU tells what went wrong in its log, among lines that are always there. The cause is the first
+ * line of the kind "Error (file:line): …" that is neither noise nor a mere "it failed". */
 #include "engine/criu/criu_error.h"
 
 #include <errno.h>
@@ -155,7 +155,8 @@ static const char *words_of(const char *text)
 	return colon != NULL ? colon + 3 : text;
 }
 
-status *criu_error(const char *what, const CriuResp *response, const char *work_dir, const char *log_file)
+status *criu_error(const char *what, const CriuResp *response, const char *work_dir,
+		   const char *log_file)
 {
 	char text[LINE_MOST];
 	int err = response != NULL && response->has_cr_errno ? response->cr_errno : 0;
@@ -185,12 +186,12 @@ status *criu_error(const char *what, const CriuResp *response, const char *work_
 
 /* Lines that CRIU logs as errors though nothing is wrong. */
 static const char *const noise[] = {
-	"TCP_CORK",        /* the memory channel is no TCP */
-	"TCP_NODELAY",
-	"RLIMIT_NOFILE",   /* no CAP_SYS_RESOURCE */
-	"Iptables configuration failed",
-	"exited, status=1",
-	NULL,
+    "TCP_CORK", /* the memory channel is no TCP */
+    "TCP_NODELAY",
+    "RLIMIT_NOFILE", /* no CAP_SYS_RESOURCE */
+    "Iptables configuration failed",
+    "exited, status=1",
+    NULL,
 };
 
 static const char *const *noise_patterns(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRIU writes one image after the other, addresses ascending, so one image is open at a time, and "does the
- * round before have this page?" is answered by reading that round's pagemap beside it: memory does not grow
- * with the workload. */
+/* CRIU writes one image after the other, addresses ascending, so one image is open at a time, and
+ * "does the round before have this page?" is answered by reading that round's pagemap beside it:
+ * memory does not grow with the workload. */
 #include "engine/criu/page_store.h"
 
 #include <endian.h>
@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "pagemap.pb-c.h"
 #include "proto/limits.h"
 
 enum {
@@ -18,12 +19,6 @@ enum {
 	MAGIC_PAGEMAP = 0x56084025,
 	NAME_BYTES = 64,
 	ENTRY_BYTES = 64,
-	/* Protobuf tags of pagemap_head and pagemap_entry. */
-	TAG_PAGES_ID = 1 << 3,
-	TAG_ADDRESS = 1 << 3,
-	TAG_PAGES = 2 << 3,
-	TAG_FLAGS = 4 << 3,
-	TAG_PAGES_64 = 5 << 3,
 };
 
 struct run {
@@ -37,13 +32,13 @@ static uint64_t run_end(const struct run *run)
 }
 
 struct image {
-	uint64_t id;           /* as in the stream; 0 = none is open */
+	uint64_t id; /* as in the stream; 0 = none is open */
 	FILE *pagemap;
-	FILE *before;          /* the round before's pagemap, or NULL */
-	struct run known;      /* the last entry read from it */
-	struct run pending;    /* not yet written: the next may continue it */
+	FILE *before;	    /* the round before's pagemap, or NULL */
+	struct run known;   /* the last entry read from it */
+	struct run pending; /* not yet written: the next may continue it */
 	int pages_fd;
-	uint64_t offset;       /* in the pages file */
+	uint64_t offset; /* in the pages file */
 	uint64_t next_address;
 };
 
@@ -114,30 +109,6 @@ status *page_store_begin(struct page_store *store, unsigned round)
 
 /* --- pagemap entries --- */
 
-static size_t put_varint(uint8_t *at, uint64_t value)
-{
-	size_t used = 0;
-
-	for (; value >= 0x80; value >>= 7)
-		at[used++] = (uint8_t)(value | 0x80);
-	at[used++] = (uint8_t)value;
-	return used;
-}
-
-static size_t get_varint(const uint8_t *at, size_t size, uint64_t *ret_value)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < size && i < 10; i++) {
-		value |= (uint64_t)(at[i] & 0x7f) << (7 * i);
-		if ((at[i] & 0x80) == 0) {
-			*ret_value = value;
-			return i + 1;
-		}
-	}
-	return 0;
-}
-
 static status *write_words(struct image *image, const uint8_t *data, size_t size)
 {
 	uint32_t length = htole32((uint32_t)size);
@@ -151,29 +122,28 @@ static status *write_words(struct image *image, const uint8_t *data, size_t size
 static status *write_head(struct page_store *store)
 {
 	uint32_t magics[] = {htole32(MAGIC_IMAGE), htole32(MAGIC_PAGEMAP)};
-	uint8_t head[ENTRY_BYTES];
-	size_t size = put_varint(head, TAG_PAGES_ID);
+	Haul__Pagemap__Head head = HAUL__PAGEMAP__HEAD__INIT;
+	uint8_t packed[ENTRY_BYTES];
 
-	size += put_varint(head + size, store->pages_id);
+	head.pages_id = store->pages_id;
 	if (fwrite(magics, sizeof(magics), 1, store->image.pagemap) != 1)
 		return status_errnof(errno, "cannot write a pagemap");
-	return write_words(&store->image, head, size);
+	return write_words(&store->image, packed, haul__pagemap__head__pack(&head, packed));
 }
 
 static status *flush_pending(struct image *image)
 {
-	uint8_t entry[ENTRY_BYTES];
+	Haul__Pagemap__Entry entry = HAUL__PAGEMAP__ENTRY__INIT;
+	uint8_t packed[ENTRY_BYTES]; /* three numbers with their tags: at most 24 */
 
 	if (image->pending.pages == 0)
 		return NULL;
-	size_t size = put_varint(entry, TAG_ADDRESS);
-	size += put_varint(entry + size, image->pending.address);
-	size += put_varint(entry + size, TAG_PAGES);
-	size += put_varint(entry + size, image->pending.pages);
-	size += put_varint(entry + size, TAG_FLAGS);
-	size += put_varint(entry + size, image->pending.flags);
+	entry.vaddr = image->pending.address;
+	entry.nr_pages = (uint32_t)image->pending.pages;
+	entry.has_flags = 1;
+	entry.flags = image->pending.flags;
 	image->pending.pages = 0;
-	return write_words(image, entry, size);
+	return write_words(image, packed, haul__pagemap__entry__pack(&entry, packed));
 }
 
 /* The next length-prefixed message of a pagemap; *ret_size 0 at the end. */
@@ -186,36 +156,36 @@ static status *read_words(FILE *file, uint8_t data[ENTRY_BYTES], size_t *ret_siz
 		return ferror(file) ? status_errnof(EIO, "cannot read a pagemap") : NULL;
 	length = le32toh(length);
 	if (length == 0 || length > ENTRY_BYTES || fread(data, length, 1, file) != 1)
-		return status_errorf(STATUS_DATA_LOSS, "the pagemap of the round before is damaged");
+		return status_errorf(STATUS_DATA_LOSS,
+				     "the pagemap of the round before is damaged");
 	*ret_size = length;
 	return NULL;
 }
 
-static bool parse_entry(const uint8_t *data, size_t size, struct run *ret_run)
+/* The next entry of the round before; *ret_run has no pages at the end. */
+static status *read_entry(struct image *image, struct run *ret_run)
 {
+	uint8_t packed[ENTRY_BYTES];
+	size_t size = 0;
+
 	*ret_run = (struct run){0};
-	for (size_t at = 0; at < size;) {
-		uint64_t tag = 0, value = 0;
-		size_t used = get_varint(data + at, size - at, &tag);
-		at += used;
-		size_t more = used == 0 ? 0 : get_varint(data + at, size - at, &value);
-		at += more;
-		if (more == 0)
-			return false;
-		if (tag == TAG_ADDRESS)
-			ret_run->address = value;
-		else if (tag == TAG_PAGES || tag == TAG_PAGES_64)
-			ret_run->pages = value;
-	}
-	return ret_run->pages > 0 && ret_run->pages <= UINT32_MAX;
+	status *st = image->before != NULL ? read_words(image->before, packed, &size) : NULL;
+	if (st != NULL || size == 0)
+		return st;
+	Haul__Pagemap__Entry *entry = haul__pagemap__entry__unpack(NULL, size, packed);
+	if (entry == NULL || entry->nr_pages == 0)
+		st = status_errorf(STATUS_DATA_LOSS, "the pagemap of the round before is damaged");
+	else
+		*ret_run = (struct run){entry->vaddr, entry->nr_pages, entry->flags};
+	if (entry != NULL)
+		haul__pagemap__entry__free_unpacked(entry, NULL);
+	return st;
 }
 
 /* Whether the round before has all of the run; both go upwards. */
 static status *check_known(struct image *image, const struct run *run)
 {
-	uint8_t data[ENTRY_BYTES];
 	uint64_t address = run->address;
-	size_t size = 0;
 
 	while (address < run_end(run)) {
 		if (image->known.pages > 0 && run_end(&image->known) > address) {
@@ -224,18 +194,18 @@ static status *check_known(struct image *image, const struct run *run)
 			address = run_end(&image->known);
 			continue;
 		}
-		status *st = image->before != NULL ? read_words(image->before, data, &size) : NULL;
+		status *st = read_entry(image, &image->known);
 		if (st != NULL)
 			return st;
-		if (size == 0)
+		if (image->known.pages == 0)
 			break;
-		if (!parse_entry(data, size, &image->known))
-			return status_errorf(STATUS_DATA_LOSS, "the pagemap of the round before is damaged");
 	}
 	if (address >= run_end(run))
 		return NULL;
-	return status_errorf(STATUS_DATA_LOSS, "the page at %#llx was never sent, but is said to be in the round before",
-			     (unsigned long long)address);
+	return status_errorf(
+	    STATUS_DATA_LOSS,
+	    "the page at %#llx was never sent, but is said to be in the round before",
+	    (unsigned long long)address);
 }
 
 /* --- one image --- */
@@ -245,7 +215,8 @@ static status *open_file(struct page_store *store, const char *name, int *ret_fd
 	int fd = openat(store->dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 	if (fd < 0 && errno == EEXIST)
-		return status_errorf(STATUS_DATA_LOSS, "image %s came twice in round %u", name, store->round);
+		return status_errorf(STATUS_DATA_LOSS, "image %s came twice in round %u", name,
+				     store->round);
 	if (fd < 0)
 		return status_errnof(errno, "cannot make %s", name);
 	*ret_fd = fd;
@@ -269,7 +240,8 @@ static status *open_before(struct page_store *store, const char *name)
 		return status_errnof(errno, "cannot open %s", name);
 	(void)TAKE_FD(fd);
 	if (fread(magics, sizeof(magics), 1, store->image.before) != 1)
-		return status_errorf(STATUS_DATA_LOSS, "the pagemap of the round before is damaged");
+		return status_errorf(STATUS_DATA_LOSS,
+				     "the pagemap of the round before is damaged");
 	return read_words(store->image.before, head, &size);
 }
 
@@ -280,9 +252,10 @@ static status *open_image(struct page_store *store, uint64_t id)
 	scoped(fd) int fd = -1;
 
 	if (store->pages_id >= LIMIT_IMAGES)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d memory images", LIMIT_IMAGES);
-	(void)snprintf(name, sizeof(name), "pagemap%s-%u.img", (id & 0xff) == PAGE_SHMEM ? "-shmem" : "",
-		       (unsigned)(id >> 8));
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d memory images",
+				     LIMIT_IMAGES);
+	(void)snprintf(name, sizeof(name), "pagemap%s-%u.img",
+		       (id & 0xff) == PAGE_SHMEM ? "-shmem" : "", (unsigned)(id >> 8));
 	(void)snprintf(pages, sizeof(pages), "pages-%u.img", ++store->pages_id);
 	status *st = open_file(store, name, &fd);
 	if (st == NULL)
@@ -312,8 +285,10 @@ static status *close_image(struct page_store *store)
 	/* Zero pages at the end are a hole, too. */
 	if (st == NULL && ftruncate(image->pages_fd, (off_t)image->offset) != 0)
 		st = status_errnof(errno, "cannot write pages");
-	if (st == NULL && (fstat(image->pages_fd, &info) != 0 || (uint64_t)info.st_size != image->offset))
-		st = status_errorf(STATUS_DATA_LOSS, "a pages file has another size than its pagemap says");
+	if (st == NULL &&
+	    (fstat(image->pages_fd, &info) != 0 || (uint64_t)info.st_size != image->offset))
+		st = status_errorf(STATUS_DATA_LOSS,
+				   "a pages file has another size than its pagemap says");
 	close_files(image);
 	return st;
 }
@@ -337,8 +312,8 @@ static status *add_run(struct image *image, const struct run *run)
 {
 	struct run *pending = &image->pending;
 
-	if (pending->pages > 0 && run_end(pending) == run->address && pending->flags == run->flags &&
-	    pending->pages + run->pages <= INT32_MAX) {
+	if (pending->pages > 0 && run_end(pending) == run->address &&
+	    pending->flags == run->flags && pending->pages + run->pages <= INT32_MAX) {
 		pending->pages += run->pages;
 		return NULL;
 	}
@@ -348,7 +323,8 @@ static status *add_run(struct image *image, const struct run *run)
 	return st;
 }
 
-static status *add_pages(struct page_store *store, const struct page_header *header, const uint8_t *data)
+static status *add_pages(struct page_store *store, const struct page_header *header,
+			 const uint8_t *data)
 {
 	struct image *image = &store->image;
 	struct run run = {header->address, header->pages, PAGE_PRESENT};
@@ -375,14 +351,16 @@ static status *add_pages(struct page_store *store, const struct page_header *hea
 	return st == NULL ? add_run(image, &run) : st;
 }
 
-status *page_store_record(struct page_store *store, const struct page_header *header, const uint8_t *data)
+status *page_store_record(struct page_store *store, const struct page_header *header,
+			  const uint8_t *data)
 {
 	if (store->dir < 0)
 		return status_errorf(STATUS_DATA_LOSS, "pages came before a round was begun");
 	if (header->command == PAGE_ADD)
 		return add_pages(store, header, data);
 	if (header->command != PAGE_OPEN)
-		return status_errorf(STATUS_DATA_LOSS, "command %#x does not belong into a page store",
+		return status_errorf(STATUS_DATA_LOSS,
+				     "command %#x does not belong into a page store",
 				     header->command);
 	status *st = close_image(store);
 	return st == NULL ? open_image(store, header->image) : st;

@@ -24,7 +24,8 @@ static uint64_t long_word(const uint8_t *at)
 
 static status *bad(const char *field, unsigned long long value)
 {
-	return status_errorf(STATUS_DATA_LOSS, "a record of the page stream has an impossible %s: %#llx", field,
+	return status_errorf(STATUS_DATA_LOSS,
+			     "a record of the page stream has an impossible %s: %#llx", field,
 			     value);
 }
 
@@ -68,8 +69,8 @@ status *page_header_decode(const uint8_t bytes[PAGE_HEADER_BYTES], bool on_wire,
 			   struct page_header *ret_header)
 {
 	uint32_t first = word(bytes);
-	struct page_header header = {first & 0xffff, first >> 16, word(bytes + 4), long_word(bytes + 8),
-				     long_word(bytes + 16)};
+	struct page_header header = {first & 0xffff, first >> 16, word(bytes + 4),
+				     long_word(bytes + 8), long_word(bytes + 16)};
 	status *st = NULL;
 
 	switch (header.command) {

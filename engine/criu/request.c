@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is left out here is left out on purpose: no cpu_cap for a restore (CRIU would demand a cpuinfo.img
- * among the images), no keep_open for DUMP and RESTORE (CRIU would close without a word), and
- * pre_dump_mode never VM_READ (it corrupts memory that goes to a socket). */
+/* What is left out here is left out on purpose: no cpu_cap for a restore (CRIU would demand a
+ * cpuinfo.img among the images), no keep_open for DUMP and RESTORE (CRIU would close without a
+ * word), and pre_dump_mode never VM_READ (it corrupts memory that goes to a socket). */
 #include "engine/criu/request.h"
 
 #include <errno.h>
@@ -93,18 +93,21 @@ status *criu_version(struct swrk *session, const struct criu_limits *limits, uns
 	const CriuVersion *version = response->version;
 	if (version == NULL || version->major_number < 1 || version->major_number > 1000 ||
 	    version->minor_number < 0 || version->minor_number > 99)
-		st = status_errorf(STATUS_FAILED_PRECONDITION, "this CRIU does not tell its version");
+		st = status_errorf(STATUS_FAILED_PRECONDITION,
+				   "this CRIU does not tell its version");
 	else
-		*ret_version = (unsigned)version->major_number * 10000 +
-			       (unsigned)version->minor_number * 100 +
-			       (version->has_sublevel && version->sublevel >= 0 && version->sublevel < 100
-					? (unsigned)version->sublevel
-					: 0);
+		*ret_version =
+		    (unsigned)version->major_number * 10000 +
+		    (unsigned)version->minor_number * 100 +
+		    (version->has_sublevel && version->sublevel >= 0 && version->sublevel < 100
+			 ? (unsigned)version->sublevel
+			 : 0);
 	criu_resp__free_unpacked(response, NULL);
 	return st;
 }
 
-status *criu_has_dirty_tracking(struct swrk *session, const struct criu_limits *limits, bool *ret_has)
+status *criu_has_dirty_tracking(struct swrk *session, const struct criu_limits *limits,
+				bool *ret_has)
 {
 	struct request request __attribute__((cleanup(scope_request)));
 	CriuFeatures features = CRIU_FEATURES__INIT;
@@ -116,7 +119,8 @@ status *criu_has_dirty_tracking(struct swrk *session, const struct criu_limits *
 	request.message.features = &features;
 	status *st = short_call(session, &request, NULL, limits, &response);
 	if (st != NULL)
-		return status_detailf(st, "next", "run criu check on this host to see what its kernel lacks");
+		return status_detailf(st, "next",
+				      "run criu check on this host to see what its kernel lacks");
 	*ret_has = response->features != NULL && response->features->has_mem_track &&
 		   response->features->mem_track;
 	criu_resp__free_unpacked(response, NULL);
@@ -127,7 +131,8 @@ static status *cpuinfo(struct swrk *session, CriuReqType type, const char *dir,
 		       const struct criu_limits *limits)
 {
 	struct request request __attribute__((cleanup(scope_request)));
-	const char *log_file = type == CRIU_REQ_TYPE__CPUINFO_DUMP ? "cpuinfo-dump.log" : "cpuinfo-check.log";
+	const char *log_file =
+	    type == CRIU_REQ_TYPE__CPUINFO_DUMP ? "cpuinfo-dump.log" : "cpuinfo-check.log";
 	CriuResp *response = NULL;
 
 	request_init(&request, type);
@@ -152,20 +157,22 @@ status *criu_cpuinfo_check(struct swrk *session, const char *dir, const struct c
 	status *st = cpuinfo(session, CRIU_REQ_TYPE__CPUINFO_CHECK, dir, limits);
 
 	/* CRIU itself says no more than "failed" here. */
-	if (status_code_of(st) != STATUS_ABORTED && status_code_of(st) != STATUS_FAILED_PRECONDITION)
+	if (status_code_of(st) != STATUS_ABORTED &&
+	    status_code_of(st) != STATUS_FAILED_PRECONDITION)
 		return st;
 	st = status_recode(st, STATUS_FAILED_PRECONDITION);
-	return status_detailf(status_wrapf(st, "this host's CPU lacks what the source's CPU has"), "next",
-			      "choose a destination with the same or a newer CPU");
+	return status_detailf(status_wrapf(st, "this host's CPU lacks what the source's CPU has"),
+			      "next", "choose a destination with the same or a newer CPU");
 }
 
 /* --- dumps --- */
 
-/* After a failure the session is of no more use, but CRIU may still wait for the page server with the tree
- * stopped, and the page server for CRIU: with the channel shut both end and the tree goes on. */
+/* After a failure the session is of no more use, but CRIU may still wait for the page server with
+ * the tree stopped, and the page server for CRIU: with the channel shut both end and the tree goes
+ * on. */
 static status *dump_failed(struct swrk *session, status *st)
 {
-	swrk_shut_memory(session);
+	swrk_give_up(session);
 	return st;
 }
 
@@ -195,7 +202,9 @@ static status *dump_request(struct request *request, CriuReqType type, const str
 	opts->has_pre_dump_mode = 1;
 	opts->pre_dump_mode = CRIU_PRE_DUMP_MODE__SPLICE;
 	opts->has_network_lock = 1;
-	opts->network_lock = CRIU_NETWORK_LOCK_METHOD__NFTABLES;
+	/* No connection moves: they are refused, or closed by the move. CRIU would leave the table of its
+	 * lock behind at the source after each dump. */
+	opts->network_lock = CRIU_NETWORK_LOCK_METHOD__SKIP;
 	opts->ps = &request->memory;
 	request->memory.has_fd = 1;
 	request->memory.fd = SWRK_MEMORY_FD;
@@ -209,7 +218,8 @@ status *criu_pre_dump(struct swrk *session, const struct criu_dump *dump)
 	status *st = dump_request(&request, CRIU_REQ_TYPE__PRE_DUMP, dump);
 
 	if (st == NULL)
-		st = swrk_call(session, &request.message, dump->log_file, dump->limits->long_ms, &response);
+		st = swrk_call(session, &request.message, dump->log_file, dump->limits->long_ms,
+			       &response);
 	if (response != NULL)
 		criu_resp__free_unpacked(response, NULL);
 	return st == NULL ? NULL : dump_failed(session, st);
@@ -248,16 +258,16 @@ status *criu_dump_end(struct swrk *session, const struct criu_dump *dump, bool k
 {
 	status *st = swrk_ack(session, kill);
 
-	/* In a network namespace of its own the tree stays locked and frozen until a last "network-unlock" is
-	 * acknowledged. */
+	/* In a network namespace of its own the tree stays locked and frozen until a last
+	 * "network-unlock" is acknowledged. */
 	for (int i = 0; i < NETWORK_UNLOCKS_MOST && st == NULL; i++) {
 		scoped(swrk_event) struct swrk_event event = {0};
 		st = swrk_next(session, dump->limits->long_ms, &event);
 		if (st == NULL && event.is_response)
 			return !kill || event.response->success
-				       ? NULL
-				       : criu_error("end the dumped tree", event.response, dump->work_dir,
-						    dump->log_file);
+				   ? NULL
+				   : criu_error("end the dumped tree", event.response,
+						dump->work_dir, dump->log_file);
 		if (st == NULL)
 			st = swrk_ack(session, true);
 	}
@@ -268,8 +278,8 @@ status *criu_dump_end(struct swrk *session, const struct criu_dump *dump, bool k
 
 /* --- restore --- */
 
-/* CRIU pivots into its root, which the kernel allows for mount points only; its own message would be of
- * mountinfo. It matters to trees with a mount namespace of their own; others ignore it. */
+/* CRIU pivots into its root, which the kernel allows for mount points only; its own message would
+ * be of mountinfo. It matters to trees with a mount namespace of their own; others ignore it. */
 static status *check_root(const char *root)
 {
 	struct statx info;
@@ -291,7 +301,8 @@ static status *restore_request(struct request *request, const struct criu_restor
 	CriuOpts *opts = &request->opts;
 
 	request_init(request, CRIU_REQ_TYPE__RESTORE);
-	status *st = request_places(request, restore->images_dir, restore->work_dir, restore->log_file);
+	status *st =
+	    request_places(request, restore->images_dir, restore->work_dir, restore->log_file);
 	if (st == NULL)
 		st = check_root(restore->root);
 	if (st != NULL)
@@ -317,7 +328,7 @@ struct restoring {
 	status *(*before_resume)(void *self, pid_t root);
 	void *self;
 	pid_t root;
-	bool is_frozen;     /* before_resume has been called */
+	bool is_frozen; /* before_resume has been called */
 	bool is_done;
 };
 
@@ -329,7 +340,8 @@ static status *restore_ended(struct restoring *state, const CriuResp *response)
 	if (response->restore != NULL && response->restore->pid > 0)
 		state->root = response->restore->pid;
 	if (!state->is_frozen || state->root <= 0)
-		return status_errorf(STATUS_ABORTED, "CRIU let the restored tree run without asking");
+		return status_errorf(STATUS_ABORTED,
+				     "CRIU let the restored tree run without asking");
 	state->is_done = true;
 	return NULL;
 }
@@ -354,7 +366,8 @@ static status *restore_step(struct swrk *session, struct restoring *state)
 }
 
 status *criu_restore_frozen(struct swrk *session, const struct criu_restore *restore,
-			    status *(*before_resume)(void *self, pid_t root), void *self, pid_t *ret_pid)
+			    status *(*before_resume)(void *self, pid_t root), void *self,
+			    pid_t *ret_pid)
 {
 	struct request request __attribute__((cleanup(scope_request)));
 	struct restoring state = {.restore = restore, .before_resume = before_resume, .self = self};

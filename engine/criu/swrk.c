@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRIU has no timeout of its own for anything, and may rightly be busy for hours with a large tree. So what
- * is limited is silence: no message, and no activity of any process of its group. A stopped CRIU is silent,
- * and so is a restore that spins at the end of a short file. */
+/* CRIU has no timeout of its own for anything, and may rightly be busy for hours with a large tree.
+ * So what is limited is silence: no message, and no activity of any process of its group. A stopped
+ * CRIU is silent, and so is a restore that spins at the end of a short file. */
 #include "engine/criu/swrk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -14,7 +15,6 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <fcntl.h>
 
 #include "engine/criu/criu_error.h"
 #include "engine/host/cgroup.h"
@@ -24,9 +24,9 @@
 #include "proto/limits.h"
 
 enum {
-	LOOK_MS = 250,        /* between looks at CRIU's progress */
-	LAST_WORD_MS = 1000,  /* for the exit status of one whose socket has closed */
-	END_MS = 10000,       /* for a killed group */
+	LOOK_MS = 250,	     /* between looks at CRIU's progress */
+	LAST_WORD_MS = 1000, /* for the exit status of one whose socket has closed */
+	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
 	ERR_LIMIT = 256 * 1024,
 	ERR_TAIL = 512,
@@ -36,13 +36,13 @@ struct swrk {
 	struct child child;
 	int rpc;
 	int memory;
-	int wake;               /* eventfd: interrupted */
+	int wake; /* eventfd: interrupted */
 	atomic_bool is_interrupted;
-	bool is_over;           /* its socket has ended, and `how` */
+	bool is_over; /* its socket has ended, and `how` */
 	char how[64];
 	char cgroup[CGROUP_PATH];
 	char work_dir[FILES_PATH];
-	uint8_t *message;       /* LIMIT_CRIU_MESSAGE */
+	uint8_t *message; /* LIMIT_CRIU_MESSAGE */
 };
 
 /* --- open --- */
@@ -71,18 +71,19 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 	char path[FILES_PATH + 16], number[16];
 
 	(void)snprintf(path, sizeof(path), "%s/swrk.err", session->work_dir);
-	scoped(fd) int errors = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	scoped(fd) int errors =
+	    open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (errors < 0)
 		return status_errnof(errno, "cannot make %s", path);
 	(void)snprintf(number, sizeof(number), "%d", SWRK_RPC_FD);
 	const char *argv[] = {options->criu, "swrk", number, NULL};
 	const int fds[] = {-1, errors, errors, rpc, memory};
 	struct child_spec spec = {
-		.argv = argv,
-		.fds = fds,
-		.fd_count = memory >= 0 ? 5 : 4,
-		.cgroup = options->cgroup,
-		.directory = session->work_dir,
+	    .argv = argv,
+	    .fds = fds,
+	    .fd_count = memory >= 0 ? 5 : 4,
+	    .cgroup = options->cgroup,
+	    .directory = session->work_dir,
 	};
 	status *st = child_spawn(&spec, &session->child);
 	if (status_code_of(st) == STATUS_NOT_FOUND)
@@ -165,9 +166,11 @@ static status *died(struct swrk *session)
 		if (st != NULL)
 			(void)snprintf(session->how, sizeof(session->how), "it closed its socket");
 		else if (WIFSIGNALED(ended))
-			(void)snprintf(session->how, sizeof(session->how), "killed by signal %d", WTERMSIG(ended));
+			(void)snprintf(session->how, sizeof(session->how), "killed by signal %d",
+				       WTERMSIG(ended));
 		else
-			(void)snprintf(session->how, sizeof(session->how), "exit status %d", WEXITSTATUS(ended));
+			(void)snprintf(session->how, sizeof(session->how), "exit status %d",
+				       WEXITSTATUS(ended));
 	}
 	session->is_over = true;
 	stderr_tail(session, tail);
@@ -186,14 +189,16 @@ static status *send_packed(struct swrk *session, const CriuReq *request)
 		return st;
 	if (session->is_over)
 		return died(session);
-	/* Never blocks for long: CRIU reads each request before it is due. A full queue is a stopped CRIU. */
+	/* Never blocks for long: CRIU reads each request before it is due. A full queue is a
+	 * stopped CRIU. */
 	ssize_t sent = send(session->rpc, packed.data, packed.size, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (sent == (ssize_t)packed.size)
 		return NULL;
 	if (sent < 0 && (errno == EPIPE || errno == ECONNRESET))
 		return died(session);
-	return sent < 0 && errno != EAGAIN ? status_errnof(errno, "cannot send to CRIU")
-					   : status_errorf(STATUS_UNAVAILABLE, "CRIU does not take requests");
+	return sent < 0 && errno != EAGAIN
+		   ? status_errnof(errno, "cannot send to CRIU")
+		   : status_errorf(STATUS_UNAVAILABLE, "CRIU does not take requests");
 }
 
 status *swrk_send(struct swrk *session, const CriuReq *request)
@@ -218,8 +223,8 @@ static status *decode(const uint8_t *data, size_t size, struct swrk_event *ret_e
 	CriuResp *response = criu_resp__unpack(NULL, size, data);
 
 	if (response == NULL)
-		return status_errorf(STATUS_DATA_LOSS, "CRIU sent a message that cannot be read (%zu bytes)",
-				     size);
+		return status_errorf(STATUS_DATA_LOSS,
+				     "CRIU sent a message that cannot be read (%zu bytes)", size);
 	*ret_event = (struct swrk_event){.is_response = true};
 	if (response->type != CRIU_REQ_TYPE__NOTIFY) {
 		ret_event->response = response;
@@ -238,7 +243,8 @@ static status *decode(const uint8_t *data, size_t size, struct swrk_event *ret_e
 /* One message if there is one; *ret_got tells. */
 static status *take_message(struct swrk *session, struct swrk_event *ret_event, bool *ret_got)
 {
-	ssize_t got = recv(session->rpc, session->message, LIMIT_CRIU_MESSAGE, MSG_DONTWAIT | MSG_TRUNC);
+	ssize_t got =
+	    recv(session->rpc, session->message, LIMIT_CRIU_MESSAGE, MSG_DONTWAIT | MSG_TRUNC);
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
 		*ret_got = false;
@@ -271,14 +277,15 @@ static uint64_t number_of(pid_t pid, const char *name, const char *key)
 	return found != NULL ? strtoull(found + strlen(key), NULL, 10) : 0;
 }
 
-/* Changes when the process does something. Bytes read and written say so best. They do not count what is
- * sent or spliced into the memory channel, so a dump counts whenever it runs at all; a restore must not,
- * or a task that spins at the end of a short file would look busy for ever. */
+/* Changes when the process does something. Bytes read and written say so best. They do not count
+ * what is sent or spliced into the memory channel, so a dump counts whenever it runs at all; a
+ * restore must not, or a task that spins at the end of a short file would look busy for ever. */
 static uint64_t activity(const struct swrk *session, pid_t pid)
 {
 	uint64_t sum = number_of(pid, "io", "rchar: ") + number_of(pid, "io", "wchar: ");
 
-	return session->memory < 0 ? sum : sum + number_of(pid, "status", "\nvoluntary_ctxt_switches:");
+	return session->memory < 0 ? sum
+				   : sum + number_of(pid, "status", "\nvoluntary_ctxt_switches:");
 }
 
 /* Changes as long as CRIU, its helpers or the tasks it restores are active. */
@@ -323,16 +330,17 @@ static status *check_silence(const struct swrk *session, struct watchdog *dog)
 static status *wait_a_while(struct swrk *session, int64_t wait_ms)
 {
 	struct pollfd fds[] = {
-		{.fd = session->rpc, .events = POLLIN},
-		{.fd = session->wake, .events = POLLIN},
-		{.fd = session->child.pidfd, .events = POLLIN},
+	    {.fd = session->rpc, .events = POLLIN},
+	    {.fd = session->wake, .events = POLLIN},
+	    {.fd = session->child.pidfd, .events = POLLIN},
 	};
 
 	if (poll(fds, array_len(fds), (int)wait_ms) < 0 && errno != EINTR)
 		return status_errnof(errno, "cannot wait for CRIU");
 	if (atomic_load(&session->is_interrupted))
 		return status_errorf(STATUS_CANCELLED, "interrupted");
-	/* The socket may be held open by a worker that CRIU left behind. What it said before its end counts. */
+	/* The socket may be held open by a worker that CRIU left behind. What it said before its
+	 * end counts. */
 	if ((fds[0].revents & POLLIN) == 0 && (fds[2].revents & POLLIN) != 0)
 		return died(session);
 	return NULL;
@@ -383,8 +391,8 @@ static const char *work_of(CriuReqType type)
 	}
 }
 
-status *swrk_call(struct swrk *session, const CriuReq *request, const char *log_file, int64_t timeout_ms,
-		  CriuResp **ret_response)
+status *swrk_call(struct swrk *session, const CriuReq *request, const char *log_file,
+		  int64_t timeout_ms, CriuResp **ret_response)
 {
 	status *st = swrk_send(session, request);
 
@@ -396,7 +404,8 @@ status *swrk_call(struct swrk *session, const CriuReq *request, const char *log_
 			continue;
 		}
 		if (st == NULL && !event.response->success)
-			return criu_error(work_of(request->type), event.response, session->work_dir, log_file);
+			return criu_error(work_of(request->type), event.response, session->work_dir,
+					  log_file);
 		if (st == NULL) {
 			*ret_response = TAKE(event.response);
 			return NULL;
@@ -427,6 +436,31 @@ void swrk_shut_memory(struct swrk *session)
 		(void)shutdown(session->memory, SHUT_RDWR);
 }
 
+/* One step of giving up; false when CRIU has nothing more to say. */
+static bool take_leave(struct swrk *session, int64_t wait_ms)
+{
+	scoped(swrk_event) struct swrk_event event = {0};
+	struct pollfd said = {.fd = session->rpc, .events = POLLIN};
+	bool got = false;
+
+	(void)poll(&said, 1, (int)wait_ms);
+	scoped(status) status *st = take_message(session, &event, &got);
+	if (st == NULL && got && !event.is_response)
+		/* Everything is refused but the unlocking of its network, without which the tree stays stopped. */
+		st = swrk_ack(session, strcmp(event.script, "network-unlock") == 0);
+	return st == NULL && !event.is_response;
+}
+
+void swrk_give_up(struct swrk *session)
+{
+	int64_t until = clock_monotonic_ms() + LEAVE_MS;
+
+	swrk_shut_memory(session);
+	while (!session->is_over && clock_monotonic_ms() < until)
+		if (!take_leave(session, clock_left_ms(until)))
+			break;
+}
+
 static bool is_own_group(const char *cgroup)
 {
 	const char *name = strrchr(cgroup, '/');
@@ -444,6 +478,10 @@ void swrk_free(struct swrk *session)
 		status_free(cgroup_kill(session->cgroup, END_MS));
 	if (session->child.pidfd >= 0)
 		child_kill(&session->child);
+	/* The root of a tree that could not be restored is our child, and its zombie would keep its
+	 * id. */
+	if (session->cgroup[0] != '\0')
+		child_reap_group(session->cgroup);
 	close_if_open(session->rpc);
 	close_if_open(session->memory);
 	close_if_open(session->wake);

@@ -58,8 +58,13 @@ void swrk_resume(struct swrk *session);
 /* Shuts the memory channel, so that a CRIU that waits for it goes on (and fails). */
 void swrk_shut_memory(struct swrk *session);
 
+/* After a dump that failed or was interrupted: shuts the memory channel and gives CRIU a moment (whatever
+ * swrk_interrupt says) to let the tree go by itself, which leaves it cleaner than killing CRIU does. The
+ * session is of no more use. */
+void swrk_give_up(struct swrk *session);
+
 /* Shuts the memory channel, kills swrk and what it left in `cgroup` of its options IF that is a criu- group
- * (never the tree), reaps. NULL is fine. */
+ * (never the tree), reaps it, and what has already ended in the group. NULL is fine. */
 void swrk_free(struct swrk *session);
 
 DEFINE_SCOPE(swrk, struct swrk *, swrk_free);

@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <linux/magic.h>
 
 #include "engine/host/clock.h"
 #include "engine/host/files.h"
@@ -26,8 +26,9 @@ static status *write_file(const char *path, const char *name, const char *text)
 	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text)) {
 		int failed = errno;
 		/* The kernel's word for "no such process". */
-		return failed == ESRCH ? status_errorf(STATUS_NOT_FOUND, "no such process: %s", text)
-				       : status_errnof(failed, "cannot write %s to %s", text, file);
+		return failed == ESRCH
+			   ? status_errorf(STATUS_NOT_FOUND, "no such process: %s", text)
+			   : status_errnof(failed, "cannot write %s to %s", text, file);
 	}
 	return NULL;
 }
@@ -72,8 +73,9 @@ static status *find_mount(char ret_path[CGROUP_PATH])
 	}
 	(void)fclose(file);
 	if (!found)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup");
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup");
 	return NULL;
 }
 
@@ -85,15 +87,17 @@ status *cgroup_base(char ret_path[CGROUP_PATH])
 	if (st != NULL)
 		return st;
 	if (strlen(mount) + sizeof("/haul") > sizeof(path))
-		return status_errorf(STATUS_FAILED_PRECONDITION, "cgroup v2 is mounted too deep: %s", mount);
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "cgroup v2 is mounted too deep: %s", mount);
 	(void)snprintf(path, sizeof(path), "%.*s/haul", CGROUP_PATH - 16, mount);
 	st = cgroup_make(path);
 	if (st != NULL)
 		return st;
 	(void)snprintf(file, sizeof(file), "%s/cgroup.kill", path);
 	if (access(file, W_OK) != 0)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "%s is missing: this kernel is too old (5.14 or newer is needed)", file);
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "%s is missing: this kernel is too old (5.14 or newer is needed)", file);
 	(void)snprintf(ret_path, CGROUP_PATH, "%s", path);
 	return NULL;
 }
@@ -159,7 +163,8 @@ static status *await_frozen(const char *path, bool wanted, int64_t timeout_ms)
 		if (st != NULL || is_frozen == wanted)
 			return st;
 		if (clock_monotonic_ms() >= until)
-			return status_errorf(STATUS_DEADLINE_EXCEEDED, "%s did not %s within %lld ms", path,
+			return status_errorf(STATUS_DEADLINE_EXCEEDED,
+					     "%s did not %s within %lld ms", path,
 					     wanted ? "freeze" : "thaw", (long long)timeout_ms);
 		(void)poll(NULL, 0, FREEZE_POLL_MS);
 	}
@@ -284,7 +289,8 @@ status *cgroup_kill(const char *path, int64_t timeout_ms)
 		if (st == NULL && !is_populated)
 			return cgroup_remove(path);
 		if (st == NULL && clock_monotonic_ms() >= until)
-			st = status_errorf(STATUS_DEADLINE_EXCEEDED, "%s still has processes after cgroup.kill", path);
+			st = status_errorf(STATUS_DEADLINE_EXCEEDED,
+					   "%s still has processes after cgroup.kill", path);
 		(void)poll(NULL, 0, POLL_MS);
 	}
 	return st;
@@ -308,7 +314,8 @@ status *cgroup_remove(const char *path)
 		if (rmdir(path) == 0 || errno == ENOENT)
 			return NULL;
 		if (errno != EBUSY || tries == 20)
-			return errno == EBUSY ? status_errorf(STATUS_FAILED_PRECONDITION, "%s has processes", path)
+			return errno == EBUSY ? status_errorf(STATUS_FAILED_PRECONDITION,
+							      "%s has processes", path)
 					      : status_errnof(errno, "cannot remove %s", path);
 		(void)poll(NULL, 0, POLL_MS);
 	}

@@ -7,30 +7,40 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 
-enum { FDS_MOST = 16 };
+#include "engine/host/files.h"
+#include "engine/host/proc.h"
+
+enum { FDS_MOST = 16, GROUP_LIMIT = 8192 };
 
 extern char **environ;
 
-/* Descriptors are first lifted above the table's end, so that placing one cannot overwrite another. */
-static int place_fds(posix_spawn_file_actions_t *actions, const struct child_spec *spec, int lifted[])
+/* Descriptors are first lifted above the table's end, so that placing one cannot overwrite another.
+ */
+static int place_fds(posix_spawn_file_actions_t *actions, const struct child_spec *spec,
+		     int lifted[])
 {
 	int failed = 0;
 
 	for (size_t i = 0; i < spec->fd_count && failed == 0; i++) {
 		if (spec->fds[i] < 0) {
-			failed = posix_spawn_file_actions_addopen(actions, (int)i, "/dev/null", O_RDWR, 0);
+			failed = posix_spawn_file_actions_addopen(actions, (int)i, "/dev/null",
+								  O_RDWR, 0);
 			continue;
 		}
 		lifted[i] = fcntl(spec->fds[i], F_DUPFD_CLOEXEC, (int)spec->fd_count + 1);
-		failed = lifted[i] < 0 ? errno
-				       : posix_spawn_file_actions_adddup2(actions, lifted[i], (int)i);
+		failed = lifted[i] < 0
+			     ? errno
+			     : posix_spawn_file_actions_adddup2(actions, lifted[i], (int)i);
 	}
 	if (failed == 0)
-		failed = posix_spawn_file_actions_addchdir_np(
-			actions, spec->directory != NULL ? spec->directory : "/");
+		failed = posix_spawn_file_actions_addchdir_np(actions, spec->directory != NULL
+									   ? spec->directory
+									   : "/");
 	if (failed == 0)
 		failed = posix_spawn_file_actions_addclosefrom_np(actions, (int)spec->fd_count);
 	return failed;
@@ -39,7 +49,8 @@ static int place_fds(posix_spawn_file_actions_t *actions, const struct child_spe
 static int set_attributes(posix_spawnattr_t *attributes, int cgroup_fd)
 {
 	sigset_t none, defaults;
-	/* A process group of its own: a Ctrl-C at hauld's terminal is not for a CRIU that holds a tree. */
+	/* A process group of its own: a Ctrl-C at hauld's terminal is not for a CRIU that holds a
+	 * tree. */
 	short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP;
 
 	(void)sigemptyset(&none);
@@ -70,7 +81,8 @@ static int spawn(const struct child_spec *spec, int cgroup_fd, int *ret_pidfd)
 	if (failed == 0)
 		failed = pidfd_spawnp(ret_pidfd, spec->argv[0], &actions, &attributes,
 				      (char *const *)spec->argv,
-				      spec->environment != NULL ? (char *const *)spec->environment : environ);
+				      spec->environment != NULL ? (char *const *)spec->environment
+								: environ);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	(void)posix_spawnattr_destroy(&attributes);
 	for (size_t i = 0; i < FDS_MOST; i++)
@@ -138,4 +150,48 @@ pid_t child_reap(pid_t pid, int *ret_wait_status)
 		return 0;
 	pid_t ended = waitpid(pid, ret_wait_status, WNOHANG);
 	return ended > 0 ? ended : 0;
+}
+
+/* Whether /proc/PID/cgroup, which outlives the group, names this directory. */
+static bool was_member(pid_t pid, const char *cgroup)
+{
+	char path[64], text[GROUP_LIMIT + 1];
+	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	scoped(status) status *st = files_read(path, GROUP_LIMIT, &content);
+	(void)snprintf(text, sizeof(text), "%.*s", (int)content.size, (const char *)content.data);
+	char *begin = st == NULL ? strstr(text, "0::/") : NULL;
+	if (begin == NULL)
+		return false;
+	begin += strlen("0::");
+	begin[strcspn(begin, "\n")] = '\0';
+	char *deleted = strstr(begin, " (deleted)");
+	if (deleted != NULL)
+		*deleted = '\0';
+	size_t length = strlen(begin), whole = strlen(cgroup);
+	return length > 1 && whole >= length && strcmp(cgroup + whole - length, begin) == 0;
+}
+
+/* A thread's children: those of the engine are its threads'. */
+static void reap_children_of(void *self, const char *thread)
+{
+	char path[64];
+	int pid;
+	struct proc_stat stat;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/task/%.20s/children", thread);
+	FILE *file = fopen(path, "re");
+	while (file != NULL && fscanf(file, "%d", &pid) == 1) {
+		scoped(status) status *st = proc_stat(pid, &stat);
+		if (st == NULL && stat.state == 'Z' && was_member(pid, self))
+			(void)waitpid(pid, NULL, WNOHANG);
+	}
+	if (file != NULL)
+		(void)fclose(file);
+}
+
+void child_reap_group(const char *cgroup)
+{
+	status_free(files_each("/proc/self/task", reap_children_of, (void *)cgroup));
 }

@@ -35,4 +35,8 @@ void child_kill(struct child *child);
  * roots are our children (rst_sibling). Returns its pid, 0 when there is none. */
 pid_t child_reap(pid_t pid, int *ret_wait_status);
 
+/* Reaps all of our children that have ended as members of this cgroup (which may be gone by now): roots of
+ * trees whose restore failed, of which nobody knows the ids, but whose ids nobody else could have. */
+void child_reap_group(const char *cgroup);
+
 #endif

@@ -20,7 +20,7 @@ struct sending {
 	struct pipe *pipe;
 	int dir;
 	int64_t silence_ms;
-	uint8_t *data;      /* CHUNK_BYTES */
+	uint8_t *data; /* CHUNK_BYTES */
 	unsigned count;
 	uint64_t bytes;
 	status *error;
@@ -33,7 +33,8 @@ static bool has_suffix(const char *name, const char *suffix)
 	return length >= more && strcmp(name + length - more, suffix) == 0;
 }
 
-static status *send_chunk(struct sending *sending, Haul__V1__ImageChunk *chunk, int fd, XXH3_state_t *state)
+static status *send_chunk(struct sending *sending, Haul__V1__ImageChunk *chunk, int fd,
+			  XXH3_state_t *state)
 {
 	ssize_t got = pread(fd, sending->data, CHUNK_BYTES, (off_t)chunk->offset);
 
@@ -56,7 +57,8 @@ static status *send_file(struct sending *sending, const char *name)
 	Haul__V1__ImageChunk chunk = HAUL__V1__IMAGE_CHUNK__INIT;
 	struct stat info;
 	XXH3_state_t state;
-	scoped(fd) int fd = openat(sending->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	scoped(fd) int fd =
+	    openat(sending->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd < 0 && (errno == ELOOP || errno == ENXIO))
 		return NULL; /* the link to the round before; a socket */
@@ -112,7 +114,7 @@ status *image_pipe_send(struct pipe *pipe, const char *dir, int64_t silence_ms, 
 
 struct image_state {
 	int dir;
-	int fd;              /* of the file that is coming; -1 = none */
+	int fd; /* of the file that is coming; -1 = none */
 	char name[LIMIT_NAME + 1];
 	uint64_t offset;
 	XXH3_state_t digest;
@@ -150,10 +152,11 @@ void image_state_free(struct image_state *state)
 static bool is_plain(const char *name)
 {
 	static const char allowed[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+:";
+	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+:";
 	size_t length = strlen(name);
 
-	return length > 0 && length <= LIMIT_NAME && name[0] != '.' && strspn(name, allowed) == length;
+	return length > 0 && length <= LIMIT_NAME && name[0] != '.' &&
+	       strspn(name, allowed) == length;
 }
 
 static status *begin_file(struct image_state *state, const Haul__V1__ImageChunk *chunk)
@@ -161,11 +164,14 @@ static status *begin_file(struct image_state *state, const Haul__V1__ImageChunk 
 	if (!is_plain(chunk->name))
 		return status_errorf(STATUS_DATA_LOSS, "an image came under an impossible name");
 	if (state->count >= LIMIT_IMAGES)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d images", LIMIT_IMAGES);
-	state->fd = openat(state->dir, chunk->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d images",
+				     LIMIT_IMAGES);
+	state->fd = openat(state->dir, chunk->name,
+			   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (state->fd < 0)
-		return errno == EEXIST ? status_errorf(STATUS_DATA_LOSS, "image %s came twice", chunk->name)
-				       : status_errnof(errno, "cannot make image %s", chunk->name);
+		return errno == EEXIST
+			   ? status_errorf(STATUS_DATA_LOSS, "image %s came twice", chunk->name)
+			   : status_errnof(errno, "cannot make image %s", chunk->name);
 	(void)memcpy(state->name, chunk->name, strlen(chunk->name) + 1);
 	state->offset = 0;
 	(void)XXH3_64bits_reset(&state->digest);
@@ -188,7 +194,8 @@ static status *write_data(struct image_state *state, const ProtobufCBinaryData *
 static status *end_file(struct image_state *state, const Haul__V1__ImageChunk *chunk)
 {
 	if (chunk->size != state->offset || chunk->digest != XXH3_64bits_digest(&state->digest))
-		return status_errorf(STATUS_DATA_LOSS, "image %s was altered on its way", state->name);
+		return status_errorf(STATUS_DATA_LOSS, "image %s was altered on its way",
+				     state->name);
 	(void)close(TAKE_FD(state->fd));
 	state->count++;
 	return NULL;
@@ -203,9 +210,11 @@ static status *take_chunk(struct image_state *state, const Haul__V1__ImageChunk 
 	if (st != NULL)
 		return st;
 	if (strcmp(chunk->name, state->name) != 0 || chunk->offset != state->offset)
-		return status_errorf(STATUS_DATA_LOSS, "pieces of image %s came out of order", state->name);
+		return status_errorf(STATUS_DATA_LOSS, "pieces of image %s came out of order",
+				     state->name);
 	if (chunk->data.len == 0 && !chunk->last)
-		return status_errorf(STATUS_DATA_LOSS, "an empty piece of image %s came", state->name);
+		return status_errorf(STATUS_DATA_LOSS, "an empty piece of image %s came",
+				     state->name);
 	st = write_data(state, &chunk->data);
 	return st == NULL && chunk->last ? end_file(state, chunk) : st;
 }
@@ -241,8 +250,8 @@ static status *check_end(const struct pipe_in *in)
 	const Haul__V1__Status *verdict = ((const Haul__V1__PipeEnd *)message)->status;
 	if (verdict == NULL || verdict->code == 0)
 		return NULL;
-	return status_errorf(status_code_from_wire((uint32_t)verdict->code), "the source could not send: %s",
-			     verdict->message);
+	return status_errorf(status_code_from_wire((uint32_t)verdict->code),
+			     "the source could not send: %s", verdict->message);
 }
 
 static status *receive_all(struct pipe *pipe, struct image_state *state, int64_t silence_ms)
@@ -255,7 +264,8 @@ static status *receive_all(struct pipe *pipe, struct image_state *state, int64_t
 		if (in.kind == HAUL__V1__FRAME_KIND__FRAME_END)
 			return check_end(&in);
 		if (in.kind != HAUL__V1__FRAME_KIND__FRAME_IMAGE)
-			return status_errorf(STATUS_DATA_LOSS, "a frame of kind %d came among the images",
+			return status_errorf(STATUS_DATA_LOSS,
+					     "a frame of kind %d came among the images",
 					     (int)in.kind);
 		st = image_state_chunk(state, in.body, in.size);
 		if (st != NULL)
@@ -263,7 +273,8 @@ static status *receive_all(struct pipe *pipe, struct image_state *state, int64_t
 	}
 }
 
-status *image_pipe_receive(struct pipe *pipe, const char *dir, int64_t silence_ms, unsigned *ret_count)
+status *image_pipe_receive(struct pipe *pipe, const char *dir, int64_t silence_ms,
+			   unsigned *ret_count)
 {
 	struct image_state *state = NULL;
 	status *st = image_state_new(dir, &state);

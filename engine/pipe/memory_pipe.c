@@ -74,18 +74,20 @@ static status *check_end(const struct pipe_in *in, unsigned round, uint64_t dige
 		return status_recode(st, STATUS_DATA_LOSS);
 	const Haul__V1__RoundEnd *end = (const Haul__V1__RoundEnd *)message;
 	if (end->round != round)
-		return status_errorf(STATUS_DATA_LOSS, "round %u ended while round %u was received", end->round,
-				     round);
+		return status_errorf(STATUS_DATA_LOSS, "round %u ended while round %u was received",
+				     end->round, round);
 	if (end->pages != got->pages_sent || end->digest != digest)
-		return status_errorf(STATUS_DATA_LOSS,
-				     "round %u: %llu pages were sent, %llu arrived, or their digests differ", round,
-				     (unsigned long long)end->pages, (unsigned long long)got->pages_sent);
+		return status_errorf(
+		    STATUS_DATA_LOSS,
+		    "round %u: %llu pages were sent, %llu arrived, or their digests differ", round,
+		    (unsigned long long)end->pages, (unsigned long long)got->pages_sent);
 	return NULL;
 }
 
 static status *refuse(const struct pipe_in *in)
 {
-	return status_errorf(STATUS_DATA_LOSS, "a frame of kind %d came among the pages", (int)in->kind);
+	return status_errorf(STATUS_DATA_LOSS, "a frame of kind %d came among the pages",
+			     (int)in->kind);
 }
 
 status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
@@ -106,7 +108,8 @@ status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsign
 		if (in.kind == HAUL__V1__FRAME_KIND__FRAME_BATCH) {
 			st = memory_batch_apply(in.body, in.size, store, &got);
 			if (st == NULL)
-				(void)XXH3_64bits_update(&digests, in.body + in.size - DIGEST_BYTES, DIGEST_BYTES);
+				(void)XXH3_64bits_update(&digests, in.body + in.size - DIGEST_BYTES,
+							 DIGEST_BYTES);
 		} else if (in.kind == HAUL__V1__FRAME_KIND__FRAME_ROUND) {
 			got.digest = XXH3_64bits_digest(&digests);
 			st = check_end(&in, round, got.digest, &got);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sending half: a page server for CRIU that keeps nothing. Page data is read from CRIU's socket straight
- * into the frame that leaves; a page of zeros is found there and becomes part of a run without data. */
+/* The sending half: a page server for CRIU that keeps nothing. Page data is read from CRIU's socket
+ * straight into the frame that leaves; a page of zeros is found there and becomes part of a run
+ * without data. */
 #include "engine/pipe/memory_pipe.h"
 
 #include <endian.h>
@@ -20,10 +21,12 @@ enum {
 	DIGEST_BYTES = 8,
 	/* A batch: its pages, and room for the headers of records with and without data. */
 	BATCH_BYTES = LIMIT_BATCH_PAGES * PAGE_BYTES + 32 * 1024,
-	/* What a record needs at most besides its pages: finding zeros splits it, but each split saves a page. */
+	/* What a record needs at most besides its pages: finding zeros splits it, but each split
+	   saves a page. */
 	RECORD_ROOM = 2 * PAGE_HEADER_BYTES + DIGEST_BYTES,
 	RUN_PAGES_MOST = 1 << 20, /* what page_header_decode takes */
-	SEND_MS = 5000,    /* a link that takes nothing for so long is broken; the tree may be frozen meanwhile */
+	SEND_MS = 5000, /* a link that takes nothing for so long is broken; the tree may be frozen
+			   meanwhile */
 };
 
 struct image_set {
@@ -34,16 +37,16 @@ struct image_set {
 struct memory_sender {
 	int criu_fd;
 	struct pipe *pipe;
-	struct image_set before, now;   /* images of the last round and of this */
+	struct image_set before, now; /* images of the last round and of this */
 
 	/* The serving thread's: */
 	unsigned round_number;
 	struct pipe_out out;
 	bool has_out;
-	size_t used;                    /* of out */
-	unsigned batch_pages;           /* with data, in out */
-	struct page_header last;        /* the last record of out */
-	size_t last_at;                 /* where its header is; SIZE_MAX = none */
+	size_t used;		 /* of out */
+	unsigned batch_pages;	 /* with data, in out */
+	struct page_header last; /* the last record of out */
+	size_t last_at;		 /* where its header is; SIZE_MAX = none */
 	XXH3_state_t digests;
 
 	pthread_t thread;
@@ -69,7 +72,8 @@ static bool set_has(const struct image_set *set, uint64_t id)
 static status *set_add(struct image_set *set, uint64_t id)
 {
 	if (set->count == LIMIT_IMAGES)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d memory images", LIMIT_IMAGES);
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d memory images",
+				     LIMIT_IMAGES);
 	if (set->count == set->room) {
 		size_t room = set->room * 2 + 16;
 		uint64_t *grown = realloc(set->ids, room * sizeof(*grown));
@@ -91,7 +95,8 @@ static status *read_all(int fd, uint8_t *data, size_t size)
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got == 0)
-			return status_errorf(STATUS_ABORTED, "CRIU ended its stream of pages too early");
+			return status_errorf(STATUS_ABORTED,
+					     "CRIU ended its stream of pages too early");
 		if (got < 0)
 			return status_errnof(errno, "cannot read CRIU's pages");
 		data += got;
@@ -158,8 +163,9 @@ static void put_bare_run(struct memory_sender *sender, const struct page_header 
 {
 	struct page_header *last = &sender->last;
 
-	if (sender->last_at != SIZE_MAX && last->command == PAGE_ADD && last->flags == header->flags &&
-	    last->image == header->image && (uint64_t)last->pages + header->pages <= RUN_PAGES_MOST &&
+	if (sender->last_at != SIZE_MAX && last->command == PAGE_ADD &&
+	    last->flags == header->flags && last->image == header->image &&
+	    (uint64_t)last->pages + header->pages <= RUN_PAGES_MOST &&
 	    last->address + (uint64_t)last->pages * PAGE_BYTES == header->address) {
 		last->pages += header->pages;
 		page_header_encode(last, sender->out.body + sender->last_at);
@@ -176,8 +182,8 @@ static bool is_zero(const uint8_t *page)
 	return first == 0 && memcmp(page, page + sizeof(first), PAGE_BYTES - sizeof(first)) == 0;
 }
 
-/* The pages lie in the frame behind a header's room; zeros are taken out from left to right. Each run of
- * zeros that goes makes more room than the headers that come. */
+/* The pages lie in the frame behind a header's room; zeros are taken out from left to right. Each
+ * run of zeros that goes makes more room than the headers that come. */
 static uint64_t put_pages(struct memory_sender *sender, struct page_header run)
 {
 	const uint8_t *pages = sender->out.body + sender->used + PAGE_HEADER_BYTES;
@@ -186,7 +192,8 @@ static uint64_t put_pages(struct memory_sender *sender, struct page_header run)
 
 	for (uint32_t begin = 0, end; begin < total; begin = end) {
 		bool zero = is_zero(pages + (size_t)begin * PAGE_BYTES);
-		for (end = begin + 1; end < total && is_zero(pages + (size_t)end * PAGE_BYTES) == zero; end++)
+		for (end = begin + 1;
+		     end < total && is_zero(pages + (size_t)end * PAGE_BYTES) == zero; end++)
 			;
 		run.pages = end - begin;
 		run.address = base + (uint64_t)begin * PAGE_BYTES;
@@ -197,9 +204,10 @@ static uint64_t put_pages(struct memory_sender *sender, struct page_header run)
 			continue;
 		}
 		size_t bytes = (size_t)run.pages * PAGE_BYTES;
-		/* First the data, then the header before it: the header's place may be data's old one. */
-		memmove(sender->out.body + sender->used + PAGE_HEADER_BYTES, pages + (size_t)begin * PAGE_BYTES,
-			bytes);
+		/* First the data, then the header before it: the header's place may be data's old
+		 * one. */
+		memmove(sender->out.body + sender->used + PAGE_HEADER_BYTES,
+			pages + (size_t)begin * PAGE_BYTES, bytes);
 		put_header(sender, &run);
 		sender->used += bytes;
 		sender->batch_pages += run.pages;
@@ -207,7 +215,8 @@ static uint64_t put_pages(struct memory_sender *sender, struct page_header run)
 	return zeros;
 }
 
-static void count_pages(struct memory_sender *sender, uint64_t sent, uint64_t zero, uint64_t skipped)
+static void count_pages(struct memory_sender *sender, uint64_t sent, uint64_t zero,
+			uint64_t skipped)
 {
 	(void)pthread_mutex_lock(&sender->lock);
 	sender->round.pages_sent += sent;
@@ -232,7 +241,8 @@ static status *serve_pages(struct memory_sender *sender, const struct page_heade
 			size_t fits = (BATCH_BYTES - RECORD_ROOM - sender->used) / PAGE_BYTES;
 			room = room < fits ? room : (uint32_t)fits;
 			run.pages = left < room ? left : room;
-			st = read_all(sender->criu_fd, sender->out.body + sender->used + PAGE_HEADER_BYTES,
+			st = read_all(sender->criu_fd,
+				      sender->out.body + sender->used + PAGE_HEADER_BYTES,
 				      (size_t)run.pages * PAGE_BYTES);
 			if (st == NULL)
 				count_pages(sender, run.pages, put_pages(sender, run), 0);
@@ -251,7 +261,8 @@ static status *serve_add(struct memory_sender *sender, const struct page_header 
 	if ((header->flags & PAGE_PRESENT) != 0)
 		return serve_pages(sender, header);
 	if (header->flags != PAGE_IN_PARENT)
-		return status_errorf(STATUS_UNIMPLEMENTED, "CRIU sends lazy pages, which it was not asked for");
+		return status_errorf(STATUS_UNIMPLEMENTED,
+				     "CRIU sends lazy pages, which it was not asked for");
 	status *st = make_room(sender, 0);
 	if (st != NULL)
 		return st;
@@ -288,10 +299,12 @@ static status *send_round_end(struct memory_sender *sender)
 	end.pages = sender->round.pages_sent;
 	sender->round.digest = end.digest;
 	(void)pthread_mutex_unlock(&sender->lock);
-	return pipe_send_message(sender->pipe, HAUL__V1__FRAME_KIND__FRAME_ROUND, &end.base, SEND_MS);
+	return pipe_send_message(sender->pipe, HAUL__V1__FRAME_KIND__FRAME_ROUND, &end.base,
+				 SEND_MS);
 }
 
-/* CRIU is answered first: while it waits the tree stands still. What is still to be sent is sent then. */
+/* CRIU is answered first: while it waits the tree stands still. What is still to be sent is sent
+ * then. */
 static status *serve_close(struct memory_sender *sender)
 {
 	int32_t verdict = 0;
@@ -351,7 +364,8 @@ static void *serve_round(void *self)
 status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender **ret_sender)
 {
 	/* XXH3's state wants to lie at a multiple of 64, which is part of the type. */
-	struct memory_sender *sender = aligned_alloc(_Alignof(struct memory_sender), sizeof(*sender));
+	struct memory_sender *sender =
+	    aligned_alloc(_Alignof(struct memory_sender), sizeof(*sender));
 	pthread_condattr_t attributes;
 
 	if (sender == NULL)
@@ -371,7 +385,8 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender *
 status *memory_sender_begin(struct memory_sender *sender, unsigned round)
 {
 	if (sender->has_thread)
-		return status_errorf(STATUS_INTERNAL, "round %u has not been ended", sender->round_number);
+		return status_errorf(STATUS_INTERNAL, "round %u has not been ended",
+				     sender->round_number);
 	/* This round's images become the earlier ones; the old set is reused. */
 	struct image_set old = sender->before;
 	sender->before = sender->now;
@@ -403,7 +418,8 @@ static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
 	while (!sender->is_over && failed != ETIMEDOUT) {
 		struct timespec at = time_at(until);
 		failed = pthread_cond_timedwait(&sender->changed, &sender->lock, &at);
-		if (sender->round.bytes != seen.bytes || sender->round.pages_sent != seen.pages_sent ||
+		if (sender->round.bytes != seen.bytes ||
+		    sender->round.pages_sent != seen.pages_sent ||
 		    sender->round.pages_skipped != seen.pages_skipped) {
 			seen = sender->round;
 			until = clock_monotonic_ms() + timeout_ms;
@@ -419,7 +435,8 @@ static void stop(struct memory_sender *sender)
 	pipe_interrupt(sender->pipe);
 }
 
-status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms, struct memory_round *ret_round)
+status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms,
+			  struct memory_round *ret_round)
 {
 	status *late = NULL;
 
@@ -429,7 +446,8 @@ status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms, stru
 	bool is_over = wait_for_end(sender, timeout_ms);
 	(void)pthread_mutex_unlock(&sender->lock);
 	if (!is_over) {
-		late = status_errorf(STATUS_DEADLINE_EXCEEDED, "round %u: no page has moved for %lld ms",
+		late = status_errorf(STATUS_DEADLINE_EXCEEDED,
+				     "round %u: no page has moved for %lld ms",
 				     sender->round_number, (long long)timeout_ms);
 		stop(sender);
 	}

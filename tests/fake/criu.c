@@ -19,9 +19,9 @@ enum { MESSAGE = 65536 };
 struct fake {
 	int rpc;
 	pid_t engine;
-	unsigned rounds;        /* pre-dumps so far */
+	unsigned rounds; /* pre-dumps so far */
 	const CriuReq *request;
-	int images, work;       /* of the request; -1 */
+	int images, work; /* of the request; -1 */
 };
 
 /* --- messages --- */
@@ -55,17 +55,19 @@ static void answer(const struct fake *fake, CriuReqType type, bool success)
 }
 
 /* An error line into the log, as CRIU's are, behind the noise that is always there. */
-static void log_error(const struct fake *fake, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void log_error(const struct fake *fake, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 static void log_error(const struct fake *fake, const char *fmt, ...)
 {
 	const char *name = fake->request->opts != NULL ? fake->request->opts->log_file : NULL;
 	va_list args;
 	int fd = fake->work >= 0 && name != NULL
-			 ? openat(fake->work, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)
-			 : dup(2);
+		     ? openat(fake->work, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)
+		     : dup(2);
 
-	(void)dprintf(fd, "(00.000001) Error (criu/util.c:1): Unable to restore TCP_CORK (1): not supported\n"
-			  "(00.000002) Error (fake/criu.c:1): ");
+	(void)dprintf(
+	    fd, "(00.000001) Error (criu/util.c:1): Unable to restore TCP_CORK (1): not supported\n"
+		"(00.000002) Error (fake/criu.c:1): ");
 	va_start(args, fmt);
 	(void)vdprintf(fd, fmt, args);
 	va_end(args);
@@ -150,7 +152,8 @@ static bool serve_features(const struct fake *fake)
 
 	if (is_failed_by_order(fake, "feature-check"))
 		return true;
-	features.has_mem_track = fake->request->features != NULL && fake->request->features->mem_track;
+	features.has_mem_track =
+	    fake->request->features != NULL && fake->request->features->mem_track;
 	features.mem_track = !fault_word("no-track");
 	response.type = CRIU_REQ_TYPE__FEATURE_CHECK;
 	response.success = !fault_word("no-kernel");
@@ -173,7 +176,8 @@ static bool serve_cpuinfo(const struct fake *fake)
 			is_fine = false;
 		}
 	} else if (is_fine) {
-		int fd = openat(fake->images, "cpuinfo.img", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		int fd = openat(fake->images, "cpuinfo.img",
+				O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 		is_fine = write(fd, "fake cpu", 8) == 8;
 		(void)close(fd);
 	}
@@ -188,9 +192,9 @@ static struct fake_memory memory_of(const struct fake *fake)
 	const CriuOpts *opts = fake->request->opts;
 
 	return (struct fake_memory){
-		.fd = opts->ps != NULL && opts->ps->has_fd ? opts->ps->fd : -1,
-		.round = fake->rounds + 1,
-		.pages = (unsigned)fault_number("pages", FAKE_PAGES),
+	    .fd = opts->ps != NULL && opts->ps->has_fd ? opts->ps->fd : -1,
+	    .round = fake->rounds + 1,
+	    .pages = (unsigned)fault_number("pages", FAKE_PAGES),
 	};
 }
 
@@ -308,13 +312,15 @@ static bool check_images(const struct fake *fake, struct fake_images *images)
 	return true;
 }
 
-/* From the parked process to the running one; false: it must be killed, and no answer is due if the engine is gone. */
+/* From the parked process to the running one; false: it must be killed, and no answer is due if the
+ * engine is gone. */
 static bool resume(const struct fake *fake, pid_t pid, int gate)
 {
 	if (notify(fake, "setup-namespaces", pid) != 1 || notify(fake, "post-restore", pid) != 1)
 		return false;
 	(void)write(gate, "r", 1);
-	/* CRIU does not look at the answer, but if nobody is there any more it ends here, and the tree runs. */
+	/* CRIU does not look at the answer, but if nobody is there any more it ends here, and the
+	 * tree runs. */
 	if (notify(fake, "pre-resume", 0) < 0)
 		_exit(1);
 	(void)write(gate, "g", 1);
@@ -368,7 +374,8 @@ static bool serve(struct fake *fake)
 	const CriuReq *request = fake->request;
 	bool has_gone_on = false;
 
-	if (fake->rounds > 0 && request->type != CRIU_REQ_TYPE__PRE_DUMP && request->type != CRIU_REQ_TYPE__DUMP) {
+	if (fake->rounds > 0 && request->type != CRIU_REQ_TYPE__PRE_DUMP &&
+	    request->type != CRIU_REQ_TYPE__DUMP) {
 		answer(fake, CRIU_REQ_TYPE__EMPTY, false);
 		return false;
 	}
@@ -408,7 +415,9 @@ static bool serve_next(struct fake *fake)
 	fake->images = fake->work = -1;
 	if (request->opts != NULL) {
 		fake->images = open_engines(fake, request->opts->images_dir_fd);
-		fake->work = request->opts->has_work_dir_fd ? open_engines(fake, request->opts->work_dir_fd) : -1;
+		fake->work = request->opts->has_work_dir_fd
+				 ? open_engines(fake, request->opts->work_dir_fd)
+				 : -1;
 	}
 	bool goes_on = serve(fake);
 	if (fake->images >= 0)

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fake-criu: speaks CRIU's RPC and page stream and fails on command.
  *
- * It really stops the tree (ptrace: the tree runs on when the fake dies), really kills it, and really starts
- * a process with the old id at the destination; but what it dumps is the command line, and the
- * pages are made up. A restore checks that each of them has arrived in its last version.
+ * It really stops the tree (ptrace: the tree runs on when the fake dies), really kills it, and
+ * really starts a process with the old id at the destination; but what it dumps is the command
+ * line, and the pages are made up. A restore checks that each of them has arrived in its last
+ * version.
  *
- * HAUL_FAKE_CRIU holds words: fail=POINT (answers with an error), die=POINT, hang=POINT, garbage=POINT (an
- * unreadable packet), version=N, pages=N (a task), slow=MS (before each record), no-track, no-kernel,
- * cpu-mismatch, any-pid (restore under another id when the old one is taken). Points: version,
- * feature-check, cpuinfo-dump, cpuinfo-check, pre-dump (frozen), pages, dump (frozen), close, post-dump, kill,
- * restore, post-restore, pre-resume, response. */
+ * HAUL_FAKE_CRIU holds words: fail=POINT (answers with an error), die=POINT, hang=POINT,
+ * garbage=POINT (an unreadable packet), version=N, pages=N (a task), slow=MS (before each record),
+ * no-track, no-kernel, cpu-mismatch, any-pid (restore under another id when the old one is taken).
+ * Points: version, feature-check, cpuinfo-dump, cpuinfo-check, pre-dump (frozen), pages, dump
+ * (frozen), close, post-dump, kill, restore, post-restore, pre-resume, response. */
 #ifndef HAUL_TESTS_FAKE_FAKE_H
 #define HAUL_TESTS_FAKE_FAKE_H
 
@@ -47,16 +48,17 @@ void tree_kill(const struct fake_tree *tree);
 
 /* The round: 1 … ; which pages go is a function of it. */
 struct fake_memory {
-	int fd;          /* the page server's */
+	int fd; /* the page server's */
 	unsigned round;
-	unsigned pages;  /* a task */
+	unsigned pages; /* a task */
 };
 
 bool pages_ask_parent(const struct fake_memory *memory, pid_t pid);
 bool pages_send(const struct fake_memory *memory, pid_t pid);
 bool pages_close(const struct fake_memory *memory);
 
-/* Whether images (with its parents) hold all pages of pid in their last version; else says what is wrong. */
+/* Whether images (with its parents) hold all pages of pid in their last version; else says what is
+ * wrong. */
 bool pages_check(int images, pid_t pid, unsigned round, unsigned pages, char ret_why[256]);
 
 /* --- fake_images.c --- */
@@ -73,8 +75,9 @@ struct fake_images {
 };
 bool images_read(int images, struct fake_images *ret_images);
 
-/* Starts the command in a child of our parent, parked; *ret_gate: write 'r' (about to run) and 'g' (go). When the gate
- * closes it runs if 'r' came, as a restored tree does when CRIU dies; else it stays parked. Returns the pid or -errno. */
+/* Starts the command in a child of our parent, parked; *ret_gate: write 'r' (about to run) and 'g'
+ * (go). When the gate closes it runs if 'r' came, as a restored tree does when CRIU dies; else it
+ * stays parked. Returns the pid or -errno. */
 pid_t restored_start(const struct fake_images *images, int *ret_gate);
 
 #endif

@@ -46,7 +46,8 @@ long fault_number(const char *name, long otherwise)
 	char begin[32], found[64];
 
 	(void)snprintf(begin, sizeof(begin), "%s=", name);
-	return find(begin, found, sizeof(found)) ? strtol(found + strlen(begin), NULL, 10) : otherwise;
+	return find(begin, found, sizeof(found)) ? strtol(found + strlen(begin), NULL, 10)
+						 : otherwise;
 }
 
 void fault_point(const char *point)

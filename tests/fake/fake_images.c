@@ -129,8 +129,9 @@ pid_t restored_start(const struct fake_images *images, int *ret_gate)
 	struct fake_images copy = *images;
 	int gate[2];
 	/* As CRIU does it: the old id, a child of the engine, which reaps it. */
-	struct clone_args arguments = {
-		.flags = CLONE_PARENT, .set_tid = (uintptr_t)&wanted, .set_tid_size = 1};
+	struct clone_args arguments = {.flags = CLONE_PARENT,
+				       .set_tid = (uintptr_t)&wanted,
+				       .set_tid_size = 1};
 
 	if (pipe2(gate, O_CLOEXEC) != 0)
 		return -errno;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A task's memory: `pages` pages, the first ones zero, the others with their owner, number and version in
- * them. In round 1 all of them go; in later rounds every fourth, and the others are said to be in the parent. */
+/* A task's memory: `pages` pages, the first ones zero, the others with their owner, number and
+ * version in them. In round 1 all of them go; in later rounds every fourth, and the others are said
+ * to be in the parent. */
 #include "tests/fake/fake.h"
 
 #include <fcntl.h>
@@ -30,7 +31,9 @@ static void make_page(pid_t pid, unsigned page, unsigned version, uint64_t words
 {
 	memset(words, 0, FAKE_PAGE);
 	for (unsigned i = 0; page >= ZEROS && i < WORDS; i++)
-		words[i] = ((uint64_t)pid << 40 | (uint64_t)page << 16 | version) * 0x9e3779b97f4a7c15U + i;
+		words[i] =
+		    ((uint64_t)pid << 40 | (uint64_t)page << 16 | version) * 0x9e3779b97f4a7c15U +
+		    i;
 }
 
 /* --- sending --- */
@@ -47,7 +50,8 @@ static bool put(int fd, const void *data, size_t size)
 	return true;
 }
 
-static bool ask(const struct fake_memory *memory, uint32_t command, pid_t pid, void *answer, size_t size)
+static bool ask(const struct fake_memory *memory, uint32_t command, pid_t pid, void *answer,
+		size_t size)
 {
 	struct page_header header = {.command = command};
 	uint8_t bytes[PAGE_HEADER_BYTES];
@@ -70,11 +74,11 @@ static bool send_run(const struct fake_memory *memory, pid_t pid, unsigned begin
 {
 	bool has_data = goes(begin, memory->round);
 	struct page_header header = {
-		.command = PAGE_ADD,
-		.flags = has_data ? PAGE_PRESENT : PAGE_IN_PARENT,
-		.pages = end - begin,
-		.address = ADDRESS + (uint64_t)begin * FAKE_PAGE,
-		.image = (uint64_t)pid << 8 | PAGE_TASK,
+	    .command = PAGE_ADD,
+	    .flags = has_data ? PAGE_PRESENT : PAGE_IN_PARENT,
+	    .pages = end - begin,
+	    .address = ADDRESS + (uint64_t)begin * FAKE_PAGE,
+	    .image = (uint64_t)pid << 8 | PAGE_TASK,
 	};
 	uint8_t bytes[PAGE_HEADER_BYTES];
 	uint64_t words[WORDS];
@@ -118,7 +122,6 @@ bool pages_close(const struct fake_memory *memory)
 }
 
 /* --- checking --- */
-
 
 static bool next_entry(FILE *file, uint64_t fields[8])
 {
@@ -176,7 +179,8 @@ static bool look_up(int images, pid_t pid, uint64_t address, uint64_t words[WORD
 	while (!is_found && !*ret_above && next_entry(file, fields)) {
 		bool is_here = address >= fields[1] && address < fields[1] + fields[2] * FAKE_PAGE;
 		if (is_here && fields[4] == PAGE_PRESENT)
-			is_found = read_page(images, head[1], index + (address - fields[1]) / FAKE_PAGE, words);
+			is_found = read_page(images, head[1],
+					     index + (address - fields[1]) / FAKE_PAGE, words);
 		*ret_above = is_here && fields[4] == PAGE_IN_PARENT;
 		index += fields[4] == PAGE_PRESENT ? fields[2] : 0;
 	}

@@ -299,7 +299,7 @@ has_advanced() {
 
 survey() {
     local host
-    if ! eventually 200 is_clean; then
+    if ! eventually 60 is_clean; then
         cat "$LAB/wrong"
     fi
     for host in A B; do
@@ -383,7 +383,7 @@ finish_victim() {
     for host in A B; do
         on "$host" pkill -KILL -x memory || true
     done
-    eventually 200 has_no_groups || { facts A; facts B; } | sed 's/^/after its end: /'
+    eventually 60 has_no_groups || { facts A; facts B; } | sed 's/^/after its end: /'
 }
 
 # After a failed cell: nothing of it may harm the next.

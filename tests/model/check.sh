@@ -85,7 +85,7 @@ holds safety -DCRASHES=1 -DPOWER=1 -DSHORT_HOLD=1
 holds safety -DCRASHES=1 -DPOWER=1 -DJFAIL=1
 holds safety -DCRASHES=1 -DPOWER=0 -DLOSE=1
 holds liveness -DCRASHES=1 -DPOWER=1
-holds liveness -DCRASHES=1 -DPOWER=0 -DKILLS=1 -DJFAIL=1
+holds liveness -DCRASHES=1 -DPOWER=0 -DJFAIL=1
 if [[ ${HAUL_FULL:-} == 1 ]]; then
     holds safety -DCRASHES=3 -DPOWER=2 -DKILLS=2
     holds safety -DCRASHES=2 -DPOWER=2 -DJFAIL=2

@@ -12,7 +12,7 @@ secret=needle-secret-$RANDOM$RANDOM$RANDOM
 capture_start() {
     local try
     capture=$(START_OUT=/srv/shared/tcpdump-$1.log start_on A \
-        tcpdump -i haul0 -n -B 131072 -s 0 -w "/srv/shared/$1.pcap")
+        tcpdump -i haul0 -n -U -B 131072 -s 0 -w "/srv/shared/$1.pcap")
     for ((try = 0; try < 100 * SLOW; try++)); do
         ! grep -q 'listening on' "$SHARED/tcpdump-$1.log" 2>/dev/null || return 0
         sleep 0.1
@@ -21,7 +21,13 @@ capture_start() {
 }
 
 capture_stop() {
-    sleep 0.5 # what the kernel still holds for it
+    local try
+    # The kernel hands packets over in blocks: a last ping tells that all before it were.
+    on A ping -q -c 1 -s 64 -p 656e642d6f662d63617074757265 10.77.0.2 >/dev/null
+    for ((try = 0; try < 100 * SLOW; try++)); do
+        ! grep -qaF end-of-capture "$SHARED/$1.pcap" || break
+        sleep 0.1
+    done
     on A kill -INT "$capture"
     expect_gone A "$capture"
     grep -q '^0 packets dropped by kernel' "$SHARED/tcpdump-$1.log" ||
@@ -110,4 +116,4 @@ engine_start B --listen tcp://10.77.0.2:7777 --insecure
 capture_start plain
 on A "$(program haulctl)" --server tcp://10.77.0.2:7777 node >/dev/null
 capture_stop plain
-grep -q haul.v1.Node "$SHARED/plain.pcap" || fail "a capture of a plain call does not show it"
+grep -qaF haul.v1.Node "$SHARED/plain.pcap" || fail "a capture of a plain call does not show it"

@@ -25,7 +25,9 @@ static void *dial(void *self)
 
 void pipe_pair_open(struct pipe **ret_listener, struct pipe **ret_dialer)
 {
-	const struct pipe_place place = {.host = "127.0.0.1", .port_low = 21000, .port_high = 29999};
+	const struct pipe_place place = {.host = "127.0.0.1",
+					 .port_low = 21000,
+					 .port_high = 29999};
 	struct dialing dialing = {0};
 	pthread_t thread;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The CRIU of this host, driven as a migration drives it: from dump to thaw, and what must hold when it
- * dies, stalls or is refused. Needs root, CRIU and a cgroup v2 of its own; otherwise it is skipped. */
+/* The CRIU of this host, driven as a migration drives it: from dump to thaw, and what must hold
+ * when it dies, stalls or is refused. Needs root, CRIU and a cgroup v2 of its own; otherwise it is
+ * skipped. */
 #include "tests/unit/test.h"
 
 #include <fcntl.h>
@@ -28,7 +29,8 @@ static const struct criu_limits plenty = {.short_ms = PLENTY_MS, .long_ms = PLEN
 /* One workload and all that a migration of it would have on both sides. */
 struct scene {
 	char dir[64], base[CGROUP_PATH];
-	char out[CGROUP_PATH], in[CGROUP_PATH], source_group[CGROUP_PATH], destination_group[CGROUP_PATH];
+	char out[CGROUP_PATH], in[CGROUP_PATH], source_group[CGROUP_PATH],
+	    destination_group[CGROUP_PATH];
 	char source_dir[128], destination_dir[128], images_dir[128], status_file[128];
 	pid_t workload;
 	struct swrk *source;
@@ -51,12 +53,15 @@ static void start_workload(struct scene *scene, const char *option)
 		(void)posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
 	(void)posix_spawn_file_actions_addclosefrom_np(&actions, 3);
 	(void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
-	assert_int_equal(posix_spawn(&scene->workload, program, &actions, &attributes, argv, environ), 0);
+	assert_int_equal(posix_spawn(&scene->workload, program, &actions, &attributes, argv,
+				     environ),
+			 0);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	(void)posix_spawnattr_destroy(&attributes);
 }
 
-/* How often it has beaten and how often it has checked all of its memory; fails if it found damage. */
+/* How often it has beaten and how often it has checked all of its memory; fails if it found damage.
+ */
 static unsigned long look(const struct scene *scene, unsigned long *ret_passes)
 {
 	struct buffer line __attribute__((cleanup(scope_buffer))) = {0};
@@ -68,7 +73,8 @@ static unsigned long look(const struct scene *scene, unsigned long *ret_passes)
 	if (st != NULL || line.size == 0)
 		return 0;
 	(void)snprintf(text, sizeof(text), "%.*s", (int)line.size, (const char *)line.data);
-	(void)sscanf(text, "%15s %lu gap_ms=%*u at_ms=%*u pid=%*d passes=%lu", word, &beats, ret_passes);
+	(void)sscanf(text, "%15s %lu gap_ms=%*u at_ms=%*u pid=%*d passes=%lu", word, &beats,
+		     ret_passes);
 	if (strcmp(word, "CORRUPT") == 0)
 		fail_msg("%s", text);
 	return beats;
@@ -98,6 +104,23 @@ static void expect_stands(const struct scene *scene)
 	assert_int_equal(look(scene, &passes), before);
 }
 
+/* CRIU has taken its own code out of the process again. */
+static void expect_clean(const struct scene *scene)
+{
+	char path[64], line[512];
+	unsigned lines = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/maps", scene->workload);
+	FILE *file = fopen(path, "re");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file) != NULL) {
+		lines++;
+		assert_null(strstr(line, "CRIU"));
+	}
+	assert_true(lines > 0);
+	(void)fclose(file);
+}
+
 /* --- the scene --- */
 
 static int make_scene(void **state)
@@ -115,7 +138,8 @@ static int make_scene(void **state)
 	(void)snprintf(id, sizeof(id), "test-%d-d", getpid());
 	cgroup_path(scene->base, "criu", id, scene->destination_group);
 	(void)snprintf(scene->source_dir, sizeof(scene->source_dir), "%s/source", scene->dir);
-	(void)snprintf(scene->destination_dir, sizeof(scene->destination_dir), "%s/destination", scene->dir);
+	(void)snprintf(scene->destination_dir, sizeof(scene->destination_dir), "%s/destination",
+		       scene->dir);
 	(void)snprintf(scene->images_dir, sizeof(scene->images_dir), "%s/source/1", scene->dir);
 	(void)snprintf(scene->status_file, sizeof(scene->status_file), "%s/status", scene->dir);
 	assert_ok(files_make_directory(scene->images_dir));
@@ -151,11 +175,11 @@ static int end_scene(void **state)
 static void prepare_dump(struct scene *scene, const struct criu_limits *limits)
 {
 	scene->dump = (struct criu_dump){
-		.pid = scene->workload,
-		.images_dir = scene->images_dir,
-		.work_dir = scene->source_dir,
-		.log_file = "dump.log",
-		.limits = limits,
+	    .pid = scene->workload,
+	    .images_dir = scene->images_dir,
+	    .work_dir = scene->source_dir,
+	    .log_file = "dump.log",
+	    .limits = limits,
 	};
 }
 
@@ -172,7 +196,8 @@ static void *receive(void *self)
 {
 	struct receiving *receiving = self;
 
-	receiving->st = memory_receive_round(receiving->pipe, receiving->store, 1, PLENTY_MS, &receiving->round);
+	receiving->st = memory_receive_round(receiving->pipe, receiving->store, 1, PLENTY_MS,
+					     &receiving->round);
 	return NULL;
 }
 
@@ -258,10 +283,13 @@ static void move_images(struct scene *scene, const char *option, char images[160
 	assert_true(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGKILL);
 }
 
-static status *restore(struct scene *scene, const char *images, struct swrk *destination, pid_t *ret_root)
+static status *restore(struct scene *scene, const char *images, struct swrk *destination,
+		       pid_t *ret_root)
 {
-	struct criu_restore request = {.images_dir = images, .work_dir = scene->destination_dir,
-				       .log_file = "restore.log", .limits = &plenty};
+	struct criu_restore request = {.images_dir = images,
+				       .work_dir = scene->destination_dir,
+				       .log_file = "restore.log",
+				       .limits = &plenty};
 	struct thawing thawing = {scene, destination};
 
 	return criu_restore_frozen(destination, &request, freeze, &thawing, ret_root);
@@ -304,8 +332,8 @@ static void a_restore_that_fails_is_explained_and_leaves_nothing(void **state)
 	scoped(status) status *st = restore(scene, images, destination, &root);
 	assert_int_equal(status_code_of(st), STATUS_FAILED_PRECONDITION);
 	assert_non_null(strstr(status_message(st), "missing at the destination"));
-	swrk_free(destination);
 	assert_ok(cgroup_kill(scene->in, PLENTY_MS));
+	swrk_free(destination);
 	/* The id is free for the next try. */
 	assert_int_equal(kill(scene->workload, 0), -1);
 }
@@ -350,6 +378,7 @@ static void a_refused_dump_lets_the_tree_run_on(void **state)
 	hold(scene);
 	assert_ok(criu_dump_end(scene->source, &scene->dump, false));
 	expect_runs(scene);
+	expect_clean(scene);
 }
 
 static void a_fenced_tree_stands_though_criu_is_killed(void **state)
@@ -375,6 +404,7 @@ static void a_dump_without_a_page_server_ends_by_silence_and_the_tree_runs_on(vo
 	prepare_dump(scene, &short_limits);
 	assert_code(criu_dump_hold(scene->source, &scene->dump), STATUS_DEADLINE_EXCEEDED);
 	expect_runs(scene);
+	expect_clean(scene);
 }
 
 static void a_missing_process_is_told_as_such(void **state)
@@ -384,7 +414,8 @@ static void a_missing_process_is_told_as_such(void **state)
 	scene->workload = 0;
 	prepare_dump(scene, &plenty);
 	scene->dump.pid = 999999;
-	/* After a failure, too, CRIU takes its leave of the page server, and waits for its answer. */
+	/* After a failure, too, CRIU takes its leave of the page server, and waits for its answer.
+	 */
 	swrk_shut_memory(scene->source);
 	scoped(status) status *st = criu_dump_hold(scene->source, &scene->dump);
 	assert_non_null(st);
@@ -405,14 +436,14 @@ int main(void)
 {
 #define SCENE_TEST(name) cmocka_unit_test_setup_teardown(name, make_scene, end_scene)
 	const struct CMUnitTest tests[] = {
-		SCENE_TEST(version_and_tracking_are_told_by_one_session),
-		SCENE_TEST(private_memory_arrives_frozen_and_right),
-		SCENE_TEST(shared_memory_arrives_frozen_and_right),
-		SCENE_TEST(a_restore_that_fails_is_explained_and_leaves_nothing),
-		SCENE_TEST(a_refused_dump_lets_the_tree_run_on),
-		SCENE_TEST(a_fenced_tree_stands_though_criu_is_killed),
-		SCENE_TEST(a_dump_without_a_page_server_ends_by_silence_and_the_tree_runs_on),
-		SCENE_TEST(a_missing_process_is_told_as_such),
+	    SCENE_TEST(version_and_tracking_are_told_by_one_session),
+	    SCENE_TEST(private_memory_arrives_frozen_and_right),
+	    SCENE_TEST(shared_memory_arrives_frozen_and_right),
+	    SCENE_TEST(a_restore_that_fails_is_explained_and_leaves_nothing),
+	    SCENE_TEST(a_refused_dump_lets_the_tree_run_on),
+	    SCENE_TEST(a_fenced_tree_stands_though_criu_is_killed),
+	    SCENE_TEST(a_dump_without_a_page_server_ends_by_silence_and_the_tree_runs_on),
+	    SCENE_TEST(a_missing_process_is_told_as_such),
 	};
 
 	if (!can_run()) {

@@ -149,11 +149,11 @@ int main(void)
 {
 #define GROUP_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
-		GROUP_TEST(a_child_and_its_children_are_born_in_the_group),
-		GROUP_TEST(a_frozen_group_says_so_and_can_be_killed),
-		GROUP_TEST(groups_below_are_killed_and_removed_too),
-		GROUP_TEST(a_process_that_is_not_there_cannot_be_added),
-		GROUP_TEST(groups_are_found_by_kind),
+	    GROUP_TEST(a_child_and_its_children_are_born_in_the_group),
+	    GROUP_TEST(a_frozen_group_says_so_and_can_be_killed),
+	    GROUP_TEST(groups_below_are_killed_and_removed_too),
+	    GROUP_TEST(a_process_that_is_not_there_cannot_be_added),
+	    GROUP_TEST(groups_are_found_by_kind),
 	};
 	char base[CGROUP_PATH];
 	scoped(status) status *st = cgroup_base(base);

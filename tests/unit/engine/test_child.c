@@ -13,7 +13,8 @@ enum { PLENTY_MS = 60000 };
 
 static const int nothing[] = {-1, -1, -1};
 
-static void spawn_shell(const char *script, const int *fds, size_t fd_count, struct child *ret_child)
+static void spawn_shell(const char *script, const int *fds, size_t fd_count,
+			struct child *ret_child)
 {
 	const char *argv[] = {"sh", "-c", script, NULL};
 	struct child_spec spec = {.argv = argv, .fds = fds, .fd_count = fd_count};
@@ -54,7 +55,8 @@ static void it_has_the_listed_descriptors_and_no_others(void **state)
 	char text[256] = "";
 	size_t size = 0;
 
-	/* Its own numbers cross over: 3 gets what is behind a higher number and the other way round. */
+	/* Its own numbers cross over: 3 gets what is behind a higher number and the other way
+	 * round. */
 	assert_int_equal(pipe2(out, 0), 0);
 	scoped(fd) int stray = dup(out[0]);
 	const int fds[] = {-1, out[1], -1, out[1]};
@@ -140,13 +142,13 @@ static void reaping_takes_only_what_has_ended(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(its_end_is_waited_for),
-		cmocka_unit_test(one_that_runs_on_is_not_waited_for_for_ever),
-		cmocka_unit_test(it_has_the_listed_descriptors_and_no_others),
-		cmocka_unit_test(descriptors_may_change_places),
-		cmocka_unit_test(signals_that_we_ignore_are_not_ignored_by_it),
-		cmocka_unit_test(a_program_that_is_not_there_is_told),
-		cmocka_unit_test(reaping_takes_only_what_has_ended),
+	    cmocka_unit_test(its_end_is_waited_for),
+	    cmocka_unit_test(one_that_runs_on_is_not_waited_for_for_ever),
+	    cmocka_unit_test(it_has_the_listed_descriptors_and_no_others),
+	    cmocka_unit_test(descriptors_may_change_places),
+	    cmocka_unit_test(signals_that_we_ignore_are_not_ignored_by_it),
+	    cmocka_unit_test(a_program_that_is_not_there_is_told),
+	    cmocka_unit_test(reaping_takes_only_what_has_ended),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

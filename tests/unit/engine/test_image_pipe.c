@@ -116,7 +116,8 @@ static Haul__V1__ImageChunk whole(const char *name)
 static void names_that_lead_elsewhere_are_refused(void **state)
 {
 	struct scene *scene = *state;
-	static const char *const names[] = {"", ".", "..", "../x.img", "/etc/x", "a/b", ".hidden", "a b", "a\nb"};
+	static const char *const names[] = {"",	   ".",	      "..",  "../x.img", "/etc/x",
+					    "a/b", ".hidden", "a b", "a\nb"};
 
 	for (size_t i = 0; i < array_len(names); i++) {
 		Haul__V1__ImageChunk chunk = whole(names[i]);
@@ -198,7 +199,8 @@ static void bytes_that_are_no_message_are_refused(void **state)
 {
 	struct scene *scene = *state;
 
-	assert_code(image_state_chunk(scene->state, (const uint8_t *)"\xff\xff\xff", 3), STATUS_DATA_LOSS);
+	assert_code(image_state_chunk(scene->state, (const uint8_t *)"\xff\xff\xff", 3),
+		    STATUS_DATA_LOSS);
 	assert_code(image_state_chunk(scene->state, NULL, 0), STATUS_DATA_LOSS); /* no name */
 }
 
@@ -206,14 +208,14 @@ int main(void)
 {
 #define IMAGE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
-		IMAGE_TEST(images_arrive_whole_and_logs_stay),
-		IMAGE_TEST(names_that_lead_elsewhere_are_refused),
-		IMAGE_TEST(what_exists_is_never_replaced),
-		IMAGE_TEST(an_altered_file_is_refused),
-		IMAGE_TEST(a_short_file_is_refused),
-		IMAGE_TEST(pieces_out_of_order_are_refused),
-		IMAGE_TEST(an_unfinished_file_is_no_end),
-		IMAGE_TEST(bytes_that_are_no_message_are_refused),
+	    IMAGE_TEST(images_arrive_whole_and_logs_stay),
+	    IMAGE_TEST(names_that_lead_elsewhere_are_refused),
+	    IMAGE_TEST(what_exists_is_never_replaced),
+	    IMAGE_TEST(an_altered_file_is_refused),
+	    IMAGE_TEST(a_short_file_is_refused),
+	    IMAGE_TEST(pieces_out_of_order_are_refused),
+	    IMAGE_TEST(an_unfinished_file_is_no_end),
+	    IMAGE_TEST(bytes_that_are_no_message_are_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

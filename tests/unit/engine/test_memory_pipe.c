@@ -15,11 +15,16 @@
 
 #include <xxhash.h>
 
-enum { PLENTY_MS = 60000, IMAGE = 7 << 8 | PAGE_TASK, PAGES = 700, FILE_LIMIT = PAGES * PAGE_BYTES + 1 };
+enum {
+	PLENTY_MS = 60000,
+	IMAGE = 7 << 8 | PAGE_TASK,
+	PAGES = 700,
+	FILE_LIMIT = PAGES * PAGE_BYTES + 1
+};
 
 struct scene {
 	char dir[64];
-	int criu;                     /* CRIU's end */
+	int criu; /* CRIU's end */
 	int engine;
 	struct pipe *from, *to;
 	struct memory_sender *sender;
@@ -81,7 +86,8 @@ static void say(const struct scene *scene, const struct page_header *header, con
 
 static int ask(const struct scene *scene, uint32_t command, size_t size)
 {
-	const struct page_header header = {.command = command, .image = command == PAGE_FORCE_CLOSE ? 0 : IMAGE};
+	const struct page_header header = {.command = command,
+					   .image = command == PAGE_FORCE_CLOSE ? 0 : IMAGE};
 	uint8_t answer[4] = {0};
 
 	say(scene, &header, NULL);
@@ -94,9 +100,11 @@ static int open_image(const struct scene *scene)
 	return ask(scene, PAGE_OPEN, 1);
 }
 
-static void add(const struct scene *scene, uint32_t flags, unsigned page, unsigned pages, const void *data)
+static void add(const struct scene *scene, uint32_t flags, unsigned page, unsigned pages,
+		const void *data)
 {
-	const struct page_header header = {PAGE_ADD, flags, pages, (uint64_t)page * PAGE_BYTES, IMAGE};
+	const struct page_header header = {PAGE_ADD, flags, pages, (uint64_t)page * PAGE_BYTES,
+					   IMAGE};
 
 	say(scene, &header, data);
 }
@@ -112,7 +120,8 @@ static void *receive(void *self)
 {
 	struct scene *scene = self;
 
-	scene->st = memory_receive_round(scene->to, scene->store, scene->round, PLENTY_MS, &scene->received);
+	scene->st = memory_receive_round(scene->to, scene->store, scene->round, PLENTY_MS,
+					 &scene->received);
 	return NULL;
 }
 
@@ -177,8 +186,15 @@ static unsigned zeros_of(const char *pattern)
 static void content_and_zeros_arrive_whatever_their_order(void **state)
 {
 	struct scene *scene = *state;
-	static const char *const patterns[] = {"1", "0", "01", "10", "0011", "1101", "0000000000000000000000001",
-					       "1111111111111111111111110", "100000001"};
+	static const char *const patterns[] = {"1",
+					       "0",
+					       "01",
+					       "10",
+					       "0011",
+					       "1101",
+					       "0000000000000000000000001",
+					       "1111111111111111111111110",
+					       "100000001"};
 
 	for (unsigned i = 0; i < array_len(patterns); i++) {
 		scoped(bytes) uint8_t *data = make_pages(patterns[i]);
@@ -308,7 +324,8 @@ static void a_round_of_another_number_is_refused(void **state)
 	begin_alone(scene);
 	close_round(scene);
 	assert_ok(memory_sender_end(scene->sender, PLENTY_MS, &sent));
-	assert_code(memory_receive_round(scene->to, scene->store, 2, PLENTY_MS, &got), STATUS_DATA_LOSS);
+	assert_code(memory_receive_round(scene->to, scene->store, 2, PLENTY_MS, &got),
+		    STATUS_DATA_LOSS);
 }
 
 static void send_end(struct scene *scene, uint64_t pages, uint64_t digest)
@@ -318,7 +335,8 @@ static void send_end(struct scene *scene, uint64_t pages, uint64_t digest)
 	round_end.round = 1;
 	round_end.pages = pages;
 	round_end.digest = digest;
-	assert_ok(pipe_send_message(scene->from, HAUL__V1__FRAME_KIND__FRAME_ROUND, &round_end.base, PLENTY_MS));
+	assert_ok(pipe_send_message(scene->from, HAUL__V1__FRAME_KIND__FRAME_ROUND, &round_end.base,
+				    PLENTY_MS));
 }
 
 static void a_round_with_other_counts_or_digests_is_refused(void **state)
@@ -329,9 +347,11 @@ static void a_round_with_other_counts_or_digests_is_refused(void **state)
 
 	assert_ok(page_store_begin(scene->store, 1));
 	send_end(scene, 1, nothing);
-	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got), STATUS_DATA_LOSS);
+	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got),
+		    STATUS_DATA_LOSS);
 	send_end(scene, 0, nothing + 1);
-	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got), STATUS_DATA_LOSS);
+	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got),
+		    STATUS_DATA_LOSS);
 	send_end(scene, 0, nothing);
 	assert_ok(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got));
 }
@@ -386,24 +406,25 @@ static void a_batch_that_ends_inside_something_is_refused(void **state)
 	assert_code(memory_batch_apply(data, size - 1, scene->store, &round), STATUS_DATA_LOSS);
 	sign(data, PAGE_HEADER_BYTES + 10 + 8);
 	assert_ok(page_store_begin(scene->store, 2));
-	assert_code(memory_batch_apply(data, PAGE_HEADER_BYTES + 10 + 8, scene->store, &round), STATUS_DATA_LOSS);
+	assert_code(memory_batch_apply(data, PAGE_HEADER_BYTES + 10 + 8, scene->store, &round),
+		    STATUS_DATA_LOSS);
 }
 
 int main(void)
 {
 #define PIPE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
-		PIPE_TEST(content_and_zeros_arrive_whatever_their_order),
-		PIPE_TEST(a_later_round_refers_to_the_one_before),
-		PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
-		PIPE_TEST(a_criu_that_goes_away_ends_the_round),
-		PIPE_TEST(a_silent_criu_ends_the_round_in_time),
-		PIPE_TEST(an_interrupted_pipe_ends_the_round_as_cancelled),
-		PIPE_TEST(freeing_a_sender_in_mid_round_does_not_wait),
-		PIPE_TEST(a_round_of_another_number_is_refused),
-		PIPE_TEST(a_round_with_other_counts_or_digests_is_refused),
-		PIPE_TEST(a_damaged_batch_is_refused),
-		PIPE_TEST(a_batch_that_ends_inside_something_is_refused),
+	    PIPE_TEST(content_and_zeros_arrive_whatever_their_order),
+	    PIPE_TEST(a_later_round_refers_to_the_one_before),
+	    PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
+	    PIPE_TEST(a_criu_that_goes_away_ends_the_round),
+	    PIPE_TEST(a_silent_criu_ends_the_round_in_time),
+	    PIPE_TEST(an_interrupted_pipe_ends_the_round_as_cancelled),
+	    PIPE_TEST(freeing_a_sender_in_mid_round_does_not_wait),
+	    PIPE_TEST(a_round_of_another_number_is_refused),
+	    PIPE_TEST(a_round_with_other_counts_or_digests_is_refused),
+	    PIPE_TEST(a_damaged_batch_is_refused),
+	    PIPE_TEST(a_batch_that_ends_inside_something_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,10 +78,10 @@ static void images_are_laid_out_as_criu_reads_them(void **state)
 	struct scene *scene = *state;
 	uint64_t pages = 0;
 	/* Magics; pages_id 1; pages 1 to 3 (2 and 3 zero) as one entry; page 5. */
-	static const uint8_t pagemap[] = {
-		0x19, 0x43, 0x56, 0x54, 0x25, 0x40, 0x08, 0x56, 2, 0, 0, 0, 8, 1,
-		7, 0, 0, 0, 8, 0x80, 0x20, 16, 3, 32, 4,
-		8, 0, 0, 0, 8, 0x80, 0xa0, 0x01, 16, 1, 32, 4};
+	static const uint8_t pagemap[] = {0x19, 0x43, 0x56, 0x54, 0x25, 0x40, 0x08, 0x56, 2, 0,
+					  0,	0,    8,    1,	  7,	0,    0,    0,	  8, 0x80,
+					  0x20, 16,   3,    32,	  4,	8,    0,    0,	  0, 8,
+					  0x80, 0xa0, 0x01, 16,	  1,	32,   4};
 	static uint8_t content[4 * PAGE_BYTES];
 
 	assert_ok(open_image(scene, FIRST));
@@ -95,7 +95,8 @@ static void images_are_laid_out_as_criu_reads_them(void **state)
 	memset(content + 3 * PAGE_BYTES, 5, PAGE_BYTES);
 	expect_file(scene, "1/pagemap-1.img", pagemap, sizeof(pagemap));
 	expect_file(scene, "1/pages-1.img", content, sizeof(content));
-	expect_file(scene, "1/pagemap-shmem-2.img", "\x19\x43\x56\x54\x25\x40\x08\x56\x02\0\0\0\x08\x02", 14);
+	expect_file(scene, "1/pagemap-shmem-2.img",
+		    "\x19\x43\x56\x54\x25\x40\x08\x56\x02\0\0\0\x08\x02", 14);
 	expect_file(scene, "1/pages-2.img", "", 0);
 }
 
@@ -199,14 +200,14 @@ int main(void)
 {
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
-		STORE_TEST(images_are_laid_out_as_criu_reads_them),
-		STORE_TEST(zeros_at_the_end_count_in_the_size_but_take_no_room),
-		STORE_TEST(what_the_round_before_has_may_be_left_out),
-		STORE_TEST(what_no_round_has_sent_may_not_be_left_out),
-		STORE_TEST(nothing_can_be_in_the_parent_of_the_first_round),
-		STORE_TEST(pages_without_an_open_image_are_refused),
-		STORE_TEST(pages_out_of_order_are_refused),
-		STORE_TEST(an_image_does_not_come_twice_in_a_round),
+	    STORE_TEST(images_are_laid_out_as_criu_reads_them),
+	    STORE_TEST(zeros_at_the_end_count_in_the_size_but_take_no_room),
+	    STORE_TEST(what_the_round_before_has_may_be_left_out),
+	    STORE_TEST(what_no_round_has_sent_may_not_be_left_out),
+	    STORE_TEST(nothing_can_be_in_the_parent_of_the_first_round),
+	    STORE_TEST(pages_without_an_open_image_are_refused),
+	    STORE_TEST(pages_out_of_order_are_refused),
+	    STORE_TEST(an_image_does_not_come_twice_in_a_round),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,8 +5,11 @@
 
 #include "engine/criu/page_stream.h"
 
-static const struct page_header sound = {
-	.command = PAGE_ADD, .flags = PAGE_PRESENT, .pages = 3, .address = 0x7000, .image = 5 << 8 | PAGE_TASK};
+static const struct page_header sound = {.command = PAGE_ADD,
+					 .flags = PAGE_PRESENT,
+					 .pages = 3,
+					 .address = 0x7000,
+					 .image = 5 << 8 | PAGE_TASK};
 
 static status *decode(const struct page_header *header, bool on_wire)
 {
@@ -21,7 +24,7 @@ static void the_bytes_are_criu_s(void **state)
 {
 	(void)state;
 	static const uint8_t want[PAGE_HEADER_BYTES] = {6, 0, 4, 0, 3, 0, 0, 0, 0, 0x70, 0, 0,
-							0, 0, 0, 0, 1, 5, 0, 0, 0, 0,    0, 0};
+							0, 0, 0, 0, 1, 5, 0, 0, 0, 0,	 0, 0};
 	uint8_t bytes[PAGE_HEADER_BYTES];
 	struct page_header decoded;
 
@@ -87,10 +90,10 @@ static void zeros_travel_on_our_wire_only_and_questions_on_criu_s_only(void **st
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_bytes_are_criu_s),
-		cmocka_unit_test(only_present_pages_with_content_have_data),
-		cmocka_unit_test(impossible_records_are_refused),
-		cmocka_unit_test(zeros_travel_on_our_wire_only_and_questions_on_criu_s_only),
+	    cmocka_unit_test(the_bytes_are_criu_s),
+	    cmocka_unit_test(only_present_pages_with_content_have_data),
+	    cmocka_unit_test(impossible_records_are_refused),
+	    cmocka_unit_test(zeros_travel_on_our_wire_only_and_questions_on_criu_s_only),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

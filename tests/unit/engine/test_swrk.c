@@ -79,28 +79,31 @@ static void start_workload(struct scene *scene)
 	assert_ok(child_spawn(&spec, &scene->workload));
 }
 
-/* A round's directories and its sender; the receiver runs when the sender is done: the rounds are small. */
+/* A round's directories and its sender; the receiver runs when the sender is done: the rounds are
+ * small. */
 static void begin_round(struct scene *scene, const struct criu_limits *limits)
 {
 	if (scene->sender == NULL) {
 		start_workload(scene);
 		pipe_pair_open(&scene->to, &scene->from);
-		assert_ok(memory_sender_new(swrk_memory_fd(scene->session), scene->from, &scene->sender));
+		assert_ok(
+		    memory_sender_new(swrk_memory_fd(scene->session), scene->from, &scene->sender));
 		assert_ok(page_store_new(scene->store_dir, &scene->store));
 	}
 	scene->round++;
-	(void)snprintf(scene->images, sizeof(scene->images), "%s/images/%u", scene->dir, scene->round);
+	(void)snprintf(scene->images, sizeof(scene->images), "%s/images/%u", scene->dir,
+		       scene->round);
 	assert_ok(files_make_directory(scene->images));
 	assert_ok(page_store_begin(scene->store, scene->round));
 	assert_ok(memory_sender_begin(scene->sender, scene->round));
 	scene->dump = (struct criu_dump){
-		.pid = scene->workload.pid,
-		.images_dir = scene->images,
-		.parent = scene->round > 1 ? "../1" : NULL,
-		.work_dir = scene->dir,
-		.log_file = "dump.log",
-		.track_mem = true,
-		.limits = limits,
+	    .pid = scene->workload.pid,
+	    .images_dir = scene->images,
+	    .parent = scene->round > 1 ? "../1" : NULL,
+	    .work_dir = scene->dir,
+	    .log_file = "dump.log",
+	    .track_mem = true,
+	    .limits = limits,
 	};
 }
 
@@ -345,8 +348,10 @@ static void a_criu_that_hangs_at_the_kill_is_noticed(void **state)
 	assert_code(criu_dump_end(scene->session, &scene->dump, true), STATUS_DEADLINE_EXCEEDED);
 }
 
-/* The dump fails at one point, whichever way: the tree goes on and the page server's round ends, too. */
-static void expect_failed_dump(void **state, const char *faults, enum status_code want, bool is_last)
+/* The dump fails at one point, whichever way: the tree goes on and the page server's round ends,
+ * too. */
+static void expect_failed_dump(void **state, const char *faults, enum status_code want,
+			       bool is_last)
 {
 	struct scene *scene = *state;
 	struct memory_round sent;
@@ -426,7 +431,8 @@ static status *before_resume(void *self, pid_t root)
 }
 
 /* Dumps, ends the workload, and restores it; images and pages are in one directory then. */
-static status *restore(struct scene *scene, const char *faults, struct restoring *restoring, pid_t *ret_pid)
+static status *restore(struct scene *scene, const char *faults, struct restoring *restoring,
+		       pid_t *ret_pid)
 {
 	char images[160];
 	unsigned left, arrived;
@@ -441,8 +447,10 @@ static status *restore(struct scene *scene, const char *faults, struct restoring
 	memory_sender_free(TAKE(scene->sender));
 	swrk_free(TAKE(scene->session));
 	open_session(scene, faults);
-	struct criu_restore request = {.images_dir = images, .work_dir = scene->dir,
-				       .log_file = "restore.log", .limits = &little};
+	struct criu_restore request = {.images_dir = images,
+				       .work_dir = scene->dir,
+				       .log_file = "restore.log",
+				       .limits = &little};
 	return criu_restore_frozen(scene->session, &request, before_resume, restoring, ret_pid);
 }
 
@@ -512,33 +520,33 @@ int main(void)
 {
 #define SWRK_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
-		SWRK_TEST(one_session_answers_all_short_requests),
-		SWRK_TEST(a_kernel_without_tracking_or_support_is_told),
-		SWRK_TEST(another_cpu_is_a_precondition_that_fails),
-		SWRK_TEST(a_dead_criu_is_told_with_its_signal_every_time),
-		SWRK_TEST(a_missing_program_is_told),
-		SWRK_TEST(a_program_that_is_no_criu_is_told_with_what_it_said),
-		SWRK_TEST(a_message_that_cannot_be_read_is_data_loss),
-		SWRK_TEST(silence_ends_by_the_deadline),
-		SWRK_TEST(a_stopped_criu_ends_by_the_deadline),
-		SWRK_TEST(an_interrupt_ends_the_wait_until_resumed),
-		SWRK_TEST(rounds_and_the_dump_follow_each_other_in_one_session),
-		SWRK_TEST(a_dump_that_is_refused_lets_the_tree_go),
-		SWRK_TEST(ending_a_session_lets_a_held_tree_go),
-		SWRK_TEST(a_criu_that_dies_or_hangs_while_it_holds_is_noticed),
-		SWRK_TEST(a_criu_that_hangs_at_the_kill_is_noticed),
-		SWRK_TEST(a_pre_dump_that_fails_leaves_the_tree_running),
-		SWRK_TEST(a_pre_dump_that_dies_leaves_the_tree_running),
-		SWRK_TEST(a_pre_dump_that_hangs_leaves_the_tree_running),
-		SWRK_TEST(a_dump_that_fails_leaves_the_tree_running),
-		SWRK_TEST(a_dump_that_dies_leaves_the_tree_running),
-		SWRK_TEST(a_dump_that_hangs_leaves_the_tree_running),
-		SWRK_TEST(a_slow_dump_is_not_a_silent_one),
-		SWRK_TEST(a_restored_tree_is_our_child_with_its_old_id),
-		SWRK_TEST(a_refusal_before_the_resume_is_returned_and_never_acknowledged),
-		SWRK_TEST(a_restore_that_fails_is_explained),
-		SWRK_TEST(a_restore_that_hangs_ends_by_the_deadline),
-		SWRK_TEST(a_restore_that_dies_before_its_answer_is_an_error),
+	    SWRK_TEST(one_session_answers_all_short_requests),
+	    SWRK_TEST(a_kernel_without_tracking_or_support_is_told),
+	    SWRK_TEST(another_cpu_is_a_precondition_that_fails),
+	    SWRK_TEST(a_dead_criu_is_told_with_its_signal_every_time),
+	    SWRK_TEST(a_missing_program_is_told),
+	    SWRK_TEST(a_program_that_is_no_criu_is_told_with_what_it_said),
+	    SWRK_TEST(a_message_that_cannot_be_read_is_data_loss),
+	    SWRK_TEST(silence_ends_by_the_deadline),
+	    SWRK_TEST(a_stopped_criu_ends_by_the_deadline),
+	    SWRK_TEST(an_interrupt_ends_the_wait_until_resumed),
+	    SWRK_TEST(rounds_and_the_dump_follow_each_other_in_one_session),
+	    SWRK_TEST(a_dump_that_is_refused_lets_the_tree_go),
+	    SWRK_TEST(ending_a_session_lets_a_held_tree_go),
+	    SWRK_TEST(a_criu_that_dies_or_hangs_while_it_holds_is_noticed),
+	    SWRK_TEST(a_criu_that_hangs_at_the_kill_is_noticed),
+	    SWRK_TEST(a_pre_dump_that_fails_leaves_the_tree_running),
+	    SWRK_TEST(a_pre_dump_that_dies_leaves_the_tree_running),
+	    SWRK_TEST(a_pre_dump_that_hangs_leaves_the_tree_running),
+	    SWRK_TEST(a_dump_that_fails_leaves_the_tree_running),
+	    SWRK_TEST(a_dump_that_dies_leaves_the_tree_running),
+	    SWRK_TEST(a_dump_that_hangs_leaves_the_tree_running),
+	    SWRK_TEST(a_slow_dump_is_not_a_silent_one),
+	    SWRK_TEST(a_restored_tree_is_our_child_with_its_old_id),
+	    SWRK_TEST(a_refusal_before_the_resume_is_returned_and_never_acknowledged),
+	    SWRK_TEST(a_restore_that_fails_is_explained),
+	    SWRK_TEST(a_restore_that_hangs_ends_by_the_deadline),
+	    SWRK_TEST(a_restore_that_dies_before_its_answer_is_an_error),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
