@@ -62,6 +62,8 @@ start_daemon() {
         return
     fi
     host_packages dockerd=docker.io iptables=iptables
+    # Debian 13 has the client in a package of its own.
+    host_packages docker=docker-cli
     command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 ||
         host_packages docker-compose=docker-compose
     # Installing it may have started it.
@@ -72,8 +74,8 @@ start_daemon() {
     export DOCKER_HOST=unix://$WORK/docker.sock
     echo "starting dockerd (data in $state)"
     # A private cgroup namespace is the default with cgroup v2; CRIU insists on it with v1 too.
-    setpriv --pdeathsig TERM dockerd --default-cgroupns-mode private --data-root "$state" --exec-root "$WORK/exec" --pidfile "$WORK/pid" \
-        --host "$DOCKER_HOST" </dev/null >"$WORK/dockerd.log" 2>&1 &
+    setpriv --pdeathsig TERM dockerd --default-cgroupns-mode private \
+        --data-root "$state" --exec-root "$WORK/exec" --pidfile "$WORK/pid" --host "$DOCKER_HOST" </dev/null >"$WORK/dockerd.log" 2>&1 &
     DAEMON=$!
     for ((try = 0; try < 120; try++)); do
         if docker info >/dev/null 2>&1; then
@@ -93,7 +95,7 @@ prune() {
     docker container prune --force >/dev/null
     docker volume prune --force >/dev/null
     docker network prune --force >/dev/null
-    docker image prune --force >/dev/null
+    docker image prune --force --filter until=24h >/dev/null
 }
 
 make_base() {
@@ -212,7 +214,6 @@ moves() {
 trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-host_packages docker=docker.io
 start_daemon
 make_base
 echo "building the image"

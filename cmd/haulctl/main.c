@@ -104,8 +104,7 @@ static status *run_command(struct ctl *ctl, const struct command *command, int a
 {
 	const struct flag_set sets[] = {{command->flags, command->flag_count, ctl},
 					{global_flags, GLOBAL_FLAGS, ctl}};
-	int used = 0;
-	status *st = flags_parse(sets, array_len(sets), argc, argv, SIZE_MAX, &ctl->words, &used);
+	status *st = flags_parse(sets, array_len(sets), argc, argv, SIZE_MAX, &ctl->words);
 
 	if (st == NULL && ctl->help) {
 		help_command(stdout, command);
@@ -129,8 +128,7 @@ static status *run_group(struct ctl *ctl, const char *group, int argc, char **ar
 	const struct flag_set set = {global_flags, GLOBAL_FLAGS, ctl};
 	struct flag_words words = {0};
 	char name[NAME];
-	int used = 0;
-	status *st = flags_parse(&set, 1, argc, argv, 1, &words, &used);
+	status *st = flags_parse(&set, 1, argc, argv, 1, &words);
 
 	if (st != NULL)
 		return st;
@@ -143,15 +141,14 @@ static status *run_group(struct ctl *ctl, const char *group, int argc, char **ar
 	const struct command *command = find_command(name);
 	if (command == NULL)
 		return unknown_command(name);
-	return run_command(ctl, command, argc - used, argv + used, ret_exit);
+	return run_command(ctl, command, argc - words.used, argv + words.used, ret_exit);
 }
 
 static status *run(struct ctl *ctl, int argc, char **argv, int *ret_exit)
 {
 	const struct flag_set set = {global_flags, GLOBAL_FLAGS, ctl};
 	struct flag_words words = {0};
-	int used = 0;
-	status *st = flags_parse(&set, 1, argc, argv, 1, &words, &used);
+	status *st = flags_parse(&set, 1, argc, argv, 1, &words);
 
 	if (st != NULL)
 		return st;
@@ -161,11 +158,11 @@ static status *run(struct ctl *ctl, int argc, char **argv, int *ret_exit)
 		return NULL;
 	}
 	if (strcmp(words.words[0], "pki") == 0)
-		return run_group(ctl, "pki", argc - used, argv + used, ret_exit);
+		return run_group(ctl, "pki", argc - words.used, argv + words.used, ret_exit);
 	const struct command *command = find_command(words.words[0]);
 	if (command == NULL)
 		return unknown_command(words.words[0]);
-	return run_command(ctl, command, argc - used, argv + used, ret_exit);
+	return run_command(ctl, command, argc - words.used, argv + words.used, ret_exit);
 }
 
 int main(int argc, char **argv)

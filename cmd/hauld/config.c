@@ -262,8 +262,7 @@ static status *read_flags(int argc, char *const *argv, struct config *config)
 {
 	const struct flag_set set = {flags, FLAGS, config};
 	struct flag_words words;
-	int used;
-	status *st = flags_parse(&set, 1, argc, argv, FLAG_WORDS_MOST, &words, &used);
+	status *st = flags_parse(&set, 1, argc, argv, FLAG_WORDS_MOST, &words);
 
 	if (st == NULL && words.count > 0)
 		st = status_errorf(STATUS_INVALID_ARGUMENT, "hauld takes flags only, not \"%.80s\"",

@@ -200,7 +200,7 @@ static status *read_flag(const struct flag_set *sets, size_t set_count, int left
 }
 
 status *flags_parse(const struct flag_set *sets, size_t set_count, int argc, char *const *argv,
-		    size_t most_words, struct flag_words *ret_words, int *ret_used)
+		    size_t most_words, struct flag_words *ret_words)
 {
 	struct flag_words words = {0};
 	bool only_words = false;
@@ -222,8 +222,8 @@ status *flags_parse(const struct flag_set *sets, size_t set_count, int argc, cha
 		}
 		at += used;
 	}
+	words.used = at;
 	*ret_words = words;
-	*ret_used = at;
 	return NULL;
 }
 

@@ -43,14 +43,14 @@ struct flag_set {
 struct flag_words {
 	const char *words[FLAG_WORDS_MOST];
 	size_t count;
+	int used; /* arguments read, flags and words */
 };
 
 /* Reads "--name value" and "--name=value"; "--" ends the flags. An earlier set wins over a later
- * one. Stops after `most_words` words; *ret_used is how many arguments were read.
+ * one. Stops after `most_words` words.
  * INVALID_ARGUMENT names the argument that is wrong, and the flag that was probably meant. */
 must_check status *flags_parse(const struct flag_set *sets, size_t set_count, int argc,
-			       char *const *argv, size_t most_words, struct flag_words *ret_words,
-			       int *ret_used);
+			       char *const *argv, size_t most_words, struct flag_words *ret_words);
 
 /* Gives one flag its value (NULL for a switch) in `target`. */
 must_check status *flag_set_value(const struct flag *flag, void *target, const char *value);

@@ -26,6 +26,7 @@
 enum {
 	LOOK_MS = 250,	     /* between looks at CRIU's progress */
 	LAST_WORD_MS = 1000, /* for the exit status of one whose socket has closed */
+	LEAVE_MS = 2000,     /* for a CRIU that is to let its tree go */
 	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
 	ERR_LIMIT = 256 * 1024,
@@ -40,6 +41,7 @@ struct swrk {
 	atomic_bool is_interrupted;
 	bool is_over; /* its socket has ended, and `how` */
 	char how[64];
+	bool is_busy; /* with a request */
 	char cgroup[CGROUP_PATH];
 	char work_dir[FILES_PATH];
 	uint8_t *message; /* LIMIT_CRIU_MESSAGE */
@@ -205,7 +207,9 @@ status *swrk_send(struct swrk *session, const CriuReq *request)
 {
 	if (atomic_load(&session->is_interrupted))
 		return status_errorf(STATUS_CANCELLED, "interrupted");
-	return send_packed(session, request);
+	status *st = send_packed(session, request);
+	session->is_busy = st == NULL;
+	return st;
 }
 
 status *swrk_ack(struct swrk *session, bool go_on)
@@ -257,7 +261,9 @@ static status *take_message(struct swrk *session, struct swrk_event *ret_event, 
 	*ret_got = true;
 	if (got > LIMIT_CRIU_MESSAGE)
 		return status_errorf(STATUS_DATA_LOSS, "CRIU sent a message of %zd bytes", got);
-	return decode(session->message, (size_t)got, ret_event);
+	status *st = decode(session->message, (size_t)got, ret_event);
+	session->is_busy = session->is_busy && (st != NULL || !ret_event->is_response);
+	return st;
 }
 
 /* --- silence --- */
@@ -446,9 +452,10 @@ static bool take_leave(struct swrk *session, int64_t wait_ms)
 	(void)poll(&said, 1, (int)wait_ms);
 	scoped(status) status *st = take_message(session, &event, &got);
 	if (st == NULL && got && !event.is_response)
-		/* Everything is refused but the unlocking of its network, without which the tree stays stopped. */
+		/* Everything is refused but the unlocking of its network, without which the tree
+		 * stays stopped. */
 		st = swrk_ack(session, strcmp(event.script, "network-unlock") == 0);
-	return st == NULL && !event.is_response;
+	return st == NULL;
 }
 
 void swrk_give_up(struct swrk *session)
@@ -456,7 +463,7 @@ void swrk_give_up(struct swrk *session)
 	int64_t until = clock_monotonic_ms() + LEAVE_MS;
 
 	swrk_shut_memory(session);
-	while (!session->is_over && clock_monotonic_ms() < until)
+	while (session->is_busy && !session->is_over && clock_monotonic_ms() < until)
 		if (!take_leave(session, clock_left_ms(until)))
 			break;
 }

@@ -154,6 +154,17 @@ bool proc_is_alive(pid_t pid, uint64_t start_ticks)
 	       (start_ticks == 0 || stat.start_ticks == start_ticks);
 }
 
+bool proc_is_gone(pid_t pid, uint64_t start_ticks)
+{
+	struct proc_stat stat;
+	scoped(status) status *st = proc_stat(pid, &stat);
+
+	if (st != NULL)
+		return status_code_of(st) == STATUS_NOT_FOUND;
+	return stat.state == 'Z' || stat.state == 'X' ||
+	       (start_ticks != 0 && stat.start_ticks != start_ticks);
+}
+
 status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes)
 {
 	char path[64], text[256];

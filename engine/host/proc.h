@@ -27,6 +27,10 @@ must_check status *proc_tree(pid_t root, pid_t **ret_pids, size_t *ret_count);
 /* Alive: exists, not a zombie, and the start time is this one (0 = any). */
 bool proc_is_alive(pid_t pid, uint64_t start_ticks);
 
+/* Certainly over: the kernel knows no such process, or only its zombie, or another with its number. What cannot be
+ * read (no descriptors, no memory) is not over. */
+bool proc_is_gone(pid_t pid, uint64_t start_ticks);
+
 must_check status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes); /* Rss of /proc/PID/statm */
 
 /* /proc/sys/kernel/random/boot_id, without the newline. */

@@ -150,25 +150,12 @@ static status *is_member(const char *path, pid_t root, bool *ret_is_member)
 	return NULL;
 }
 
-/* Does this process still exist as it was? Only the kernel's own "no such process" counts as no: when it cannot be
- * read (no descriptors, no memory) nothing has ended. */
-static bool is_there(pid_t root, uint64_t start_ticks)
-{
-	struct proc_stat stat;
-	scoped(status) status *st = proc_stat(root, &stat);
-
-	if (st != NULL)
-		return status_code_of(st) != STATUS_NOT_FOUND;
-	return stat.state != 'Z' && stat.state != 'X' &&
-	       (start_ticks == 0 || stat.start_ticks == start_ticks);
-}
-
 void fence_look(const struct fence *fence, pid_t root, uint64_t start_ticks, bool *ret_exists,
 		bool *ret_has_run)
 {
 	bool is_behind = false; /* in the group, and that is frozen */
 
-	*ret_exists = is_there(root, start_ticks);
+	*ret_exists = !proc_is_gone(root, start_ticks);
 	if (cgroup_exists(fence->path)) {
 		scoped(status) status *st = cgroup_is_frozen(fence->path, &is_behind);
 		bool is_in = is_behind;

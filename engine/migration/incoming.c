@@ -322,7 +322,7 @@ static bool has_ended(struct incoming *incoming)
 	scoped(status) status *st = cgroup_exists(incoming->group)
 					    ? cgroup_is_populated(incoming->group, &is_populated)
 					    : NULL;
-	return st != NULL || !is_populated;
+	return st == NULL && !is_populated;
 }
 
 /* True when the session is to be forgotten. */

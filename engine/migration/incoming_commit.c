@@ -12,7 +12,7 @@
 #include "engine/log.h"
 #include "proto/pack.h"
 
-enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff };
+enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff, LEFTOVER_TRIES = 30 };
 
 /* --- commit --- */
 
@@ -20,9 +20,13 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 			 const char *reason)
 {
 	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
+	bool is_whole = false;
+	status *st = incoming_look(incoming, &is_whole);
 
-	if (!incoming_is_whole(incoming)) {
-		status *st = incoming_give_up(incomings, incoming, "the restored tree had died before the commit");
+	if (st != NULL)
+		return status_wrapf(st, "not committed");
+	if (!is_whole) {
+		st = incoming_give_up(incomings, incoming, "the restored tree had died before the commit");
 		return status_first(st, status_errorf(STATUS_ABORTED,
 						      "the restored tree of migration %s had died before the commit",
 						      incoming->id));
@@ -32,8 +36,7 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 	fields.start_ticks = incoming->start_ticks;
 	fields.operator_decided = by_operator;
 	fields.reason = (char *)reason;
-	status *st = core_journal(incoming->core, incoming->id,
-				  HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED, &fields);
+	st = core_journal(incoming->core, incoming->id, HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED, &fields);
 	if (st != NULL)
 		return status_wrapf(st, "not committed");
 	/* Decided. What fails from here on is repeated, never undone. */
@@ -316,8 +319,12 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	show_recovered(incomings, incoming);
 	if (is_committed)
 		return recover_committed(incomings, incoming, is_same_boot);
-	if (record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED && is_same_boot &&
-	    incoming_is_whole(incoming)) {
+	bool is_whole = false;
+	if (record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED && is_same_boot)
+		st = incoming_look(incoming, &is_whole);
+	if (st != NULL)
+		return st;
+	if (is_whole) {
 		incoming_set_state(incomings, incoming, INCOMING_RESTORED);
 		incoming->has_images = true;
 		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored", NULL);
@@ -352,12 +359,58 @@ static void kill_leftover(void *self, const char *id)
 		log_status(LOG_LEVEL_ERROR, id, "a given-up tree did not end", st);
 }
 
+/* Waits for what is in it to end by itself: CRIU does when its engine has died. */
+static status *remove_empty_group(const char *group)
+{
+	status *st = cgroup_remove(group);
+
+	for (int tries = 0; tries < LEFTOVER_TRIES && status_code_of(st) == STATUS_FAILED_PRECONDITION; tries++) {
+		status_free(st);
+		st = cgroup_remove(group);
+	}
+	return st;
+}
+
+/* The directory goes last, so whoever died in the middle of an end, or of a Prepare that was not journaled yet,
+ * left it. Without a record nothing was restored: only CRIU can be in the group. If something else is (the journal
+ * was lost, not the directory), it stays. */
+static void remove_leftover_files(void *self, const char *id)
+{
+	struct incomings *incomings = self;
+	char path[FILES_PATH], group[CGROUP_PATH];
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+		journal_find(incomings->core->journal, id, false);
+	scoped(status) status *st = NULL;
+
+	if (record != NULL && record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED &&
+	    record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED)
+		return; /* its own recovery decides */
+	core_end_leftover_criu(incomings->core, CRIU_GROUP_IN, id);
+	cgroup_path(incomings->core->cgroups, "in", id, group);
+	if (record == NULL && cgroup_exists(group))
+		st = remove_empty_group(group);
+	core_path(incomings->core, "in", id, "", path);
+	if (st == NULL)
+		st = files_remove_tree(path);
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, id, "files of an earlier migration stay behind", st);
+}
+
+static status *sweep(struct incomings *incomings)
+{
+	char path[FILES_PATH];
+
+	(void)snprintf(path, sizeof(path), "%s/in", incomings->core->config.state_dir);
+	scoped(status) status *looked = files_each(path, remove_leftover_files, incomings);
+	return status_first(cgroup_each(incomings->core->cgroups, "in", kill_leftover, incomings), TAKE(looked));
+}
+
 status *incomings_recover(struct incomings *incomings)
 {
 	struct found found = {.count = 0};
 	status *st = NULL;
 
-	scoped(status) status *swept = cgroup_each(incomings->core->cgroups, "in", kill_leftover, incomings);
+	scoped(status) status *swept = sweep(incomings);
 	journal_each(incomings->core->journal, collect, &found);
 	for (size_t i = 0; i < found.count; i++) {
 		if (st == NULL)

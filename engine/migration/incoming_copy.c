@@ -325,14 +325,17 @@ static status *freeze_restored(void *self, pid_t root)
 	return st;
 }
 
-bool incoming_is_whole(const struct incoming *incoming)
+status *incoming_look(const struct incoming *incoming, bool *ret_is_whole)
 {
 	bool is_frozen = false;
-	scoped(status) status *st = cgroup_exists(incoming->group)
-					    ? cgroup_is_frozen(incoming->group, &is_frozen)
-					    : NULL;
+	status *st = cgroup_exists(incoming->group) ? cgroup_is_frozen(incoming->group, &is_frozen)
+						    : NULL;
 
-	return is_frozen && proc_is_alive(incoming->pid, incoming->start_ticks);
+	if (st != NULL)
+		return status_wrapf(st, "the restored tree cannot be looked at");
+	*ret_is_whole = is_frozen && incoming->pid > 0 &&
+			!proc_is_gone(incoming->pid, incoming->start_ticks);
+	return NULL;
 }
 
 static status *run_criu(struct incoming *incoming)
@@ -361,9 +364,11 @@ static status *run_criu(struct incoming *incoming)
 	if (st != NULL)
 		return status_wrapf(st, "the restored tree");
 	incoming->start_ticks = root.start_ticks;
-	return incoming_is_whole(incoming)
-		       ? NULL
-		       : status_errorf(STATUS_ABORTED, "the restored tree is not frozen in its group");
+	bool is_whole = false;
+	st = incoming_look(incoming, &is_whole);
+	if (st == NULL && !is_whole)
+		st = status_errorf(STATUS_ABORTED, "the restored tree is not frozen in its group");
+	return st;
 }
 
 static status *restore(struct incomings *incomings, struct incoming *incoming,

@@ -94,8 +94,8 @@ void incomings_forget(struct incomings *incomings, struct incoming *incoming);
 /* The commit itself: one durable record, one thaw. Turn held, RESTORED. */
 must_check status *incoming_let_run(struct incomings *incomings, struct incoming *incoming, bool by_operator,
 				    const char *reason);
-/* Whether the restored tree is whole and waiting. */
-bool incoming_is_whole(const struct incoming *incoming);
+/* Whether the restored tree is whole and waiting. An error tells nothing: no reason to give it up, nor to commit. */
+must_check status *incoming_look(const struct incoming *incoming, bool *ret_is_whole);
 void incoming_show(struct incomings *incomings, const struct incoming *incoming,
 		   Haul__V1__MigrationState state, const char *stage, const status *error);
 

@@ -128,14 +128,41 @@ static status *take_up(struct sources *sources, const Haul__V1__JournalRecord *r
 	return st;
 }
 
+/* CRIU, images and logs of a migration that was over, but not yet tidied, when its hauld died. */
+static void remove_leftover_files(void *self, const char *id)
+{
+	struct sources *sources = self;
+	char path[FILES_PATH];
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+		journal_find(sources->core->journal, id, true);
+
+	if (record != NULL && !journal_event_is_final(record->event))
+		return;
+	core_end_leftover_criu(sources->core, CRIU_GROUP_OUT, id);
+	core_path(sources->core, "out", id, "", path);
+	scoped(status) status *st = files_remove_tree(path);
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, id, "files of an earlier migration stay behind", st);
+}
+
+/* What is over and still has something here: its end is decided, and carried out now. */
+static status *sweep(struct sources *sources)
+{
+	char path[FILES_PATH];
+
+	(void)snprintf(path, sizeof(path), "%s/out", sources->core->config.state_dir);
+	scoped(status) status *looked =
+		cgroup_each(sources->core->cgroups, "out", finish_leftover_fence, sources);
+	return status_first(files_each(path, remove_leftover_files, sources), TAKE(looked));
+}
+
 status *sources_recover(struct sources *sources)
 {
 	struct recovery recovery = {.sources = sources};
 	status *st = NULL;
 
 	journal_each(sources->core->journal, sort_record, &recovery);
-	scoped(status) status *looked =
-		cgroup_each(sources->core->cgroups, "out", finish_leftover_fence, sources);
+	scoped(status) status *looked = sweep(sources);
 	for (size_t i = 0; i < recovery.count; i++) {
 		if (st == NULL)
 			st = take_up(sources, recovery.open[i]);

@@ -33,14 +33,16 @@ RESTART_AFTER_S=0
 declare -A RECORD=([BEGUN]=1 [RESERVED]=2 [FENCED]=3 [COMMITTING]=4 [DONE]=5 [RESUMED]=6
     [PREPARED]=20 [RESTORED]=21 [COMMITTED]=22 [ABORTED]=23 [SETTLED]=24)
 
-# STAGE: which engine, and where workloads/stall.c stops it. "dump" is not a record: see moment_dump.
-STAGES=(begun reserved dump pre-committing committing pre-done done
-    prepared pre-restored restored pre-committed committed pre-settled)
+# STAGE: which engine, and where workloads/stall.c stops it: at a record, or at a fence. "dump" is neither:
+# see moment_dump.
+STAGES=(begun reserved dump fenced pre-committing committing pre-done done
+    pre-prepared prepared restoring pre-restored restored pre-committed committed pre-settled)
 declare -A STAGE_POINT=(
     [begun]="from BEGUN after" [reserved]="from RESERVED after" [dump]="from FENCED after"
-    [pre-committing]="from COMMITTING before" [committing]="from COMMITTING after"
+    [fenced]="from freeze:out after" [pre-committing]="from COMMITTING before" [committing]="from COMMITTING after"
     [pre-done]="from DONE before" [done]="from DONE after"
-    [prepared]="to PREPARED after" [pre-restored]="to RESTORED before" [restored]="to RESTORED after"
+    [pre-prepared]="to PREPARED before" [prepared]="to PREPARED after"
+    [restoring]="to freeze:in after" [pre-restored]="to RESTORED before" [restored]="to RESTORED after"
     [pre-committed]="to COMMITTED before" [committed]="to COMMITTED after"
     [pre-settled]="to SETTLED before")
 FAULTS=(kill-from kill-to kill-both swrk-from swrk-to cut stop-from stop-to)
@@ -85,8 +87,11 @@ is_stopped() {
     [[ $(engine_state "$1") == T ]]
 }
 
+# stall_at HOST RECORD|freeze:KIND|thaw:KIND before|after
 stall_at() {
-    echo "record ${RECORD[$2]} $3" >"$SHARED/stall-$1"
+    local point=${2/:/ }
+    [[ $2 == *:* ]] || point="record ${RECORD[$2]}"
+    echo "$point $3" >"$SHARED/stall-$1"
 }
 
 stall_forget() {
@@ -115,24 +120,32 @@ migrate_begin() {
     BEGUN_JOB=$!
 }
 
-# Until the workload is held by CRIU; its memory is on its way over a slow link.
+# Held by CRIU; its memory is on its way over a slow link.
 is_held() {
-    on "$FROM" grep -q '^State:[[:space:]]*t' "/proc/$PID/status" 2>/dev/null
+    on "$FROM" grep -q '^TracerPid:[[:space:]]*[1-9]' "/proc/$PID/status" 2>/dev/null
+}
+
+# Slow, but with a short queue: what renews the lease must not wait behind the memory for long.
+link_slow() {
+    local host
+    for host in A B; do
+        on "$host" tc qdisc replace dev haul0 root tbf rate 24mbit burst 32k latency 30ms
+    done
 }
 
 moment_dump() {
-    link_rate 16
+    link_slow
     engine_signal CONT "$FROM"
     eventually 200 is_held || return 1
     engine_signal STOP "$FROM"
 }
 
 moment() {
-    local side record when
-    read -r side record when <<<"${STAGE_POINT[$1]}"
+    local side point when
+    read -r side point when <<<"${STAGE_POINT[$1]}"
     STALLED=$FROM
     [[ $side == from ]] || STALLED=$TO
-    stall_at "$STALLED" "$record" "$when"
+    stall_at "$STALLED" "$point" "$when"
     migrate_begin
     if ! eventually 400 is_stopped "$STALLED"; then
         echo "stage $1 was never reached: $(<"$LAB/begun.json") $(<"$LAB/begun.err")" >&2
@@ -225,6 +238,7 @@ settled() {
 facts() {
     # shellcheck disable=SC2016 # runs in the host
     on "$1" bash -c '
+        exec 2>/dev/null
         for pid in $(pgrep -x memory); do
             echo "copy $pid $(sed -n "s/^State:[[:space:]]*\(.\).*/\1/p" "/proc/$pid/status")" \
                 "$(sed -n "s/^0:://p" "/proc/$pid/cgroup")"
@@ -232,11 +246,11 @@ facts() {
         for pid in $(pgrep -x criu); do echo "criu $pid $(tr "\0" " " <"/proc/$pid/cmdline")"; done
         for group in "$1"/*/; do [[ ! -d $group ]] || echo "group $(basename "$group")"; done
         for dir in in out probe; do
-            [[ ! -d $2/$dir ]] || find "$2/$dir" -mindepth 1 | sed "s/^/file /"
+            [[ ! -d $2/$dir ]] || find "$2/$dir" -mindepth 1 -maxdepth 1 | sed "s/^/file /"
         done | grep -v "/probe/criu" || true
         find /run/haul -mindepth 1 ! -name "hauld.sock*" | sed "s/^/socket /"
         ss -Hltn "sport >= 7800 and sport <= 7899" | sed "s/^/listener /"
-        { nft list tables; iptables-save; ip6tables-save; } 2>/dev/null | grep CRIU | sed "s/^/rule /"
+        { nft list tables; iptables-save; ip6tables-save; } | grep CRIU | sed "s/^/rule /"
         true
     ' bash "$CGROUPS" "$STATE_DIR"
 }
@@ -435,7 +449,7 @@ cell() {
     fi
     wait "$BEGUN_JOB" || true
     watch_end
-    wrong+=$SEEN
+    wrong+=${SEEN:+$'\n'$SEEN}
     [[ -n $wrong || -z $SURVIVOR ]] || wrong+=$(move_survivor)
     [[ -n $wrong ]] || wrong+=$(finish_victim)
     RESULT=${wrong:-ok $SURVIVOR${NOTE:+ ($NOTE)}}

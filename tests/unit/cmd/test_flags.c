@@ -29,13 +29,13 @@ static status *parse(struct settings *settings, struct flag_words *words, const 
 	const char *const given[] = {a, b, c};
 	const struct flag_set set = {flags, array_len(flags), settings};
 	char *argv[3];
-	int argc = 0, used;
+	int argc = 0;
 
 	for (; argc < 3 && given[argc] != NULL; argc++) {
 		(void)snprintf(text[argc], sizeof(text[argc]), "%s", given[argc]);
 		argv[argc] = text[argc];
 	}
-	return flags_parse(&set, 1, argc, argv, FLAG_WORDS_MOST, words, &used);
+	return flags_parse(&set, 1, argc, argv, FLAG_WORDS_MOST, words);
 }
 
 static void each_kind_of_flag_is_read(void **state)
@@ -109,13 +109,12 @@ static void too_many_words_and_items_are_refused(void **state)
 	char word[] = "w";
 	char *argv[FLAG_WORDS_MOST + 1];
 	const struct flag_set set = {flags, array_len(flags), &settings};
-	int used;
 	(void)state;
 
 	assert_code(parse(&settings, &words, "--item", "1", NULL), STATUS_INVALID_ARGUMENT);
 	for (size_t i = 0; i < array_len(argv); i++)
 		argv[i] = word;
-	assert_code(flags_parse(&set, 1, FLAG_WORDS_MOST + 1, argv, SIZE_MAX, &words, &used),
+	assert_code(flags_parse(&set, 1, FLAG_WORDS_MOST + 1, argv, SIZE_MAX, &words),
 		    STATUS_INVALID_ARGUMENT);
 }
 

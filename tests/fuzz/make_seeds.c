@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writes the seed corpus: one well-formed input for every format, so that fuzzing starts behind the first
+ * checks. usage: fuzz_seeds tests/fuzz/corpus */
+#include <errno.h>
+#include <endian.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+#include "criu/rpc.pb-c.h"
+#include "engine/criu/page_stream.h"
+#include "haul/v1/journal.pb-c.h"
+#include "haul/v1/pipe.pb-c.h"
+#include "proto/envelope.h"
+
+enum { SEED_MOST = 32768 };
+
+struct seed {
+	uint8_t data[SEED_MOST];
+	size_t size;
+};
+
+static void add(struct seed *seed, const void *data, size_t size)
+{
+	if (seed->size + size > SEED_MOST)
+		abort();
+	if (size > 0)
+		memcpy(seed->data + seed->size, data, size);
+	seed->size += size;
+}
+
+static void add_text(struct seed *seed, const char *text)
+{
+	add(seed, text, strlen(text));
+}
+
+static void add_message(struct seed *seed, const ProtobufCMessage *message)
+{
+	uint8_t packed[SEED_MOST];
+
+	if (protobuf_c_message_get_packed_size(message) > sizeof(packed))
+		abort();
+	add(seed, packed, protobuf_c_message_pack(message, packed));
+}
+
+/* With its length before it: fuzz_piece. */
+static void add_piece(struct seed *seed, const struct seed *piece, size_t head)
+{
+	uint8_t length[2] = {(uint8_t)piece->size, (uint8_t)(piece->size >> 8)};
+
+	add(seed, length, head);
+	add(seed, piece->data, piece->size);
+}
+
+static void write_seed(const char *corpus, const char *target, const char *name, const struct seed *seed)
+{
+	char path[4096];
+
+	(void)snprintf(path, sizeof(path), "%s/%s", corpus, target);
+	if (mkdir(path, 0755) != 0 && errno != EEXIST)
+		abort();
+	(void)snprintf(path, sizeof(path), "%s/%s/%s", corpus, target, name);
+	FILE *file = fopen(path, "we");
+	if (file == NULL || fwrite(seed->data, 1, seed->size, file) != seed->size || fclose(file) != 0) {
+		perror(path);
+		exit(1);
+	}
+}
+
+static void write_text(const char *corpus, const char *target, const char *name, const char *text)
+{
+	struct seed seed = {.size = 0};
+
+	add_text(&seed, text);
+	write_seed(corpus, target, name, &seed);
+}
+
+static void envelope(const char *corpus)
+{
+	struct seed seed = {.size = 0};
+	uint8_t id[REQUEST_ID_BYTES] = {7};
+	Haul__V1__Request request = HAUL__V1__REQUEST__INIT;
+	Haul__V1__Reply reply = HAUL__V1__REPLY__INIT;
+
+	request.version = ENVELOPE_VERSION;
+	request.method = (char *)"/haul.v1.Peer/Query";
+	request.request_id = (ProtobufCBinaryData){sizeof(id), id};
+	request.timeout_ms = 1000;
+	request.payload = (ProtobufCBinaryData){3, (uint8_t *)"\n\001a"};
+	add_message(&seed, &request.base);
+	write_seed(corpus, "envelope", "request", &seed);
+	scoped(status) status *st = status_detailf(status_errorf(STATUS_ABORTED, "it died"), "next", "again");
+	reply.version = ENVELOPE_VERSION;
+	reply.status = status_to_wire(st);
+	seed.size = 0;
+	add_message(&seed, &reply.base);
+	write_seed(corpus, "envelope", "reply", &seed);
+	seed.size = 0;
+	add_message(&seed, &reply.status->base);
+	write_seed(corpus, "envelope", "status", &seed);
+	haul__v1__status__free_unpacked(reply.status, NULL);
+}
+
+static void criu(const char *corpus)
+{
+	struct seed seed = {.size = 0};
+	CriuResp response = CRIU_RESP__INIT;
+	CriuNotify notify = CRIU_NOTIFY__INIT;
+
+	response.type = CRIU_REQ_TYPE__NOTIFY;
+	response.success = 1;
+	notify.script = (char *)"post-dump";
+	notify.has_pid = 1;
+	notify.pid = 42;
+	response.notify = &notify;
+	add_message(&seed, &response.base);
+	write_seed(corpus, "criu_reply", "notify", &seed);
+	response = (CriuResp)CRIU_RESP__INIT;
+	response.type = CRIU_REQ_TYPE__DUMP;
+	response.has_cr_errno = 1;
+	response.cr_errno = 17;
+	response.cr_errmsg = (char *)"Error (criu/cr-dump.c:1): Dumping FAILED.";
+	seed.size = 0;
+	add_message(&seed, &response.base);
+	write_seed(corpus, "criu_reply", "failed", &seed);
+	write_text(corpus, "criu_log", "log",
+		   "(00.001) Version: 4.1.1\n(00.002) Warn  (criu/kerndat.c:1): no\n"
+		   "(00.004) Error (criu/files.c:2): Can't dump file 3\n(00.005) Error (criu/cr-dump.c:3): Dumping FAILED.\n");
+	/* Magics, length, Stats{dump{freezing_time=1000 frozen_time=2000}}. */
+	static const uint8_t stats[] = {0x40, 0x59, 0x10, 0x55, 0x06, 0x33, 0x09, 0x57, 8,    0,   0, 0,
+					0x0a, 6,    0x08, 0xe8, 0x07, 0x10, 0xd0, 0x0f};
+	seed.size = 0;
+	add(&seed, stats, sizeof(stats));
+	write_seed(corpus, "criu_log", "stats", &seed);
+}
+
+static void add_header(struct seed *seed, uint32_t command, uint32_t flags, uint32_t pages, uint64_t address)
+{
+	struct page_header header = {command, flags, pages, address, (uint64_t)42 << 8 | PAGE_TASK};
+	uint8_t bytes[PAGE_HEADER_BYTES];
+
+	page_header_encode(&header, bytes);
+	add(seed, bytes, sizeof(bytes));
+}
+
+static void pages(const char *corpus)
+{
+	static const uint8_t page[PAGE_BYTES] = {1, 2, 3};
+	struct seed seed = {.size = 0}, first = {.size = 0}, second = {.size = 0}, none = {.size = 0};
+
+	add_header(&first, PAGE_OPEN, 0, 0, 0);
+	add_header(&first, PAGE_ADD, PAGE_PRESENT, 1, 0x10000);
+	add(&first, page, sizeof(page));
+	add_header(&first, PAGE_ADD, PAGE_PRESENT | PAGE_ZERO, 3, 0x20000);
+	add_header(&first, PAGE_CLOSE, 0, 0, 0);
+	add_header(&second, PAGE_OPEN, 0, 0, 0);
+	add_header(&second, PAGE_ADD, PAGE_IN_PARENT, 1, 0x10000);
+	add_header(&second, PAGE_ADD, PAGE_PRESENT | PAGE_ZERO, 1, 0x20000);
+	add_header(&second, PAGE_CLOSE, 0, 0, 0);
+	add_piece(&seed, &first, 2);
+	for (int i = 0; i < 3; i++)
+		add_piece(&seed, &none, 2);
+	add_piece(&seed, &second, 2);
+	write_seed(corpus, "pages", "two-rounds", &seed);
+	write_seed(corpus, "pages", "header", &first);
+}
+
+static void images(const char *corpus)
+{
+	struct seed seed = {.size = 0}, piece = {.size = 0};
+	Haul__V1__ImageChunk chunk = HAUL__V1__IMAGE_CHUNK__INIT;
+
+	chunk.name = (char *)"core-1.img";
+	chunk.data = (ProtobufCBinaryData){4, (uint8_t *)"core"};
+	add_message(&piece, &chunk.base);
+	add_piece(&seed, &piece, 2);
+	chunk.offset = 4;
+	chunk.last = 1;
+	chunk.size = 8;
+	chunk.digest = XXH3_64bits("corecore", 8);
+	piece.size = 0;
+	add_message(&piece, &chunk.base);
+	add_piece(&seed, &piece, 2);
+	write_seed(corpus, "image", "two-chunks", &seed);
+}
+
+static void journal(const char *corpus)
+{
+	static const uint8_t header[16] = {'h', 'a', 'u', 'l', '-', 'j', 'n', 'l', 1};
+	struct seed file = {.size = 0}, pieces = {.size = 0};
+	Haul__V1__JournalRecord record = HAUL__V1__JOURNAL_RECORD__INIT;
+
+	add(&file, header, sizeof(header));
+	record.id = (char *)"abc";
+	for (int event = HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED; event <= HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED;
+	     event++) {
+		struct seed piece = {.size = 0};
+		record.event = (Haul__V1__JournalEvent)event;
+		add_message(&piece, &record.base);
+		uint32_t head[2] = {htole32((uint32_t)piece.size),
+				    htole32((uint32_t)XXH3_64bits(piece.data, piece.size))};
+		add(&file, head, sizeof(head));
+		add(&file, piece.data, piece.size);
+		add_piece(&pieces, &piece, 1);
+	}
+	write_seed(corpus, "journal", "file", &file);
+	write_seed(corpus, "journal", "pieces", &pieces);
+	file.size -= 2;
+	write_seed(corpus, "journal", "torn", &file);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 2) {
+		(void)fprintf(stderr, "usage: fuzz_seeds DIRECTORY\n");
+		return 2;
+	}
+	if (mkdir(argv[1], 0755) != 0 && errno != EEXIST)
+		return 1;
+	envelope(argv[1]);
+	criu(argv[1]);
+	pages(argv[1]);
+	images(argv[1]);
+	journal(argv[1]);
+	write_text(argv[1], "seal", "whole", "aaasealed message");
+	write_text(argv[1], "config", "some",
+		   "{\"node\": \"a\", \"listen\": \"tcp://0.0.0.0:7799\", \"insecure\": true, \"state-dir\": \"/var/lib/haul\", "
+		   "\"data-ports\": \"7800-7899\", \"lease\": \"15s\"}");
+	write_text(argv[1], "policy", "rules",
+		   "{\"rules\": [{\"identities\": [\"a\", \"*.example.org\"], \"methods\": [\"/haul.v1.Peer/Commit\"]}], "
+		   "\"insecure\": false}");
+	write_text(argv[1], "endpoint", "tls", "tls+tcp://node-b.example.org:7799");
+	write_text(argv[1], "endpoint", "ip6", "tcp://[2001:db8::1]:7799");
+	write_text(argv[1], "endpoint", "ipc", "ipc:///run/haul/hauld.sock");
+	return 0;
+}

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# by_hand.sh: a migration with what CRIU and rsync bring, as an operator would script it: two
+# pre-dumps and the dump to page servers at the destination, rsync of the images, restore.
+#
+# usage: by_hand.sh destination DIR ADDRESS   serves one migration, then ends
+#        by_hand.sh source DIR ADDRESS PID    moves PID there
+#
+# DIR holds the two pipes by which the source tells the destination what comes next (in place of ssh,
+# and faster); each side keeps its images in /var/lib/haul/hand.
+set -euo pipefail
+
+images=/var/lib/haul/hand
+rounds=3
+rsync_port=8730
+
+serve() {
+    local round=$1 parent=()
+    mkdir -p "$images/$round"
+    ((round == 1)) || parent=(--prev-images-dir "../$((round - 1))")
+    criu page-server --daemon --images-dir "$images/$round" "${parent[@]}" --address "$address" \
+        --port "$((9000 + round))" --log-file server.log
+}
+
+destination() {
+    local act argument
+    mkdir -p "$images"
+    cat >"$images/rsyncd.conf" <<END
+[images]
+path = $images
+use chroot = no
+read only = no
+uid = 0
+gid = 0
+END
+    rsync --daemon --address="$address" --port="$rsync_port" --config="$images/rsyncd.conf"
+    exec 3<>"$dir/orders" 4<>"$dir/answers"
+    echo ready >&4
+    while read -r -u 3 act argument; do
+        case $act in
+        serve) serve "$argument" ;;
+        restore)
+            criu restore --restore-detached --images-dir "$images/$rounds" --log-file restore.log
+            echo done >&4
+            break
+            ;;
+        esac
+        echo done >&4
+    done
+    pkill -f "rsync --daemon --address=$address" || true
+}
+
+ask() {
+    local answer
+    echo "$@" >&3
+    read -r -t 120 -u 4 answer
+    [[ $answer == done ]]
+}
+
+copy() {
+    local round=$1 act=pre-dump parent=()
+    mkdir -p "$images/$round"
+    ((round == 1)) || parent=(--prev-images-dir "../$((round - 1))")
+    ((round < rounds)) || act=dump
+    ask serve "$round"
+    criu "$act" --tree "$pid" --images-dir "$images/$round" "${parent[@]}" --track-mem --page-server \
+        --address "$address" --port "$((9000 + round))" --log-file dump.log
+}
+
+source_side() {
+    local round
+    mkdir -p "$images"
+    exec 3<>"$dir/orders" 4<>"$dir/answers"
+    read -r -t 120 -u 4 _ # ready
+    for ((round = 1; round <= rounds; round++)); do
+        copy "$round"
+    done
+    rsync --archive "$images/$rounds" "rsync://$address:$rsync_port/images/"
+    ask restore
+}
+
+role=$1 dir=$2 address=$3 pid=${4:-}
+rm -rf "$images"
+case $role in
+destination) destination ;;
+source) source_side ;;
+esac

@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# native_recovery: migrations in doubt, operators' decisions, and state directories that are lost, damaged,
+# foreign, read-only or full. After each part exactly one healthy copy runs.
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+. "$(dirname "$0")/../matrix.sh"
+
+# --- words ---
+
+say() {
+    PART=$1
+    note "$1"
+    log_marks
+}
+
+# flunk MESSAGE: with the logs of this part.
+flunk() {
+    show_logs >&2
+    fail "$PART: $*"
+}
+
+# expect_one HOST: the copy runs there, nothing else is left, and it can be migrated.
+expect_one() {
+    local wrong
+    settled || flunk "migrations stay open: $(ctl A list --active 2>&1) $(ctl B list --active 2>&1)"
+    survey >"$LAB/survey"
+    [[ ! -s $LAB/survey ]] || flunk "$(<"$LAB/survey")"
+    [[ $SURVIVOR == "$1" ]] || flunk "the copy runs on $SURVIVOR, not on $1"
+    wrong=$(move_survivor)
+    [[ -z $wrong ]] || flunk "$wrong"
+    wrong=$(finish_victim)
+    [[ -z $wrong ]] || flunk "$wrong"
+}
+
+# beats_stand HOST: it does not run there. Two looks, several beats apart.
+beats_stand() {
+    local before
+    before=$(beats "$1")
+    sleep 0.5
+    [[ $(beats "$1") == "$before" ]] || flunk "the copy on $1 runs"
+}
+
+is_in_doubt() {
+    DOUBT=$(ctl A --json list --active 2>/dev/null)
+    [[ $DOUBT == *IN_DOUBT* ]]
+}
+
+in_doubt() {
+    eventually 400 is_in_doubt || flunk "it is not in doubt: $DOUBT"
+    ID=$(report migrations.0.id "$DOUBT")
+}
+
+# resolve CODE ARG…: haulctl resolve at A ends with this code; its words are in SAID.
+resolve() {
+    local code=0 wanted=$1
+    shift
+    SAID=$(ctl A resolve "$ID" "$@" 2>&1 </dev/null) || code=$?
+    [[ $code == "$wanted" ]] || flunk "resolve $* ended with $code: $SAID"
+}
+
+expect_said() {
+    [[ $SAID =~ $1 ]] || flunk "it does not say '$1': $SAID"
+}
+
+# The words of a hauld that must not start: start_refused HOST CODE ARG…
+start_refused() {
+    local host=$1 wanted=$2 code=0
+    shift 2
+    SAID=$(on "$host" timeout 20 "$(program hauld)" --node x --local ipc:///run/haul2/x.sock \
+        --criu /usr/sbin/criu "$@" 2>&1) || code=$?
+    [[ $code == $((64 + wanted)) ]] || flunk "hauld ended with $code: $SAID"
+}
+
+log_says() {
+    tail -n "+$((LOG_MARK[$1] + 1))" "$SHARED/hauld-$1.log" | grep -qE "$2"
+}
+
+# A stops with COMMITTING in its journal, B's engine dies with a whole copy behind its fence.
+doubt() {
+    victim A
+    moment committing || flunk "it did not get that far"
+    engine_kill B
+    go_on
+    in_doubt
+}
+
+poke() {
+    on "$1" python3 - "$STATE_DIR/journal" "$2" "$3" <<'PY'
+import sys
+path, at, data = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+with open(path, "r+b") as file:
+    file.seek(at if at >= 0 else 0, 0 if at >= 0 else 2)
+    file.write(data)
+PY
+}
+
+# --- in doubt ---
+
+doubt_resume() {
+    say "in doubt; an operator lets the tree at the source run"
+    doubt
+    [[ $(report migrations.0.inDoubtSinceUnixMs "$DOUBT") -gt 1600000000000 ]] || flunk "no since-when: $DOUBT"
+    [[ $(report migrations.0.doubt "$DOUBT") == *"did not say whether it committed"* ]] || flunk "no why: $DOUBT"
+    SAID=$(ctl A list)
+    expect_said 'IN_DOUBT.*did not say'
+    beats_stand A
+    beats_stand B
+    resolve 73 --resume
+    expect_said 'second copy'
+    ctl A call haul.v1.Migrations/Resolve "{}" >/dev/null 2>&1 || true
+    is_in_doubt || flunk "a refused resolve changed something: $DOUBT"
+    beats_stand A
+    resolve 0 --resume --accept-risk --reason "the other one is off"
+    eventually 100 has_advanced A "$(beats A)" || flunk "the copy on A does not run"
+    on A grep -aq "the other one is off" "$STATE_DIR/journal" || flunk "the decision is not in the journal"
+    log_says A 'Migrations/Resolve' && log_says A 'an operator decided' || flunk "the decision is not in the log"
+    engine_kill A
+    engine_up A
+    eventually 100 has_advanced A "$(beats A)" || flunk "the copy on A does not run after a restart"
+    engine_up B
+    expect_one A
+}
+
+doubt_kill() {
+    say "in doubt; an operator ends the tree at the source, since it runs at the destination"
+    victim A
+    stall_at B thaw:in after
+    STALLED=B
+    migrate_begin
+    eventually 400 is_stopped B || flunk "it did not get that far"
+    engine_kill B
+    in_doubt
+    eventually 100 has_advanced B "$(beats B)" || flunk "the copy on B does not run"
+    beats_stand A
+    resolve 73 --kill
+    expect_said 'only copy'
+    resolve 0 --kill --accept-risk
+    expect_gone A "$PID"
+    engine_up B
+    expect_one B
+}
+
+doubt_answered() {
+    say "in doubt; both engines are restarted, and the destination has a whole copy"
+    doubt
+    engine_kill A
+    engine_up A
+    in_doubt
+    beats_stand A
+    engine_up B
+    expect_one B
+}
+
+tree_gone() {
+    say "in doubt; the source's tree is killed behind its fence: the copy that is held takes over"
+    doubt
+    on A kill -KILL "$PID"
+    eventually 100 expect_gone A "$PID"
+    engine_up B
+    expect_one B
+}
+
+state_lost() {
+    say "in doubt; the destination has lost its state directory"
+    doubt
+    on B find "$STATE_DIR" -mindepth 1 -delete
+    engine_up B
+    log_says B 'frozen tree of a migration that the journal does not know' || flunk "B says nothing of the tree"
+    knows_nothing() {
+        is_in_doubt && [[ $DOUBT == *"no record of this migration"* ]]
+    }
+    eventually 400 knows_nothing || flunk "the doubt does not say why: $DOUBT"
+    beats_stand A
+    beats_stand B
+    engine_kill A
+    engine_up A
+    eventually 400 knows_nothing || flunk "after a restart the doubt does not say why: $DOUBT"
+    # The operator looks, ends the copy at B and lets the one at A run.
+    on B bash -c 'echo 1 >"$1/in-$2/cgroup.kill"; until rmdir "$1/in-$2"; do sleep 0.05; done 2>/dev/null' \
+        bash "$CGROUPS" "$ID"
+    resolve 0 --resume --accept-risk
+    expect_one A
+}
+
+# --- the journal ---
+
+second_engine() {
+    say "a second hauld on the state directory"
+    victim A
+    start_refused A 6 --state-dir "$STATE_DIR"
+    expect_said 'another hauld uses the state directory'
+    expect_one A
+}
+
+journal_damage() {
+    say "a journal with a torn tail, a damaged one, and one of a newer haul"
+    victim A
+    engine_kill A
+    poke A -1 2000000012345678
+    engine_up A
+    expect_one A
+    victim A
+    engine_kill A
+    on A cp "$STATE_DIR/journal" /tmp/journal
+    poke A 40 ffffffff
+    start_refused A 15 --state-dir "$STATE_DIR"
+    expect_said 'damaged at byte'
+    expect_said 'do not delete it'
+    on A cp /tmp/journal "$STATE_DIR/journal"
+    poke A 8 63000000
+    start_refused A 9 --state-dir "$STATE_DIR"
+    expect_said 'newer haul'
+    eventually 100 has_advanced A "$(beats A)" || flunk "the workload does not run"
+    on A cp /tmp/journal "$STATE_DIR/journal"
+    engine_up A
+    expect_one A
+}
+
+# --- the disk ---
+
+refused_here() {
+    migrate A "$PID" B
+    [[ $CODE != 0 ]] || flunk "it was not refused"
+    [[ $(message) =~ $1 ]] || flunk "it does not say '$1': $(message)"
+    note "  $(message)"
+    settled || flunk "it stays open"
+    eventually 100 has_advanced A "$(beats A)" || flunk "the workload does not run"
+}
+
+read_only() {
+    say "a state directory that turned read-only"
+    victim A
+    on A mount -o remount,ro "$STATE_DIR"
+    refused_here 'Read-only'
+    start_refused A 6 --state-dir "$STATE_DIR" || true
+    on A mount -o remount,rw "$STATE_DIR"
+    expect_one A
+}
+
+fill() {
+    on "$1" bash -c 'dd if=/dev/zero of="$1/fill" bs=64k 2>/dev/null; dd if=/dev/zero of="$1/fill2" bs=1k 2>/dev/null; true' \
+        bash "$STATE_DIR"
+}
+
+full() {
+    local host
+    say "a full disk: at the source, at the destination, and in the middle of a migration"
+    victim A
+    for host in A B; do
+        on "$host" mount -o remount,size=4m "$STATE_DIR"
+        fill "$host"
+        refused_here 'No space|no room|free'
+        on "$host" bash -c 'rm "$1"/fill*' bash "$STATE_DIR"
+        on "$host" mount -o remount,size=0 "$STATE_DIR"
+    done
+    moment reserved || flunk "it did not get that far"
+    on A mount -o remount,size=4m "$STATE_DIR"
+    fill A
+    go_on
+    settled || flunk "it stays open"
+    on A bash -c 'rm "$1"/fill*' bash "$STATE_DIR"
+    on A mount -o remount,size=0 "$STATE_DIR"
+    expect_one A
+}
+
+matrix_start
+PARTS=(doubt_resume doubt_kill doubt_answered tree_gone state_lost second_engine journal_damage read_only full)
+for part in ${HAUL_PARTS:-"${PARTS[@]}"}; do
+    "$part"
+done

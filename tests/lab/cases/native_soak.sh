@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# native_soak: one workload goes back and forth, every other time with a random fault at a random stage; then
+# the engines must be no larger than before. HAUL_MIGRATIONS of them (default 12; HAUL_FULL=1: 200).
+# In the first half faults also kill engines; in the second the same two engines live through all of it.
+# HAUL_SEED repeats a run.
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+. "$(dirname "$0")/../matrix.sh"
+
+[[ ${HAUL_FULL:-} == 1 ]] && COUNT=${HAUL_MIGRATIONS:-200} || COUNT=${HAUL_MIGRATIONS:-12}
+SEED=${HAUL_SEED:-$((SRANDOM % 1000000))}
+RANDOM=$SEED
+GENTLE=(swrk-from swrk-to cut stop-from stop-to)
+NAMES=(fds threads rss_kib cgroups tables disk_kib processes)
+# What each may grow by. Memory: the list of past migrations, and what the allocator keeps for threads.
+MORE=(2 2 8192 0 0 64 0)
+
+pick() {
+    local -n from=$1
+    PICKED=${from[RANDOM % ${#from[@]}]}
+}
+
+figures() {
+    # shellcheck disable=SC2016 # runs in the host
+    on "$1" bash -c '
+        ls "/proc/$1/fd" | wc -l
+        ls "/proc/$1/task" | wc -l
+        sed -n "s/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p" "/proc/$1/status"
+        find "$2" -mindepth 1 -type d | wc -l
+        nft list tables | wc -l
+        du -sk --exclude=journal "$3" | cut -f1
+        pgrep -cx "hauld|criu|memory"' bash "${ENGINE[$1]}" "$CGROUPS" "$STATE_DIR"
+}
+
+# One migration from where it runs, with a fault or without. Sets WRONG.
+one() {
+    local faults=$1 stage='' fault=''
+    WRONG=''
+    log_marks
+    FROM=$SURVIVOR
+    TO=$(other "$SURVIVOR")
+    # A new run of the copy there may not be taken for an old one.
+    truncate -s 0 "$SHARED/beats-$TO/$BEATS"
+    truncate -s 256 "$SHARED/beats-$TO/$BEATS"
+    watch_start
+    if ((RANDOM % 2 == 0)); then
+        pick STAGES
+        stage=$PICKED
+        pick "$faults"
+        fault=$PICKED
+        moment "$stage" || WRONG="the stage was not reached"
+        fault "$fault"
+        wait "$BEGUN_JOB" || true
+    else
+        migrate "$FROM" "$PID" "$TO"
+        [[ $CODE == 0 ]] || WRONG="a plain migration: $(message)"
+    fi
+    settled || WRONG+=" migrations stay open"
+    survey >"$LAB/survey"
+    WRONG+=$(<"$LAB/survey")
+    watch_end
+    WRONG+=$SEEN
+    note "$((++DONE)): $FROM to $TO ${stage:-plain} $fault: ${WRONG:-runs on $SURVIVOR}"
+    [[ -z $WRONG ]] || { show_logs; fail "seed $SEED, migration $DONE: $WRONG"; }
+}
+
+home() {
+    [[ $SURVIVOR == A ]] || {
+        migrate B "$PID" A
+        expect_completed
+        SURVIVOR=A
+    }
+    survey >"$LAB/survey"
+    [[ ! -s $LAB/survey ]] || fail "$(<"$LAB/survey")"
+}
+
+compare() {
+    local host i grown bad=0
+    printf '  %-10s %10s %10s %10s %10s\n' '' "A before" "A after" "B before" "B after"
+    for i in "${!NAMES[@]}"; do
+        printf '  %-10s %10s %10s %10s %10s\n' "${NAMES[i]}" "${BEFORE_A[i]}" "${AFTER_A[i]}" \
+            "${BEFORE_B[i]}" "${AFTER_B[i]}"
+        for grown in $((AFTER_A[i] - BEFORE_A[i])) $((AFTER_B[i] - BEFORE_B[i])); do
+            ((grown <= MORE[i])) || { echo "  ${NAMES[i]} grew by $grown"; bad=1; }
+        done
+    done
+    return "$bad"
+}
+
+DONE=0
+echo "  seed $SEED"
+matrix_start
+victim A
+SURVIVOR=A
+for ((i = 0; i < COUNT / 2; i++)); do
+    one FAULTS
+done
+# Warm: what is made once is there.
+for ((i = 0; i < 2; i++)); do
+    migrate "$SURVIVOR" "$PID" "$(other "$SURVIVOR")"
+    expect_completed
+    SURVIVOR=$(other "$SURVIVOR")
+done
+home
+mapfile -t BEFORE_A < <(figures A)
+mapfile -t BEFORE_B < <(figures B)
+for ((i = COUNT / 2; i < COUNT; i++)); do
+    one GENTLE
+done
+home
+mapfile -t AFTER_A < <(figures A)
+mapfile -t AFTER_B < <(figures B)
+compare || fail "something grew"
