@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/utsname.h>
 
+#include "engine/criu/mend.h"
 #include "engine/criu/stats.h"
 #include "engine/host/clock.h"
 #include "engine/host/files.h"
@@ -15,7 +17,13 @@
 #include "engine/pipe/image_pipe.h"
 #include "haul/v1/peer.pb-c.h"
 
-enum { CPUINFO_LIMIT = 64 * 1024, MIN_FREEZE_PAGES = 1 };
+enum {
+	CPUINFO_LIMIT = 64 * 1024,
+	MIN_FREEZE_PAGES = 1,
+	IMAGES_ROOM = 4 * 1024 * 1024, /* what a dump without its pages may take, and a part of the memory */
+	IMAGES_MEMORY_PART = 256,      /* for the lists of pages */
+	ROOM_LEFT = 1024 * 1024,
+};
 
 /* --- preflight --- */
 
@@ -73,6 +81,23 @@ static status *open_session(struct source *source)
 	return st;
 }
 
+/* CRIU does not notice that a full disk cut an image: so there must be room before, and still some afterwards. */
+static status *check_room(const struct source *source, uint64_t needed)
+{
+	const char *dir = source->core->config.state_dir;
+	struct statvfs fs;
+
+	if (statvfs(dir, &fs) != 0)
+		return status_errnof(errno, "cannot look at %s", dir);
+	uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
+	if (fs.f_blocks == 0 || room >= needed) /* 0: in memory, without a limit */
+		return NULL;
+	return status_detailf(status_errorf(STATUS_RESOURCE_EXHAUSTED,
+					    "no room for the images: %s has %llu KiB free, %llu are needed", dir,
+					    (unsigned long long)room / 1024, (unsigned long long)needed / 1024),
+			      "next", "free some space there, or give hauld another --state-dir");
+}
+
 status *source_preflight(struct source *source)
 {
 	const struct core *core = source->core;
@@ -85,7 +110,9 @@ status *source_preflight(struct source *source)
 		return st;
 	source->start_ticks = source->survey.start_ticks;
 	core_limits(core, source->survey.resident_bytes, &source->limits);
-	st = check_destination(source);
+	st = check_room(source, IMAGES_ROOM + source->survey.resident_bytes / IMAGES_MEMORY_PART);
+	if (st == NULL)
+		st = check_destination(source);
 	if (st == NULL)
 		st = open_session(source);
 	unsigned version = 0;
@@ -377,6 +404,8 @@ static status *dump_and_fence(struct source *source, const char *dir, struct mem
 	fill_dump(source, dir, &dump, log, parent, work);
 	status *st = criu_dump_hold(source->swrk, &dump);
 	source->is_dumped = st == NULL;
+	if (st == NULL)
+		st = check_room(source, ROOM_LEFT);
 	if (st != NULL)
 		swrk_shut_memory(source->swrk);
 	if (st == NULL)
@@ -410,8 +439,11 @@ status *source_freeze(struct source *source)
 	if (st != NULL)
 		return status_wrapf(st, "freeze");
 	struct freeze_view freeze = {clock_monotonic_fine_ms() - source->frozen_ms};
-	st = image_pipe_send(source->images, dir, source->limits.long_ms,
-			     &source->image_count, &image_bytes);
+	unsigned mended = 0;
+	st = criu_mend(dir, &mended);
+	if (st == NULL)
+		st = image_pipe_send(source->images, dir, source->limits.long_ms,
+				     &source->image_count, &image_bytes);
 	if (st == NULL)
 		st = end_round(source, &shown.memory);
 	if (st != NULL)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the fuzz targets share. A target must not crash, leak or hang, and what it claims with `must` must
- * hold, for any bytes. */
+/* What the fuzz targets share. A target must not crash, leak or hang, and what it claims with
+ * `must` must hold, for any bytes. */
 #ifndef HAUL_TESTS_FUZZ_FUZZ_H
 #define HAUL_TESTS_FUZZ_FUZZ_H
 
@@ -33,7 +33,8 @@ static inline char *fuzz_text(const uint8_t *data, size_t size)
 	return text;
 }
 
-/* A private directory, emptied by fuzz_directory_clear. Below /dev/shm: thousands of runs a second. */
+/* A private directory, emptied by fuzz_directory_clear. Below /dev/shm: thousands of runs a second.
+ */
 static inline const char *fuzz_directory(void)
 {
 	static char path[64];
@@ -54,8 +55,8 @@ static inline void fuzz_directory_clear(void)
 }
 
 /* Takes the next piece (one length byte or two before it) off the input; false at the end. */
-static inline bool fuzz_piece(const uint8_t **data, size_t *size, size_t head, const uint8_t **ret_piece,
-			      size_t *ret_size)
+static inline bool fuzz_piece(const uint8_t **data, size_t *size, size_t head,
+			      const uint8_t **ret_piece, size_t *ret_size)
 {
 	if (*size < head)
 		return false;

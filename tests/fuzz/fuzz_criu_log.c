@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(log, data, size);
 	const char *cause = criu_error_cause(log, size, &length);
 	must(length <= size);
-	must(length == 0 || (cause >= log && cause + length <= log + size && memchr(cause, '\n', length) == NULL));
+	must(length == 0 ||
+	     (cause >= log && cause + length <= log + size && memchr(cause, '\n', length) == NULL));
 	criu_stats_decode((const uint8_t *)log, size, &ms);
 	must(ms >= 0 || ms < -0.5);
 	free(log);

@@ -21,11 +21,13 @@ static void check_header(const uint8_t *data, bool on_wire)
 	page_header_encode(&header, bytes);
 	scoped(status) status *same = page_header_decode(bytes, on_wire, &again);
 	must(same == NULL && again.command == header.command && again.flags == header.flags &&
-	     again.pages == header.pages && again.address == header.address && again.image == header.image);
+	     again.pages == header.pages && again.address == header.address &&
+	     again.image == header.image);
 }
 
 /* One batch with its digest, so that what lies behind the digest is reached. */
-static status *apply(struct page_store *store, const uint8_t *data, size_t size, struct memory_round *round)
+static status *apply(struct page_store *store, const uint8_t *data, size_t size,
+		     struct memory_round *round)
 {
 	uint8_t batch[BATCH_MOST + 8];
 
@@ -60,7 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		scoped(status) status *raw = memory_batch_apply(data, size, store, &round);
 		must(raw != NULL || size == 8);
 		status *st = NULL;
-		for (unsigned i = 0; i < 4 && st == NULL && fuzz_piece(&data, &size, 2, &piece, &length); i++)
+		for (unsigned i = 0;
+		     i < 4 && st == NULL && fuzz_piece(&data, &size, 2, &piece, &length); i++)
 			st = apply(store, piece, length, &round);
 		if (st == NULL)
 			st = page_store_end(store, &pages);

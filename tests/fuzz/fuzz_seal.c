@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A sealed message: only the very bytes that were sealed, at their turn, open. The input's first three bytes
- * say what is done to them. */
+/* A sealed message: only the very bytes that were sealed, at their turn, open. The input's first
+ * three bytes say what is done to them. */
 #include "rpc/seal.h"
 #include "tests/fuzz/fuzz.h"
 

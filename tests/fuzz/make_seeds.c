@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes the seed corpus: one well-formed input for every format, so that fuzzing starts behind the first
- * checks. usage: fuzz_seeds tests/fuzz/corpus */
-#include <errno.h>
+/* Writes the seed corpus: one well-formed input for every format, so that fuzzing starts behind the
+ * first checks. usage: fuzz_seeds tests/fuzz/corpus */
 #include <endian.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -53,7 +53,8 @@ static void add_piece(struct seed *seed, const struct seed *piece, size_t head)
 	add(seed, piece->data, piece->size);
 }
 
-static void write_seed(const char *corpus, const char *target, const char *name, const struct seed *seed)
+static void write_seed(const char *corpus, const char *target, const char *name,
+		       const struct seed *seed)
 {
 	char path[4096];
 
@@ -62,7 +63,8 @@ static void write_seed(const char *corpus, const char *target, const char *name,
 		abort();
 	(void)snprintf(path, sizeof(path), "%s/%s/%s", corpus, target, name);
 	FILE *file = fopen(path, "we");
-	if (file == NULL || fwrite(seed->data, 1, seed->size, file) != seed->size || fclose(file) != 0) {
+	if (file == NULL || fwrite(seed->data, 1, seed->size, file) != seed->size ||
+	    fclose(file) != 0) {
 		perror(path);
 		exit(1);
 	}
@@ -90,7 +92,8 @@ static void envelope(const char *corpus)
 	request.payload = (ProtobufCBinaryData){3, (uint8_t *)"\n\001a"};
 	add_message(&seed, &request.base);
 	write_seed(corpus, "envelope", "request", &seed);
-	scoped(status) status *st = status_detailf(status_errorf(STATUS_ABORTED, "it died"), "next", "again");
+	scoped(status) status *st =
+	    status_detailf(status_errorf(STATUS_ABORTED, "it died"), "next", "again");
 	reply.version = ENVELOPE_VERSION;
 	reply.status = status_to_wire(st);
 	seed.size = 0;
@@ -126,16 +129,18 @@ static void criu(const char *corpus)
 	write_seed(corpus, "criu_reply", "failed", &seed);
 	write_text(corpus, "criu_log", "log",
 		   "(00.001) Version: 4.1.1\n(00.002) Warn  (criu/kerndat.c:1): no\n"
-		   "(00.004) Error (criu/files.c:2): Can't dump file 3\n(00.005) Error (criu/cr-dump.c:3): Dumping FAILED.\n");
+		   "(00.004) Error (criu/files.c:2): Can't dump file 3\n(00.005) Error "
+		   "(criu/cr-dump.c:3): Dumping FAILED.\n");
 	/* Magics, length, Stats{dump{freezing_time=1000 frozen_time=2000}}. */
-	static const uint8_t stats[] = {0x40, 0x59, 0x10, 0x55, 0x06, 0x33, 0x09, 0x57, 8,    0,   0, 0,
-					0x0a, 6,    0x08, 0xe8, 0x07, 0x10, 0xd0, 0x0f};
+	static const uint8_t stats[] = {0x40, 0x59, 0x10, 0x55, 0x06, 0x33, 0x09, 0x57, 8,    0,
+					0,    0,    0x0a, 6,	0x08, 0xe8, 0x07, 0x10, 0xd0, 0x0f};
 	seed.size = 0;
 	add(&seed, stats, sizeof(stats));
 	write_seed(corpus, "criu_log", "stats", &seed);
 }
 
-static void add_header(struct seed *seed, uint32_t command, uint32_t flags, uint32_t pages, uint64_t address)
+static void add_header(struct seed *seed, uint32_t command, uint32_t flags, uint32_t pages,
+		       uint64_t address)
 {
 	struct page_header header = {command, flags, pages, address, (uint64_t)42 << 8 | PAGE_TASK};
 	uint8_t bytes[PAGE_HEADER_BYTES];
@@ -147,7 +152,8 @@ static void add_header(struct seed *seed, uint32_t command, uint32_t flags, uint
 static void pages(const char *corpus)
 {
 	static const uint8_t page[PAGE_BYTES] = {1, 2, 3};
-	struct seed seed = {.size = 0}, first = {.size = 0}, second = {.size = 0}, none = {.size = 0};
+	struct seed seed = {.size = 0}, first = {.size = 0}, second = {.size = 0},
+		    none = {.size = 0};
 
 	add_header(&first, PAGE_OPEN, 0, 0, 0);
 	add_header(&first, PAGE_ADD, PAGE_PRESENT, 1, 0x10000);
@@ -193,8 +199,8 @@ static void journal(const char *corpus)
 
 	add(&file, header, sizeof(header));
 	record.id = (char *)"abc";
-	for (int event = HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED; event <= HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED;
-	     event++) {
+	for (int event = HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED;
+	     event <= HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED; event++) {
 		struct seed piece = {.size = 0};
 		record.event = (Haul__V1__JournalEvent)event;
 		add_message(&piece, &record.base);
@@ -225,10 +231,12 @@ int main(int argc, char **argv)
 	journal(argv[1]);
 	write_text(argv[1], "seal", "whole", "aaasealed message");
 	write_text(argv[1], "config", "some",
-		   "{\"node\": \"a\", \"listen\": \"tcp://0.0.0.0:7799\", \"insecure\": true, \"state-dir\": \"/var/lib/haul\", "
+		   "{\"node\": \"a\", \"listen\": \"tcp://0.0.0.0:7799\", \"insecure\": true, "
+		   "\"state-dir\": \"/var/lib/haul\", "
 		   "\"data-ports\": \"7800-7899\", \"lease\": \"15s\"}");
 	write_text(argv[1], "policy", "rules",
-		   "{\"rules\": [{\"identities\": [\"a\", \"*.example.org\"], \"methods\": [\"/haul.v1.Peer/Commit\"]}], "
+		   "{\"rules\": [{\"identities\": [\"a\", \"*.example.org\"], \"methods\": "
+		   "[\"/haul.v1.Peer/Commit\"]}], "
 		   "\"insecure\": false}");
 	write_text(argv[1], "endpoint", "tls", "tls+tcp://node-b.example.org:7799");
 	write_text(argv[1], "endpoint", "ip6", "tcp://[2001:db8::1]:7799");

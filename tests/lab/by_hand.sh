@@ -25,6 +25,7 @@ serve() {
 
 destination() {
     local act argument
+    trap 'echo failed >&4' EXIT
     mkdir -p "$images"
     cat >"$images/rsyncd.conf" <<END
 [images]
@@ -34,6 +35,7 @@ read only = no
 uid = 0
 gid = 0
 END
+    sed -i "1i pid file = $images/rsyncd.pid" "$images/rsyncd.conf"
     rsync --daemon --address="$address" --port="$rsync_port" --config="$images/rsyncd.conf"
     exec 3<>"$dir/orders" 4<>"$dir/answers"
     echo ready >&4
@@ -42,13 +44,13 @@ END
         serve) serve "$argument" ;;
         restore)
             criu restore --restore-detached --images-dir "$images/$rounds" --log-file restore.log
-            echo done >&4
             break
             ;;
         esac
         echo done >&4
     done
-    pkill -f "rsync --daemon --address=$address" || true
+    trap 'echo done >&4' EXIT
+    kill "$(<"$images/rsyncd.pid")"
 }
 
 ask() {
@@ -76,7 +78,7 @@ source_side() {
     for ((round = 1; round <= rounds; round++)); do
         copy "$round"
     done
-    rsync --archive "$images/$rounds" "rsync://$address:$rsync_port/images/"
+    rsync --archive --exclude parent --exclude '*.log' "$images/$rounds" "rsync://$address:$rsync_port/images/"
     ask restore
 }
 

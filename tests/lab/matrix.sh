@@ -16,7 +16,7 @@
 #        cell STAGE FAULT               all of that and a plain migration of the survivor; sets RESULT
 #
 # Each host has a status file of its own for the workload, so that it shows which copy runs.
-# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2034,SC2317
 # shellcheck source=haul.sh
 . "$(dirname "${BASH_SOURCE[0]}")/haul.sh"
 
@@ -35,7 +35,7 @@ declare -A RECORD=([BEGUN]=1 [RESERVED]=2 [FENCED]=3 [COMMITTING]=4 [DONE]=5 [RE
 
 # STAGE: which engine, and where workloads/stall.c stops it: at a record, or at a fence. "dump" is neither:
 # see moment_dump.
-STAGES=(begun reserved dump fenced pre-committing committing pre-done done
+STAGES=(begun reserved dump fenced pre-committing committing pre-done "done"
     pre-prepared prepared restoring pre-restored restored pre-committed committed pre-settled)
 declare -A STAGE_POINT=(
     [begun]="from BEGUN after" [reserved]="from RESERVED after" [dump]="from FENCED after"

@@ -20,14 +20,16 @@ for tool in spin gcc; do
     command -v "$tool" >/dev/null || { echo "skipped: no $tool here" >&2; exit 77; }
 done
 
-# run KIND MODEL DEFINES…: builds and runs the verifier; its figures are in out. True: no error found.
+# run KIND DIR MODEL DEFINES…: builds and runs the verifier in a new directory; its figures are in DIR/out, an error's
+# way in DIR/trail. True: no error found.
 run() {
-    local kind=$1 model=$2 dir
-    shift 2
-    dir=$(mktemp -d -p "$WORK")
+    local kind=$1 dir=$2 model=$3
+    shift 3
+    rm -rf "$dir"
+    mkdir "$dir"
     cd "$dir"
     # Compiling takes longer than searching, unless the bounds are large.
-    local -a compile=(-O0 -w -DVECTORSZ=256) verify=(-n -m200000)
+    local -a compile=(-O0 -w -DVECTORSZ=256) verify=(-n -m200000 -w22)
     [[ ${HAUL_FULL:-} == 1 && $model == "$MODEL" ]] && compile[0]=-O2
     case $kind in
     safety) compile+=(-DSAFETY) ;;
@@ -40,43 +42,57 @@ run() {
         echo "the search was cut short" >&2
         exit 2
     fi
-    cp out "$WORK/out"
     if compgen -G '*.trail' >/dev/null; then
-        spin -k ./*.trail -p -g "$@" "$model" >"$WORK/trail" 2>&1 || true
-        cd "$WORK"; rm -rf "$dir"
+        spin -k ./*.trail -p -g "$@" "$model" >trail 2>&1 || true
         return 1
     fi
-    cd "$WORK"; rm -rf "$dir"
 }
 
-# holds KIND DEFINES…: the model as it is keeps its promises.
-holds() {
-    if run "$1" "$MODEL" "${@:2}"; then
-        printf 'holds   %-8s %9s states  %s\n' "$1" "$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' out)" "${*:2}"
-        return
+# One check, in a process of its own: "holds KIND DEFINES…", the model as it is keeps its promises, or "caught
+# KIND DEFINES NAME SED", with one rule broken it does not.
+one() {
+    local number=$1 what=$2 kind=$3
+    local dir=$WORK/$number
+    shift 3
+    if [[ $what == holds ]]; then
+        if run "$kind" "$dir" "$MODEL" "$@"; then
+            printf 'holds   %-8s %9s states  %s\n' "$kind" \
+                "$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' out)" "$*"
+            return
+        fi
+        tail -n 120 "$dir/trail"
+        echo "BROKEN  $kind $*: the trail's end is above"
+        return 1
     fi
-    tail -n 120 "$WORK/trail"
-    echo "BROKEN  $1 ${*:2}: the trail's end is above" >&2
-    exit 1
-}
-
-# caught KIND DEFINES NAME SED…: with one rule broken it does not.
-MUTANTS=0 MISSED=0
-caught() {
-    local kind=$1 defines=$2 name=$3
-    sed -E "$4" "$MODEL" >"$WORK/mutant.pml"
-    if cmp -s "$MODEL" "$WORK/mutant.pml"; then
-        echo "mutant \"$name\" changes nothing: its pattern is out of date" >&2
-        exit 1
+    local defines=$1 name=$2 mutant=$WORK/$number.pml
+    sed -E "$3" "$MODEL" >"$mutant"
+    if cmp -s "$MODEL" "$mutant"; then
+        echo "mutant \"$name\" changes nothing: its pattern is out of date"
+        return 1
     fi
     # shellcheck disable=SC2086 # defines are words
-    if run "$kind" "$WORK/mutant.pml" $defines; then
-        echo "NOT CAUGHT: $name" >&2
-        MISSED=$((MISSED + 1))
-        return
+    if run "$kind" "$dir" "$mutant" $defines; then
+        echo "NOT CAUGHT: $name"
+        return 1
     fi
-    MUTANTS=$((MUTANTS + 1))
     printf 'caught  %-8s %s\n' "$kind" "$name"
+}
+
+# As many at a time as there are processors.
+STARTED=0 MUTANTS=0 FAILED=0
+start() {
+    if ((STARTED >= $(nproc))); then
+        wait -n || FAILED=$((FAILED + 1))
+        STARTED=$((STARTED - 1))
+    fi
+    NUMBER=$((${NUMBER:-0} + 1))
+    one "$NUMBER" "$@" &
+    STARTED=$((STARTED + 1))
+}
+holds() { start holds "$@"; }
+caught() {
+    MUTANTS=$((MUTANTS + 1))
+    start caught "$@"
 }
 
 holds safety -DCRASHES=1 -DPOWER=1 -DKILLS=1
@@ -134,5 +150,9 @@ caught liveness "$ONE" "an abort leaves the copy" '/d_at == D_KILL ->/,/d_at = D
 caught safety "$ONE" "the hold ends a committed copy" 's/is_served && dj == RESTORED && \(!calm/is_served \&\& (dj == RESTORED || dj == COMMITTED) \&\& (!calm/'
 caught safety "$ONE" "a new hauld gives a whole copy up" 's|:: dj == RESTORED && dt == FROZEN -> skip /\* RECOVER RESTORED \*/|:: dj == RESTORED \&\& dt == FROZEN -> d_give_up(0, OK)|'
 caught liveness "$ONE" "a new hauld does not thaw what was committed" 's|-> dt = RUNS; d_ran = true :: else -> skip fi /\* RECOVER COMMITTED \*/|-> skip :: else -> skip fi|'
-echo "$MUTANTS mutants caught, $MISSED missed"
-((MISSED == 0))
+while ((STARTED > 0)); do
+    wait -n || FAILED=$((FAILED + 1))
+    STARTED=$((STARTED - 1))
+done
+echo "$MUTANTS mutants; $FAILED checks failed"
+((FAILED == 0))

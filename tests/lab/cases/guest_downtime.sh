@@ -45,6 +45,11 @@ with_haul() {
     expect_completed
 }
 
+hand_logs() {
+    on A bash -c 'tail -v -n 5 /var/lib/haul/hand/*/*.log' || true
+    on B bash -c 'tail -v -n 15 /var/lib/haul/hand/*/*.log' || true
+}
+
 by_hand() {
     rm -rf "$hand"
     mkdir -p "$hand"
@@ -52,7 +57,7 @@ by_hand() {
     START_OUT=/srv/shared/hand-B.log start_on B bash "$HAUL_LAB/by_hand.sh" destination /srv/shared/hand 10.77.0.2 >/dev/null
     begin
     on A timeout 300 bash "$HAUL_LAB/by_hand.sh" source /srv/shared/hand 10.77.0.2 "$PID" >"$LAB/hand-A.log" 2>&1 ||
-        fail "by hand: $(cat "$LAB/hand-A.log" "$SHARED/hand-B.log"; on A tail -n 5 /var/lib/haul/hand/3/dump.log || true)"
+        fail "by hand: $(cat "$LAB/hand-A.log" "$SHARED/hand-B.log"; hand_logs)"
     finish by_hand "0 0 3"
 }
 

@@ -3,7 +3,7 @@
 #
 # native_recovery: migrations in doubt, operators' decisions, and state directories that are lost, damaged,
 # foreign, read-only or full. After each part exactly one healthy copy runs.
-# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2317
 . "$(dirname "$0")/../matrix.sh"
 
 # --- words ---
@@ -108,13 +108,13 @@ doubt_resume() {
     beats_stand B
     resolve 73 --resume
     expect_said 'second copy'
-    ctl A call haul.v1.Migrations/Resolve "{}" >/dev/null 2>&1 || true
     is_in_doubt || flunk "a refused resolve changed something: $DOUBT"
     beats_stand A
     resolve 0 --resume --accept-risk --reason "the other one is off"
     eventually 100 has_advanced A "$(beats A)" || flunk "the copy on A does not run"
     on A grep -aq "the other one is off" "$STATE_DIR/journal" || flunk "the decision is not in the journal"
-    log_says A 'Migrations/Resolve' && log_says A 'an operator decided' || flunk "the decision is not in the log"
+    log_says A 'Migrations/Resolve' || flunk "the call is not in the log"
+    log_says A 'an operator decided' || flunk "the decision is not in the log"
     engine_kill A
     engine_up A
     eventually 100 has_advanced A "$(beats A)" || flunk "the copy on A does not run after a restart"
@@ -156,7 +156,11 @@ tree_gone() {
     say "in doubt; the source's tree is killed behind its fence: the copy that is held takes over"
     doubt
     on A kill -KILL "$PID"
-    eventually 100 expect_gone A "$PID"
+    # CRIU still holds what is left of it.
+    is_dead() {
+        [[ $(process_state A "$PID") == [Zg]* ]]
+    }
+    eventually 100 is_dead || flunk "the tree at A lives: $(process_state A "$PID")"
     engine_up B
     expect_one B
 }
@@ -177,8 +181,8 @@ state_lost() {
     engine_up A
     eventually 400 knows_nothing || flunk "after a restart the doubt does not say why: $DOUBT"
     # The operator looks, ends the copy at B and lets the one at A run.
-    on B bash -c 'echo 1 >"$1/in-$2/cgroup.kill"; until rmdir "$1/in-$2"; do sleep 0.05; done 2>/dev/null' \
-        bash "$CGROUPS" "$ID"
+    on B bash -c 'echo 1 >"$1/in-$2/cgroup.kill"; until rmdir "$1/in-$2"; do sleep 0.05; done 2>/dev/null
+        rmdir "$1/criu-in-$2"' bash "$CGROUPS" "$ID"
     resolve 0 --resume --accept-risk
     expect_one A
 }
@@ -229,12 +233,23 @@ refused_here() {
 }
 
 read_only() {
-    say "a state directory that turned read-only"
+    local host kind
+    say "a read-only state directory: at the start, and under a running engine"
     victim A
+    engine_kill A
     on A mount -o remount,ro "$STATE_DIR"
-    refused_here 'Read-only'
-    start_refused A 6 --state-dir "$STATE_DIR" || true
+    start_refused A 7 --state-dir "$STATE_DIR"
+    expect_said 'Read-only'
     on A mount -o remount,rw "$STATE_DIR"
+    engine_up A
+    eventually 100 has_advanced A "$(beats A)" || flunk "the workload does not run"
+    for host in A B; do
+        kind=out
+        [[ $host == A ]] || kind=in
+        on "$host" bash -c 'mkdir -p "$1" && mount -t tmpfs -o ro full "$1"' bash "$STATE_DIR/$kind"
+        refused_here 'Read-only'
+        on "$host" umount "$STATE_DIR/$kind"
+    done
     expect_one A
 }
 
@@ -250,9 +265,9 @@ full() {
     for host in A B; do
         on "$host" mount -o remount,size=4m "$STATE_DIR"
         fill "$host"
-        refused_here 'No space|no room|free'
+        refused_here 'No space|[Nn]o room|MiB free'
         on "$host" bash -c 'rm "$1"/fill*' bash "$STATE_DIR"
-        on "$host" mount -o remount,size=0 "$STATE_DIR"
+        on "$host" mount -o remount,size=50% "$STATE_DIR"
     done
     moment reserved || flunk "it did not get that far"
     on A mount -o remount,size=4m "$STATE_DIR"
@@ -260,12 +275,14 @@ full() {
     go_on
     settled || flunk "it stays open"
     on A bash -c 'rm "$1"/fill*' bash "$STATE_DIR"
-    on A mount -o remount,size=0 "$STATE_DIR"
+    on A mount -o remount,size=50% "$STATE_DIR"
     expect_one A
 }
 
 matrix_start
 PARTS=(doubt_resume doubt_kill doubt_answered tree_gone state_lost second_engine journal_damage read_only full)
-for part in ${HAUL_PARTS:-"${PARTS[@]}"}; do
+# HAUL_PARTS="…": only those.
+read -ra wanted <<<"${HAUL_PARTS:-${PARTS[*]}}"
+for part in "${wanted[@]}"; do
     "$part"
 done

@@ -5,7 +5,7 @@
 # the engines must be no larger than before. HAUL_MIGRATIONS of them (default 12; HAUL_FULL=1: 200).
 # In the first half faults also kill engines; in the second the same two engines live through all of it.
 # HAUL_SEED repeats a run.
-# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2034
 . "$(dirname "$0")/../matrix.sh"
 
 [[ ${HAUL_FULL:-} == 1 ]] && COUNT=${HAUL_MIGRATIONS:-200} || COUNT=${HAUL_MIGRATIONS:-12}
@@ -22,7 +22,6 @@ pick() {
 }
 
 figures() {
-    # shellcheck disable=SC2016 # runs in the host
     on "$1" bash -c '
         ls "/proc/$1/fd" | wc -l
         ls "/proc/$1/task" | wc -l

@@ -4,8 +4,8 @@
  *
  * HAUL_STALL names a file that says the moment; it is removed when the moment has come, so one hauld can be
  * stopped again and again. Its one line:
- *   record EVENT before|after    the journal record of that number (journal.proto) is written, and is about to
- *                                be made durable, or just was
+ *   record EVENT before|after    the journal record of that number (journal.proto) is about to be written, or
+ *                                is durable
  *   freeze KIND before|after     the group haul/KIND-<id> is frozen (KIND: out or in)
  *   thaw KIND before|after       it is thawed
  * The journal's file, lock and format are not touched: what is stalled is hauld as it is shipped. */
@@ -22,7 +22,7 @@
 
 enum { LINE = 64, PATH = 4096, RECORD_HEADER = 8, FIELD_EVENT = 0x08 };
 
-/* Of the record that this thread wrote last: made durable next. */
+/* Of the record that this thread wrote last. */
 static _Thread_local unsigned last_event;
 static bool is_on;
 
@@ -75,30 +75,33 @@ static bool is_journal(int fd)
 
 /* --- the journal --- */
 
-static void note_record(int fd, const uint8_t *data, size_t size)
+static void stall_at_record(const char *when)
 {
-	if (is_on && size > RECORD_HEADER + 2 && data[RECORD_HEADER] == FIELD_EVENT && is_journal(fd))
-		last_event = data[RECORD_HEADER + 1];
+	char event[16];
+
+	(void)snprintf(event, sizeof(event), "%u", last_event);
+	stall("record", event, when);
 }
 
 /* With 64-bit offsets this is libc's pwrite64. The real ones are system calls and no more. */
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
 {
-	note_record(fd, data, size);
+	const uint8_t *record = data;
+
+	if (is_on && size > RECORD_HEADER + 2 && record[RECORD_HEADER] == FIELD_EVENT && is_journal(fd)) {
+		last_event = record[RECORD_HEADER + 1];
+		stall_at_record("before");
+	}
 	return syscall(SYS_pwrite64, fd, data, size, at);
 }
 
 int fdatasync(int fd)
 {
-	char event[16];
-
-	if (!is_on || !is_journal(fd))
-		return (int)syscall(SYS_fdatasync, fd);
-	(void)snprintf(event, sizeof(event), "%u", last_event);
-	stall("record", event, "before");
 	int failed = (int)syscall(SYS_fdatasync, fd);
 	int saved = errno;
-	stall("record", event, "after");
+
+	if (is_on && is_journal(fd))
+		stall_at_record("after");
 	errno = saved;
 	return failed;
 }

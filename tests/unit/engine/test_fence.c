@@ -35,7 +35,8 @@ static int start(void **state)
 	scoped(status) status *st = cgroup_base(base);
 	if (st != NULL)
 		return 0; /* the tests skip */
-	(void)snprintf(scene->core.cgroup_mount, CGROUP_PATH, "%.*s", (int)(strlen(base) - strlen("/haul")), base);
+	(void)snprintf(scene->core.cgroup_mount, CGROUP_PATH, "%.*s",
+		       (int)(strlen(base) - strlen("/haul")), base);
 	(void)snprintf(scene->core.cgroups, CGROUP_PATH, "%.400s/test-%d", base, getpid());
 	(void)snprintf(scene->home, CGROUP_PATH, "%.450s/home", scene->core.cgroups);
 	(void)snprintf(scene->other, CGROUP_PATH, "%.450s/other", scene->core.cgroups);
@@ -249,14 +250,14 @@ int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(a_closed_fence_holds_the_whole_tree),
-		TEST(an_opened_fence_gives_all_back_to_where_they_were),
-		TEST(a_group_that_is_gone_is_made_again),
-		TEST(a_fence_recalled_from_the_journal_opens_the_same),
-		TEST(a_process_that_is_not_listed_goes_to_the_roots_group),
-		TEST(a_killed_fence_leaves_nothing),
-		TEST(a_tree_that_somebody_thawed_has_run),
-		TEST(a_tree_whose_root_is_gone_is_not_fenced),
+	    TEST(a_closed_fence_holds_the_whole_tree),
+	    TEST(an_opened_fence_gives_all_back_to_where_they_were),
+	    TEST(a_group_that_is_gone_is_made_again),
+	    TEST(a_fence_recalled_from_the_journal_opens_the_same),
+	    TEST(a_process_that_is_not_listed_goes_to_the_roots_group),
+	    TEST(a_killed_fence_leaves_nothing),
+	    TEST(a_tree_that_somebody_thawed_has_run),
+	    TEST(a_tree_whose_root_is_gone_is_not_fenced),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "part") == 0)

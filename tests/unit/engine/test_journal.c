@@ -62,7 +62,8 @@ static status *append(struct journal *journal, const char *id, Haul__V1__Journal
 /* The id's event, or 0. */
 static int event_of(struct journal *journal, const char *id, bool as_source)
 {
-	scoped(journal_record) Haul__V1__JournalRecord *record = journal_find(journal, id, as_source);
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+	    journal_find(journal, id, as_source);
 
 	return record != NULL ? (int)record->event : 0;
 }
@@ -135,7 +136,8 @@ static void later_records_keep_what_they_do_not_say(void **state)
 {
 	(void)state;
 	char *origins[] = {(char *)"42 /x", (char *)"43 /y"};
-	Haul__V1__JournalRecord first = HAUL__V1__JOURNAL_RECORD__INIT, second = first, last = first;
+	Haul__V1__JournalRecord first = HAUL__V1__JOURNAL_RECORD__INIT, second = first,
+				last = first;
 	first.event = J(SOURCE_BEGUN);
 	first.id = second.id = last.id = (char *)"a";
 	first.peer_url = (char *)"tcp://there:1";
@@ -159,7 +161,8 @@ static void later_records_keep_what_they_do_not_say(void **state)
 	journal_close(journal);
 }
 
-/* Files of two whole records and the first `cut` bytes of a third; `fill` puts zeros behind the cut. */
+/* Files of two whole records and the first `cut` bytes of a third; `fill` puts zeros behind the
+ * cut. */
 static void check_cut(const struct buffer *whole, size_t start, size_t cut, bool fill)
 {
 	scoped(bytes) uint8_t *copy = calloc(1, whole->size);
@@ -217,7 +220,8 @@ static void a_flipped_bit_before_the_last_record_is_data_loss(void **state)
 		size_t good;
 		for (unsigned bit = 1; bit < 256; bit <<= 1) {
 			whole.data[at] ^= (uint8_t)bit;
-			assert_code(journal_scan(whole.data, whole.size, &good, ignore, NULL), STATUS_DATA_LOSS);
+			assert_code(journal_scan(whole.data, whole.size, &good, ignore, NULL),
+				    STATUS_DATA_LOSS);
 			whole.data[at] ^= (uint8_t)bit;
 		}
 	}
@@ -276,32 +280,39 @@ static void a_second_opener_is_told_that_it_is_the_second(void **state)
 static void decided_is_decided(void **state)
 {
 	(void)state;
-	static const Haul__V1__JournalEvent source[] = {J(SOURCE_BEGUN),      J(SOURCE_RESERVED), J(SOURCE_FENCED),
-							J(SOURCE_COMMITTING), J(SOURCE_DONE),     J(SOURCE_RESUMED),
+	static const Haul__V1__JournalEvent source[] = {J(SOURCE_BEGUN),  J(SOURCE_RESERVED),
+							J(SOURCE_FENCED), J(SOURCE_COMMITTING),
+							J(SOURCE_DONE),	  J(SOURCE_RESUMED),
 							J(SOURCE_LOST)};
-	static const Haul__V1__JournalEvent dest[] = {J(DEST_PREPARED), J(DEST_RESTORED), J(DEST_COMMITTED),
-						      J(DEST_ABORTED),  J(DEST_SETTLED),  J(DEST_ENDED)};
+	static const Haul__V1__JournalEvent dest[] = {J(DEST_PREPARED),	 J(DEST_RESTORED),
+						      J(DEST_COMMITTED), J(DEST_ABORTED),
+						      J(DEST_SETTLED),	 J(DEST_ENDED)};
 	char id[16];
 
 	for (size_t i = 0; i < array_len(source) * array_len(source); i++) {
-		Haul__V1__JournalEvent first = source[i / array_len(source)], then = source[i % array_len(source)];
+		Haul__V1__JournalEvent first = source[i / array_len(source)],
+				       then = source[i % array_len(source)];
 		struct journal *journal = open_journal();
 		(void)snprintf(id, sizeof(id), "s%zu", i);
 		assert_ok(append(journal, id, first));
 		bool allowed = first < J(SOURCE_DONE);
-		assert_code(append(journal, id, then), allowed ? STATUS_OK : STATUS_FAILED_PRECONDITION);
+		assert_code(append(journal, id, then),
+			    allowed ? STATUS_OK : STATUS_FAILED_PRECONDITION);
 		journal_close(journal);
 		journal = open_journal();
 		assert_int_equal(event_of(journal, id, true), allowed ? then : first);
 		journal_close(journal);
 	}
 	for (size_t i = 0; i < array_len(dest) * array_len(dest); i++) {
-		Haul__V1__JournalEvent first = dest[i / array_len(dest)], then = dest[i % array_len(dest)];
+		Haul__V1__JournalEvent first = dest[i / array_len(dest)],
+				       then = dest[i % array_len(dest)];
 		struct journal *journal = open_journal();
 		(void)snprintf(id, sizeof(id), "d%zu", i);
 		assert_ok(append(journal, id, first));
-		bool allowed = first < J(DEST_COMMITTED) || (first != J(DEST_ABORTED) && then >= J(DEST_SETTLED));
-		assert_code(append(journal, id, then), allowed ? STATUS_OK : STATUS_FAILED_PRECONDITION);
+		bool allowed = first < J(DEST_COMMITTED) ||
+			       (first != J(DEST_ABORTED) && then >= J(DEST_SETTLED));
+		assert_code(append(journal, id, then),
+			    allowed ? STATUS_OK : STATUS_FAILED_PRECONDITION);
 		assert_int_equal(event_of(journal, id, false), allowed ? then : first);
 		journal_close(journal);
 	}
@@ -477,7 +488,8 @@ static void a_full_disk_refuses_new_ones_and_harms_none(void **state)
 	fill_disk(ballast);
 	/* The one that was let in still has room for its decision … */
 	assert_ok(append(journal, "a", J(DEST_COMMITTED)));
-	/* … and a new one would find that there is none for it, once what is reserved has been used. */
+	/* … and a new one would find that there is none for it, once what is reserved has been
+	 * used. */
 	status *st = NULL;
 	unsigned written = 0;
 	for (; st == NULL && written < 1000; written++)
@@ -519,20 +531,20 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_directory, remove_directory)
 	const struct CMUnitTest tests[] = {
-		TEST(what_is_appended_is_there_after_reopening),
-		TEST(source_and_destination_of_one_id_do_not_mix),
-		TEST(later_records_keep_what_they_do_not_say),
-		TEST(a_tail_torn_at_any_byte_is_cut_off),
-		TEST(a_flipped_bit_before_the_last_record_is_data_loss),
-		TEST(another_file_and_a_newer_version_are_refused),
-		TEST(a_second_opener_is_told_that_it_is_the_second),
-		TEST(decided_is_decided),
-		TEST(replay_does_not_undo_a_decision),
-		TEST(compaction_keeps_the_open_ones_and_the_youngest),
-		TEST(an_oversized_record_is_refused_and_nothing_written),
-		TEST(a_write_that_breaks_off_leaves_no_trace),
-		TEST(a_full_disk_refuses_new_ones_and_harms_none),
-		TEST(a_state_directory_that_is_missing_or_strange_is_an_error),
+	    TEST(what_is_appended_is_there_after_reopening),
+	    TEST(source_and_destination_of_one_id_do_not_mix),
+	    TEST(later_records_keep_what_they_do_not_say),
+	    TEST(a_tail_torn_at_any_byte_is_cut_off),
+	    TEST(a_flipped_bit_before_the_last_record_is_data_loss),
+	    TEST(another_file_and_a_newer_version_are_refused),
+	    TEST(a_second_opener_is_told_that_it_is_the_second),
+	    TEST(decided_is_decided),
+	    TEST(replay_does_not_undo_a_decision),
+	    TEST(compaction_keeps_the_open_ones_and_the_youngest),
+	    TEST(an_oversized_record_is_refused_and_nothing_written),
+	    TEST(a_write_that_breaks_off_leaves_no_trace),
+	    TEST(a_full_disk_refuses_new_ones_and_harms_none),
+	    TEST(a_state_directory_that_is_missing_or_strange_is_an_error),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

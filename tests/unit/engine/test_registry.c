@@ -29,7 +29,8 @@ static Haul__V1__Migration *view(const char *id, Haul__V1__MigrationState migrat
 	return made;
 }
 
-static status *add(struct registry *registry, const char *id, Haul__V1__MigrationState migration_state)
+static status *add(struct registry *registry, const char *id,
+		   Haul__V1__MigrationState migration_state)
 {
 	return registry_add(registry, view(id, migration_state));
 }
@@ -126,15 +127,20 @@ static void *wait_for_change(void *self)
 {
 	struct waiter *waiter = self;
 
-	waiter->st = registry_wait(waiter->registry, "a", waiter->sequence, waiter->timeout_ms, &waiter->got);
+	waiter->st = registry_wait(waiter->registry, "a", waiter->sequence, waiter->timeout_ms,
+				   &waiter->got);
 	return NULL;
 }
 
 static void start_waiters(struct registry *registry, struct waiter waiters[4], uint64_t sequence)
 {
 	for (int i = 0; i < 4; i++) {
-		waiters[i] = (struct waiter){.registry = registry, .sequence = sequence, .timeout_ms = LONG_MS};
-		assert_int_equal(pthread_create(&waiters[i].thread, NULL, wait_for_change, &waiters[i]), 0);
+		waiters[i] = (struct waiter){.registry = registry,
+					     .sequence = sequence,
+					     .timeout_ms = LONG_MS};
+		assert_int_equal(pthread_create(&waiters[i].thread, NULL, wait_for_change,
+						&waiters[i]),
+				 0);
 	}
 }
 
@@ -215,13 +221,13 @@ static void a_watcher_misses_no_end_however_fast_the_changes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(readers_get_copies_that_do_not_change),
-		cmocka_unit_test(an_unknown_id_is_not_found_and_a_known_one_not_added),
-		cmocka_unit_test(active_ones_are_limited_and_finished_ones_forgotten),
-		cmocka_unit_test(all_who_wait_are_woken_by_a_change),
-		cmocka_unit_test(closing_ends_all_waiting),
-		cmocka_unit_test(waiting_ends_with_the_time),
-		cmocka_unit_test(a_watcher_misses_no_end_however_fast_the_changes),
+	    cmocka_unit_test(readers_get_copies_that_do_not_change),
+	    cmocka_unit_test(an_unknown_id_is_not_found_and_a_known_one_not_added),
+	    cmocka_unit_test(active_ones_are_limited_and_finished_ones_forgotten),
+	    cmocka_unit_test(all_who_wait_are_woken_by_a_change),
+	    cmocka_unit_test(closing_ends_all_waiting),
+	    cmocka_unit_test(waiting_ends_with_the_time),
+	    cmocka_unit_test(a_watcher_misses_no_end_however_fast_the_changes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

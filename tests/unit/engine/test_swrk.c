@@ -303,10 +303,10 @@ static void rounds_and_the_dump_follow_each_other_in_one_session(void **state)
 	assert_true(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGKILL);
 }
 
-static void hold(struct scene *scene, const char *faults, const struct criu_limits *limits)
+static void hold(struct scene *scene, const char *faults)
 {
 	open_session(scene, faults);
-	begin_round(scene, limits);
+	begin_round(scene, &plenty);
 	assert_ok(criu_dump_hold(scene->session, &scene->dump));
 	(void)end_round(scene);
 }
@@ -315,7 +315,7 @@ static void a_dump_that_is_refused_lets_the_tree_go(void **state)
 {
 	struct scene *scene = *state;
 
-	hold(scene, "", &plenty);
+	hold(scene, "");
 	expect_state(scene->workload.pid, 't');
 	assert_ok(criu_dump_end(scene->session, &scene->dump, false));
 	expect_state(scene->workload.pid, 'S');
@@ -325,7 +325,7 @@ static void ending_a_session_lets_a_held_tree_go(void **state)
 {
 	struct scene *scene = *state;
 
-	hold(scene, "", &plenty);
+	hold(scene, "");
 	expect_state(scene->workload.pid, 't');
 	swrk_free(TAKE(scene->session));
 	expect_state(scene->workload.pid, 'S');
@@ -335,7 +335,7 @@ static void a_criu_that_dies_or_hangs_while_it_holds_is_noticed(void **state)
 {
 	struct scene *scene = *state;
 
-	hold(scene, "die=post-dump", &little);
+	hold(scene, "die=post-dump");
 	assert_code(criu_dump_end(scene->session, &scene->dump, true), STATUS_UNAVAILABLE);
 	expect_state(scene->workload.pid, 'S');
 }
@@ -344,7 +344,8 @@ static void a_criu_that_hangs_at_the_kill_is_noticed(void **state)
 {
 	struct scene *scene = *state;
 
-	hold(scene, "hang=kill", &little);
+	hold(scene, "hang=kill");
+	scene->dump.limits = &little;
 	assert_code(criu_dump_end(scene->session, &scene->dump, true), STATUS_DEADLINE_EXCEEDED);
 }
 
@@ -357,7 +358,7 @@ static void expect_failed_dump(void **state, const char *faults, enum status_cod
 	struct memory_round sent;
 
 	open_session(scene, faults);
-	begin_round(scene, &little);
+	begin_round(scene, want == STATUS_DEADLINE_EXCEEDED ? &little : &plenty);
 	if (is_last)
 		assert_code(criu_dump_hold(scene->session, &scene->dump), want);
 	else
@@ -438,7 +439,7 @@ static status *restore(struct scene *scene, const char *faults, struct restoring
 	unsigned left, arrived;
 	uint64_t bytes;
 
-	hold(scene, "", &plenty);
+	hold(scene, "");
 	(void)snprintf(images, sizeof(images), "%s/1", scene->store_dir);
 	assert_ok(image_pipe_send(scene->from, scene->images, PLENTY_MS, &left, &bytes));
 	assert_ok(image_pipe_receive(scene->to, images, PLENTY_MS, &arrived));
@@ -450,7 +451,8 @@ static status *restore(struct scene *scene, const char *faults, struct restoring
 	struct criu_restore request = {.images_dir = images,
 				       .work_dir = scene->dir,
 				       .log_file = "restore.log",
-				       .limits = &little};
+				       .limits =
+					   strstr(faults, "hang") != NULL ? &little : &plenty};
 	return criu_restore_frozen(scene->session, &request, before_resume, restoring, ret_pid);
 }
 

@@ -13,20 +13,21 @@ static const char *const says_names[SAYS_COUNT] = {"nothing",  "unknown",   "pre
 static struct source_situation situation(unsigned bits)
 {
 	return (struct source_situation){
-		.is_committing = (bits & 1) != 0,
-		.is_reserved = (bits & 2) != 0,
-		.tree_exists = (bits & 4) != 0,
-		.tree_has_run = (bits & 8) != 0,
+	    .is_committing = (bits & 1) != 0,
+	    .is_reserved = (bits & 2) != 0,
+	    .tree_exists = (bits & 4) != 0,
+	    .tree_has_run = (bits & 8) != 0,
 	};
 }
 
-/* The rule as a table of truth, written down a second time: situation by situation, answer by answer. */
+/* The rule as a table of truth, written down a second time: situation by situation, answer by
+ * answer. */
 static const struct {
 	const char *when;
 	unsigned must, must_not; /* bits as in situation() */
 	enum verdict want[SAYS_COUNT];
 } rule[] = {
-	/* clang-format off */
+    /* clang-format off */
 	/*                                            nothing            unknown           prepared             restored        committed       aborted */
 	{"the tree waits, Commit may have left", 5, 8,
 	 {VERDICT_ASK_AGAIN, VERDICT_OPERATOR, VERDICT_ABORT_FIRST, VERDICT_COMMIT, VERDICT_FINISH, VERDICT_RESUME}},
@@ -38,7 +39,7 @@ static const struct {
 	 {VERDICT_ASK_AGAIN, VERDICT_OPERATOR, VERDICT_ABORT_FIRST, VERDICT_COMMIT, VERDICT_FINISH, VERDICT_LOST}},
 	{"the tree is gone, no copy can be there", 0, 6,
 	 {VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST}},
-	/* clang-format on */
+    /* clang-format on */
 };
 
 static void every_situation_has_its_verdict(void **state)
@@ -47,15 +48,17 @@ static void every_situation_has_its_verdict(void **state)
 	unsigned covered = 0;
 	for (size_t row = 0; row < array_len(rule); row++) {
 		for (unsigned bits = 0; bits < SITUATIONS; bits++) {
-			if ((bits & rule[row].must) != rule[row].must || (bits & rule[row].must_not) != 0)
+			if ((bits & rule[row].must) != rule[row].must ||
+			    (bits & rule[row].must_not) != 0)
 				continue;
 			covered |= 1U << bits;
 			struct source_situation here = situation(bits);
 			for (unsigned says = 0; says < SAYS_COUNT; says++) {
 				enum verdict got = verdict_of(&here, (enum destination_says)says);
 				if (got != rule[row].want[says])
-					fail_msg("%s, it says %s: %s, not %s", rule[row].when, says_names[says],
-						 verdict_name(got), verdict_name(rule[row].want[says]));
+					fail_msg("%s, it says %s: %s, not %s", rule[row].when,
+						 says_names[says], verdict_name(got),
+						 verdict_name(rule[row].want[says]));
 			}
 		}
 	}
@@ -122,17 +125,18 @@ static void a_doubt_says_where_to_look_and_names_are_told_apart(void **state)
 	}
 	for (unsigned a = 0; a <= VERDICT_LOST; a++)
 		for (unsigned b = 0; b < a; b++)
-			assert_string_not_equal(verdict_name((enum verdict)a), verdict_name((enum verdict)b));
+			assert_string_not_equal(verdict_name((enum verdict)a),
+						verdict_name((enum verdict)b));
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_situation_has_its_verdict),
-		cmocka_unit_test(once_committing_the_tree_resumes_only_on_aborted_or_if_it_ran),
-		cmocka_unit_test(a_tree_ends_only_when_the_destination_committed),
-		cmocka_unit_test(what_a_newer_destination_says_decides_nothing),
-		cmocka_unit_test(a_doubt_says_where_to_look_and_names_are_told_apart),
+	    cmocka_unit_test(every_situation_has_its_verdict),
+	    cmocka_unit_test(once_committing_the_tree_resumes_only_on_aborted_or_if_it_ran),
+	    cmocka_unit_test(a_tree_ends_only_when_the_destination_committed),
+	    cmocka_unit_test(what_a_newer_destination_says_decides_nothing),
+	    cmocka_unit_test(a_doubt_says_where_to_look_and_names_are_told_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
