@@ -57,6 +57,7 @@ else
     guest_cases=(both_migrate guest_redis)
 fi
 phase "lab, native" tests/lab/run.sh native all || true
+phase "docker" docker/test.sh || true
 phase "lab, guest" tests/lab/run.sh guest "${guest_cases[@]}" || true
 
 echo "$passed passed, $failed failed"

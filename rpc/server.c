@@ -5,6 +5,7 @@
  * under the server's lock, after a look at the phase. */
 #include "rpc/server.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
@@ -239,11 +240,30 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 	status_free(st);
 }
 
-static void handle_message(struct listener *listener, const struct identity *caller,
-			   const uint8_t *data, size_t size, struct buffer *ret_reply)
+/* The host by which the caller reached us: where it will find our other ports too. A listener on every address
+ * (0.0.0.0, [::]) does not say; the connection does. */
+static void reached_host(const struct listener *listener, nng_pipe pipe, char host[LIMIT_NAME + 1])
+{
+	const char *own = listener->endpoint.host;
+	nng_sockaddr address;
+
+	if (listener->endpoint.transport == TRANSPORT_IPC)
+		return;
+	(void)snprintf(host, LIMIT_NAME + 1, "%s", own);
+	if ((strcmp(own, "0.0.0.0") != 0 && strcmp(own, "::") != 0 && strcmp(own, "") != 0) ||
+	    nng_pipe_get_addr(pipe, NNG_OPT_LOCADDR, &address) != 0)
+		return;
+	if (address.s_family == NNG_AF_INET)
+		(void)inet_ntop(AF_INET, &address.s_in.sa_addr, host, LIMIT_NAME + 1);
+	else if (address.s_family == NNG_AF_INET6)
+		(void)inet_ntop(AF_INET6, &address.s_in6.sa_addr, host, LIMIT_NAME + 1);
+}
+
+static void handle_message(struct listener *listener, const struct identity *caller, nng_msg *msg,
+			   struct buffer *ret_reply)
 {
 	Haul__V1__Request *request = NULL;
-	status *st = request_decode(data, size, &request);
+	status *st = request_decode(nng_msg_body(msg), nng_msg_len(msg), &request);
 	if (st != NULL) {
 		make_reply(st, NULL, ret_reply);
 		status_free(st);
@@ -254,8 +274,7 @@ static void handle_message(struct listener *listener, const struct identity *cal
 	job.call.method = request->method;
 	if (request->timeout_ms > 0)
 		job.call.deadline_ms = monotonic_ms() + request->timeout_ms;
-	if (listener->endpoint.transport != TRANSPORT_IPC)
-		memcpy(job.call.server_host, listener->endpoint.host, sizeof(job.call.server_host));
+	reached_host(listener, nng_msg_get_pipe(msg), job.call.server_host);
 	answer_request(&job, ret_reply);
 	haul__v1__request__free_unpacked(request, NULL);
 }
@@ -316,7 +335,7 @@ static void serve_message(struct worker *worker, nng_msg *msg)
 	if (!connections_begin_call(listener->connections, pipe, &caller))
 		return;
 	scoped(buffer) struct buffer reply = {0};
-	handle_message(listener, &caller, nng_msg_body(msg), nng_msg_len(msg), &reply);
+	handle_message(listener, &caller, msg, &reply);
 	send_reply(worker, &reply);
 	connections_end_call(listener->connections, pipe);
 }

@@ -13,7 +13,9 @@ struct rpc_call {
 	const struct identity *caller;
 	const char *method;       /* "/haul.v1.Peer/Commit" */
 	int64_t deadline_ms;      /* CLOCK_MONOTONIC; 0 = none */
-	char server_host[LIMIT_NAME + 1]; /* host part of the listener's URL the call came in by; "" for ipc */
+	/* Host by which the caller reached this server (of the listener's URL, or of the connection when that
+	 * is for every address); "" for ipc. */
+	char server_host[LIMIT_NAME + 1];
 };
 
 /* Runs on a thread of the server; may block. The request is borrowed; the response must be

@@ -71,6 +71,27 @@ static void a_call_is_answered_over_every_plain_transport(void **state)
 	}
 }
 
+static void a_listener_on_every_address_tells_the_one_that_was_reached(void **state)
+{
+	struct echo echo;
+	char url[64];
+	scoped(rpc_client) struct rpc_client *client = NULL;
+	scoped(message) ProtobufCMessage *response = NULL;
+	Haul__V1__HelloRequest request = HAUL__V1__HELLO_REQUEST__INIT;
+	unsigned port = free_port();
+
+	(void)state;
+	echo_start(&echo);
+	(void)snprintf(url, sizeof(url), "tcp://0.0.0.0:%u", port);
+	assert_ok(rpc_server_listen(echo.server, url, NULL, 2));
+	(void)snprintf(url, sizeof(url), "tcp://127.0.0.1:%u", port);
+	assert_ok(rpc_client_new(url, NULL, &client));
+	assert_ok(rpc_client_call(client, &haul__v1__peer__descriptor, "Hello", &request.base, 20000,
+				  &response));
+	assert_string_equal(((Haul__V1__HelloResponse *)response)->kernel, "127.0.0.1");
+	echo_stop(&echo);
+}
+
 static void an_error_comes_with_its_details_and_may_have_run(void **state)
 {
 	(void)state;
@@ -423,6 +444,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_call_is_answered_over_every_plain_transport),
+	    cmocka_unit_test(a_listener_on_every_address_tells_the_one_that_was_reached),
 	    cmocka_unit_test(an_error_comes_with_its_details_and_may_have_run),
 	    cmocka_unit_test(what_is_not_there_or_not_allowed_is_told),
 	    cmocka_unit_test(a_request_over_the_limit_does_not_leave),
