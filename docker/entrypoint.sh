@@ -52,8 +52,7 @@ hauld)
 	node=${HAUL_NODE:-$(hostname)}
 	mkdir -p /run/haul
 	chmod 700 /run/haul
-	# By name, not 0.0.0.0: it is also the address that sources are told to send memory to.
-	exec hauld --node "$node" --listen "tls+tcp://$(hostname):7777" --ca "$PKI/ca.pem" --cert "$PKI/$node.pem" \
+	exec hauld --node "$node" --ca "$PKI/ca.pem" --cert "$PKI/$node.pem" \
 		--key "$PKI/$node.key" "$@"
 	;;
 *)

@@ -180,6 +180,22 @@ status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes)
 	return NULL;
 }
 
+status *proc_tracer(pid_t pid, pid_t *ret_tracer)
+{
+	char path[64], text[4096];
+	int tracer = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	int got = read_small(path, text, sizeof(text));
+	if (got <= 0)
+		return no_such_process(pid, got == 0 ? ESRCH : -got);
+	const char *field = strstr(text, "\nTracerPid:");
+	if (field == NULL || sscanf(field, "\nTracerPid: %d", &tracer) != 1)
+		return status_errorf(STATUS_INTERNAL, "cannot understand %s", path);
+	*ret_tracer = tracer;
+	return NULL;
+}
+
 status *proc_boot_id(char ret_id[40])
 {
 	char text[64];

@@ -33,6 +33,9 @@ bool proc_is_gone(pid_t pid, uint64_t start_ticks);
 
 must_check status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes); /* Rss of /proc/PID/statm */
 
+/* The process that traces this one; 0 = none. */
+must_check status *proc_tracer(pid_t pid, pid_t *ret_tracer);
+
 /* /proc/sys/kernel/random/boot_id, without the newline. */
 must_check status *proc_boot_id(char ret_id[40]);
 

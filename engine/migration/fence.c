@@ -82,6 +82,24 @@ status *fence_close(struct fence *fence, pid_t root)
 	return st == NULL ? NULL : status_wrapf(st, "cannot fence the tree");
 }
 
+status *fence_check_held(const struct fence *fence, pid_t tracer)
+{
+	pid_t *pids = NULL;
+	size_t count = 0;
+	status *st = cgroup_pids(fence->path, &pids, &count);
+
+	for (size_t i = 0; i < count && st == NULL; i++) {
+		pid_t found = 0;
+		st = proc_tracer(pids[i], &found);
+		if (st == NULL && found != tracer)
+			st = status_errorf(STATUS_ABORTED,
+					   "CRIU let process %d go before it was frozen: its dump is of the past",
+					   pids[i]);
+	}
+	free(pids);
+	return st;
+}
+
 static void move_back(const struct fence *fence, pid_t pid)
 {
 	const char *origin = origin_of(fence, pid);

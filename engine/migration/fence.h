@@ -21,6 +21,10 @@ void fence_recall(struct fence *fence, const struct core *core, const Haul__V1__
 /* Moves the stopped tree below root in and freezes it. Processes that appeared since the survey go back to the root's group. */
 must_check status *fence_close(struct fence *fence, pid_t root);
 
+/* After fence_close: is all of it still held by this tracer? A CRIU that died between its last word and the freeze let
+ * the tree run on, and what it dumped is of the past: ABORTED. */
+must_check status *fence_check_held(const struct fence *fence, pid_t tracer);
+
 /* Thaws and moves every process back; a group that is gone is made again, or the process stays in
  * the fence's parent. Runs the workload: only call when it may run. */
 must_check status *fence_open(struct fence *fence);

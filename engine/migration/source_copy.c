@@ -410,6 +410,8 @@ static status *dump_and_fence(struct source *source, const char *dir, struct mem
 		swrk_shut_memory(source->swrk);
 	if (st == NULL)
 		st = fence_close(&source->fence, source->pid);
+	if (st == NULL)
+		st = fence_check_held(&source->fence, swrk_pid(source->swrk));
 	scoped(status) status *sent =
 		memory_sender_end(source->sender, source->limits.long_ms, ret_sent);
 	if (st != NULL)

@@ -15,7 +15,8 @@
 #        watch_start, watch_end         two copies at once in between? watch_end sets SEEN, empty if all is well
 #        cell STAGE FAULT               all of that and a plain migration of the survivor; sets RESULT
 #
-# Each host has a status file of its own for the workload, so that it shows which copy runs.
+# Each host has a status file of its own for the workload, so that it shows which copy runs. The workload is
+# HAUL_VICTIM: memory (the default), or tree, which has pipes, sockets, timers, threads and children.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2034,SC2317
 # shellcheck source=haul.sh
 . "$(dirname "${BASH_SOURCE[0]}")/haul.sh"
@@ -26,6 +27,8 @@ AWAY_S=2.5
 TIMERS=(--lease "${LEASE_MS}ms" --criu-timeout 4s --hold-restored 5s --hold-images 500ms)
 CGROUPS=/sys/fs/cgroup/haul
 STATE_DIR=/var/lib/haul
+VICTIM=${HAUL_VICTIM:-memory}
+declare -A VICTIM_ARGS=([memory]="16 20 --incompressible" [tree]="") VICTIM_CHILDREN=([memory]=0 [tree]=19)
 FROM=A
 TO=B
 RESTART_AFTER_S=0
@@ -101,15 +104,16 @@ stall_forget() {
 # --- the workload, the migration ---
 
 victim() {
-    local host other
+    local host other args
     VICTIMS=$((${VICTIMS:-0} + 1))
     BEATS=$VICTIMS.status
     for other in A B; do
         truncate -s 256 "$SHARED/beats-$other/$BEATS"
     done
     host=$1
-    PID=$(START_OUT=/srv/shared/$VICTIMS.out start_on "$host" "$BUILD/workloads/memory" "/srv/beats/$BEATS" \
-        "${VICTIM_MIB:-16}" "${VICTIM_RATE:-20}" --incompressible)
+    read -ra args <<<"${VICTIM_ARGS[$VICTIM]}" || true
+    PID=$(START_OUT=/srv/shared/$VICTIMS.out start_on "$host" "$BUILD/workloads/$VICTIM" "/srv/beats/$BEATS" \
+        ${args[@]+"${args[@]}"})
     STATUS_OF[$PID]=$SHARED/beats-$host/$BEATS
     eventually 200 grep -q '^ok ' "${STATUS_OF[$PID]}" || fail "the workload did not start"
 }
@@ -239,7 +243,11 @@ facts() {
     # shellcheck disable=SC2016 # runs in the host
     on "$1" bash -c '
         exec 2>/dev/null
-        for pid in $(pgrep -x memory); do
+        for pid in $(pgrep -x "$3"); do
+            if [[ $(cat "/proc/$(sed -n "s/^PPid:[[:space:]]*//p" "/proc/$pid/status")/comm") == "$3" ]]; then
+                echo "child $pid"
+                continue
+            fi
             echo "copy $pid $(sed -n "s/^State:[[:space:]]*\(.\).*/\1/p" "/proc/$pid/status")" \
                 "$(sed -n "s/^0:://p" "/proc/$pid/cgroup")"
         done
@@ -252,7 +260,7 @@ facts() {
         ss -Hltn "sport >= 7800 and sport <= 7899" | sed "s/^/listener /"
         { nft list tables; iptables-save; ip6tables-save; } | grep CRIU | sed "s/^/rule /"
         true
-    ' bash "$CGROUPS" "$STATE_DIR"
+    ' bash "$CGROUPS" "$STATE_DIR" "$VICTIM"
 }
 
 # Where the copies are; sets SURVIVOR when there is one.
@@ -270,6 +278,8 @@ survey_copies() {
         done <<<"${FACTS[$host]}"
     done
     ((count == 1)) || echo "$count copies"
+    [[ -z $SURVIVOR || $(grep -c ^child <<<"${FACTS[$SURVIVOR]}") == "${VICTIM_CHILDREN[$VICTIM]}" ]] ||
+        echo "the copy on $SURVIVOR is not whole"
 }
 
 # What must not be there. The survivor's group is in-<id> where it was restored.
@@ -280,6 +290,7 @@ survey_leftovers() {
         while read -r kind rest; do
             case $kind in
             copy | '') ;;
+            child) [[ $host == "$SURVIVOR" ]] || echo "$host: child $rest" ;;
             group)
                 [[ $group == "/haul/$rest" && $rest == in-* ]] || echo "$host: cgroup $rest"
                 ;;
@@ -396,7 +407,7 @@ has_no_groups() {
 finish_victim() {
     local host
     for host in A B; do
-        on "$host" pkill -KILL -x memory || true
+        on "$host" pkill -KILL -x "$VICTIM" || true
     done
     eventually 60 has_no_groups || { facts A; facts B; } | sed 's/^/after its end: /'
 }
@@ -406,7 +417,7 @@ start_over() {
     local host
     for host in A B; do
         [[ -z ${ENGINE[$host]:-} ]] || engine_kill "$host"
-        on "$host" bash -c 'pkill -KILL -x "memory|criu"; sleep 0.2
+        on "$host" bash -c 'pkill -KILL -x "memory|tree|criu"; sleep 0.2
             for group in "$1"/*/; do echo 1 >"$group/cgroup.kill"; done; sleep 0.2
             find "$1" -mindepth 1 -depth -type d -exec rmdir {} +; rm -rf "$2"/*; true' \
             bash "$CGROUPS" "$STATE_DIR" >/dev/null 2>&1 || true
@@ -454,7 +465,7 @@ cell() {
     [[ -n $wrong || -z $SURVIVOR ]] || wrong+=$(move_survivor)
     [[ -n $wrong ]] || wrong+=$(finish_victim)
     RESULT=${wrong:-ok $SURVIVOR${NOTE:+ ($NOTE)}}
-    printf '  %-15s %-10s %5.1f s  %s\n' "$1" "$2" "$(awk -v a="$started" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')" \
+    printf '  %-15s %-10s %-7s %5.1f s  %s\n' "$1" "$2" "$VICTIM" "$(awk -v a="$started" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')" \
         "$RESULT"
     [[ -n $wrong ]] || return 0
     show_logs

@@ -4,13 +4,14 @@
 # native_matrix: whatever dies, stops or is cut at whichever stage of a migration, afterwards exactly one
 # healthy copy runs and nothing is left behind; never did two run. HAUL_FULL=1: every fault at every stage,
 # HAUL_RUNS times (default 1); otherwise a sample that has each fault and each stage.
-# HAUL_CELLS="STAGE/FAULT …" runs those.
+# HAUL_CELLS="STAGE/FAULT[/WORKLOAD] …" runs those, HAUL_VICTIM is the workload where none is said.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../matrix.sh"
 
-SAMPLE=(begun/kill-from reserved/stop-to dump/swrk-from pre-committing/stop-from committing/kill-from
-    pre-done/kill-both done/kill-from prepared/cut pre-restored/swrk-to restored/kill-to
-    pre-committed/kill-both committed/kill-to pre-settled/cut)
+SAMPLE=(begun/kill-from reserved/stop-to dump/swrk-from fenced/kill-from/tree pre-committing/stop-from
+    committing/cut pre-done/kill-both done/kill-from/tree pre-prepared/kill-to prepared/swrk-to
+    restoring/swrk-to/tree pre-restored/kill-both restored/kill-to/tree pre-committed/stop-to
+    committed/kill-from pre-settled/cut)
 
 cells() {
     local stage fault
@@ -59,9 +60,11 @@ matrix_start
 for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
     RESTART_AFTER_S=$((run % 2 * 2))
     for one in "${wanted[@]}"; do
-        cell "${one%/*}" "${one#*/}"
+        IFS=/ read -r stage fault VICTIM <<<"$one"
+        VICTIM=${VICTIM:-${HAUL_VICTIM:-memory}}
+        cell "$stage" "$fault"
         DONE=$((DONE + 1))
-        note_result "$one"
+        note_result "$stage/$fault"
     done
 done
 print_table

@@ -29,7 +29,7 @@ figures() {
         find "$2" -mindepth 1 -type d | wc -l
         nft list tables | wc -l
         du -sk --exclude=journal "$3" | cut -f1
-        pgrep -cx "hauld|criu|memory"' bash "${ENGINE[$1]}" "$CGROUPS" "$STATE_DIR"
+        pgrep -cx "hauld|criu|memory|tree"' bash "${ENGINE[$1]}" "$CGROUPS" "$STATE_DIR"
 }
 
 # One migration from where it runs, with a fault or without. Sets WRONG.

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stall: preloaded into hauld, it stops the process at one exact moment, so that a test can do its worst just
- * then and go on (SIGCONT) or kill. No test has to hit a moment by sleeping.
+/* stall: preloaded into hauld, it stops the process at one exact moment, so that a test can do its
+ * worst just then and go on (SIGCONT) or kill. No test has to hit a moment by sleeping.
  *
- * HAUL_STALL names a file that says the moment; it is removed when the moment has come, so one hauld can be
- * stopped again and again. Its one line:
- *   record EVENT before|after    the journal record of that number (journal.proto) is about to be written, or
- *                                is durable
- *   freeze KIND before|after     the group haul/KIND-<id> is frozen (KIND: out or in)
- *   thaw KIND before|after       it is thawed
- * The journal's file, lock and format are not touched: what is stalled is hauld as it is shipped. */
+ * HAUL_STALL names a file that says the moment; it is removed when the moment has come, so one
+ * hauld can be stopped again and again. Its one line is one of:
+ * - "record EVENT before" or "after": the journal record of that number (journal.proto) is about to
+ *   be written, or is durable;
+ * - "freeze KIND before" or "after": the group haul/KIND-<id> is frozen (KIND: out or in);
+ * - "thaw KIND before" or "after".
+ *
+ * The journal's file, lock and format are not touched: what is stalled is hauld as it ships. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -88,7 +89,8 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
 {
 	const uint8_t *record = data;
 
-	if (is_on && size > RECORD_HEADER + 2 && record[RECORD_HEADER] == FIELD_EVENT && is_journal(fd)) {
+	if (is_on && size > RECORD_HEADER + 2 && record[RECORD_HEADER] == FIELD_EVENT &&
+	    is_journal(fd)) {
 		last_event = record[RECORD_HEADER + 1];
 		stall_at_record("before");
 	}

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# native_fakes: CRIU that fails, dies, hangs or talks nonsense at every point before the commit, on either side,
+# with pre-copy, played by tests/fake; each time the workload goes on at the source and nothing is left at the
+# destination. The same way is gone with the real CRIU in both_faults and native_matrix.
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+. "$(dirname "$0")/../haul.sh"
+
+fake=$BUILD/tests/fake/fake-criu
+[[ -x $fake ]] || fail "no $fake"
+
+# engine HOST WORDS: its engine anew, with a CRIU that behaves so.
+engine() {
+    engine_stop "$1"
+    HAUL_FAKE_CRIU=$2 engine_start "$1" --criu "$fake" --criu-timeout 2s --lease 5s
+}
+
+# The workload runs at A as it was, not frozen; nothing of it is at B.
+untouched() {
+    local try state
+    for ((try = 0; try < 50 * SLOW; try++)); do
+        state=$(process_state A "$victim")
+        [[ $state != [RSD]*" frozen 0" ]] || break
+        sleep 0.1
+    done
+    [[ $state == [RSD]*" frozen 0" ]] || fail "$1: the workload is $state"
+    for ((try = 0; try < 50 * SLOW; try++)); do
+        [[ -n $(on B pgrep -f '^sleep 54321' || true) ]] || return 0
+        sleep 0.1
+    done
+    fail "$1: a copy is left at B"
+}
+
+# broken HOST WORDS [CODE]: with such a CRIU there the migration is refused.
+broken() {
+    engine "$1" "$2"
+    migrate A "$victim" B --max-rounds 2
+    expect_refused "${3:-}"
+    untouched "$1 $2"
+}
+
+lab_start
+for host in A B; do
+    engine "$host" any-pid
+done
+victim=$(start_on A sleep 54321)
+
+note "a CPU that does not match, another version, a kernel that it does not like"
+broken B cpu-mismatch FAILED_PRECONDITION
+broken B version=30000 FAILED_PRECONDITION
+broken B no-kernel FAILED_PRECONDITION
+engine B any-pid
+
+for verb in fail garbage die hang; do
+    note "the source's CRIU: $verb"
+    points=(pre-dump dump) # where it answers
+    [[ $verb != die && $verb != hang ]] || points=(pre-dump pages dump close)
+    for point in "${points[@]}"; do
+        broken A "$verb=$point"
+    done
+done
+engine A any-pid
+
+for verb in fail garbage die hang; do
+    note "the destination's CRIU: $verb"
+    points=(restore)
+    [[ $verb != die && $verb != hang ]] || points=(restore post-restore pre-resume response)
+    for point in "${points[@]}"; do
+        broken B "any-pid $verb=$point"
+    done
+done
+engine B any-pid
+
+note "cancelled in pre-copy"
+engine A slow=20
+ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" >"$LAB/slow.json" 2>"$LAB/slow.err" &
+job=$!
+for ((try = 0; try < 200 * SLOW; try++)); do
+    id=$(ctl A --json list --active 2>/dev/null | sed -n 's/.*"id":[[:space:]]*"\([0-9a-f]*\)".*/\1/p' | head -n 1)
+    stage=$(ctl A --json list --active 2>/dev/null | sed -n 's/.*"stage":[[:space:]]*"\([a-z-]*\)".*/\1/p' | head -n 1)
+    [[ $stage != pre-copy ]] || break
+    sleep 0.05
+done
+[[ $stage == pre-copy ]] || fail "it never came to pre-copy but to '$stage'"
+ctl A cancel "$id" >/dev/null || fail "cancel ended with $?"
+CODE=0
+wait "$job" || CODE=$?
+REPORT=$(<"$LAB/slow.json")
+ERRORS=$(<"$LAB/slow.err")
+expect_refused CANCELLED
+untouched "cancel"
+engine A any-pid
+
+note "after all of this it moves"
+migrate A "$victim" B
+expect_completed
+[[ $(report rounds) == *pagesSkipped* ]] || fail "no rounds: $(report rounds)"
+[[ -n $(on B pgrep -f '^sleep 54321') ]] || fail "it is not at B"
+expect_gone A "$victim"
