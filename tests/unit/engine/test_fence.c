@@ -127,6 +127,16 @@ static void a_closed_fence_holds_the_whole_tree(void **state)
 	assert_ok(fence_close(&scene->fence, scene->pids[0]));
 }
 
+static void a_tree_that_its_tracer_let_go_is_told_from_a_held_one(void **state)
+{
+	struct scene *scene = scene_of(state);
+
+	assert_ok(fence_close(&scene->fence, scene->pids[0]));
+	assert_ok(fence_check_held(&scene->fence, 0)); /* by nobody, and nobody does */
+	assert_code(fence_check_held(&scene->fence, getpid()), STATUS_ABORTED);
+	assert_ok(fence_open(&scene->fence));
+}
+
 static void an_opened_fence_gives_all_back_to_where_they_were(void **state)
 {
 	struct scene *scene = scene_of(state);
@@ -251,7 +261,8 @@ int main(int argc, char **argv)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 	const struct CMUnitTest tests[] = {
 	    TEST(a_closed_fence_holds_the_whole_tree),
-	    TEST(an_opened_fence_gives_all_back_to_where_they_were),
+	    TEST(a_tree_that_its_tracer_let_go_is_told_from_a_held_one),
+		TEST(an_opened_fence_gives_all_back_to_where_they_were),
 	    TEST(a_group_that_is_gone_is_made_again),
 	    TEST(a_fence_recalled_from_the_journal_opens_the_same),
 	    TEST(a_process_that_is_not_listed_goes_to_the_roots_group),
