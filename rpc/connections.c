@@ -60,6 +60,24 @@ static void peer_text(nng_pipe pipe, char text[PEER_TEXT])
 		(void)snprintf(text, PEER_TEXT, "a local process");
 }
 
+void connection_reached_host(nng_pipe pipe, const struct endpoint *listener,
+			     char ret_host[LIMIT_NAME + 1])
+{
+	nng_sockaddr address;
+	const char *own = listener->host;
+
+	if (listener->transport == TRANSPORT_IPC)
+		return;
+	(void)snprintf(ret_host, LIMIT_NAME + 1, "%s", own);
+	if ((strcmp(own, "0.0.0.0") != 0 && strcmp(own, "::") != 0 && own[0] != '\0') ||
+	    nng_pipe_get_addr(pipe, NNG_OPT_LOCADDR, &address) != 0)
+		return;
+	if (address.s_family == NNG_AF_INET)
+		(void)inet_ntop(AF_INET, &address.s_in.sa_addr, ret_host, LIMIT_NAME + 1);
+	else if (address.s_family == NNG_AF_INET6)
+		(void)inet_ntop(AF_INET6, &address.s_in6.sa_addr, ret_host, LIMIT_NAME + 1);
+}
+
 /* Caller holds the lock. */
 static void add_refusal(struct connections *connections, const char *peer, const char *why)
 {

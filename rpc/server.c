@@ -5,7 +5,6 @@
  * under the server's lock, after a look at the phase. */
 #include "rpc/server.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
@@ -240,25 +239,6 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 	status_free(st);
 }
 
-/* The host by which the caller reached us: where it will find our other ports too. A listener on every address
- * (0.0.0.0, [::]) does not say; the connection does. */
-static void reached_host(const struct listener *listener, nng_pipe pipe, char host[LIMIT_NAME + 1])
-{
-	const char *own = listener->endpoint.host;
-	nng_sockaddr address;
-
-	if (listener->endpoint.transport == TRANSPORT_IPC)
-		return;
-	(void)snprintf(host, LIMIT_NAME + 1, "%s", own);
-	if ((strcmp(own, "0.0.0.0") != 0 && strcmp(own, "::") != 0 && strcmp(own, "") != 0) ||
-	    nng_pipe_get_addr(pipe, NNG_OPT_LOCADDR, &address) != 0)
-		return;
-	if (address.s_family == NNG_AF_INET)
-		(void)inet_ntop(AF_INET, &address.s_in.sa_addr, host, LIMIT_NAME + 1);
-	else if (address.s_family == NNG_AF_INET6)
-		(void)inet_ntop(AF_INET6, &address.s_in6.sa_addr, host, LIMIT_NAME + 1);
-}
-
 static void handle_message(struct listener *listener, const struct identity *caller, nng_msg *msg,
 			   struct buffer *ret_reply)
 {
@@ -274,7 +254,7 @@ static void handle_message(struct listener *listener, const struct identity *cal
 	job.call.method = request->method;
 	if (request->timeout_ms > 0)
 		job.call.deadline_ms = monotonic_ms() + request->timeout_ms;
-	reached_host(listener, nng_msg_get_pipe(msg), job.call.server_host);
+	connection_reached_host(nng_msg_get_pipe(msg), &listener->endpoint, job.call.server_host);
 	answer_request(&job, ret_reply);
 	haul__v1__request__free_unpacked(request, NULL);
 }

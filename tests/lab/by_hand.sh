@@ -47,9 +47,9 @@ END
             break
             ;;
         esac
-        echo done >&4
+        echo over >&4
     done
-    trap 'echo done >&4' EXIT
+    trap 'echo over >&4' EXIT
     kill "$(<"$images/rsyncd.pid")"
 }
 
@@ -57,7 +57,7 @@ ask() {
     local answer
     echo "$@" >&3
     read -r -t 120 -u 4 answer
-    [[ $answer == done ]]
+    [[ $answer == over ]]
 }
 
 copy() {

@@ -34,6 +34,7 @@ os.rename("/srv/shared/state.new", "/srv/shared/state")' >/dev/null
 }
 
 peak_kib() {
+    # shellcheck disable=SC2016 # awk's
     on "$1" awk '/^VmHWM/ { print $2 }' "/proc/${ENGINE[$1]}/status"
 }
 
