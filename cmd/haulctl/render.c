@@ -121,10 +121,13 @@ static void field(FILE *out, const char *name, const char *value)
 	(void)fputc('\n', out);
 }
 
-/* One sentence on where the workload is now. */
-static const char *whereabouts(Haul__V1__MigrationState state)
+/* One sentence on where the workload is now: the engine's own, where it says one. */
+static const char *whereabouts(const Haul__V1__Migration *migration)
 {
-	switch (state) {
+	for (size_t i = 0; migration->error != NULL && i < migration->error->n_details; i++)
+		if (strcmp(migration->error->details[i]->label, "state") == 0)
+			return migration->error->details[i]->text;
+	switch (migration->state) {
 	case HAUL__V1__MIGRATION_STATE__RUNNING:
 		return "on its way; it runs at the source until it is over";
 	case HAUL__V1__MIGRATION_STATE__COMPLETED:
@@ -187,7 +190,7 @@ void print_report(FILE *out, const Haul__V1__Migration *migration)
 	(void)fprintf(out, ": %s\n", state_name(migration->state));
 	field(out, "workload", migration->workload);
 	field(out, is_source ? "to" : "from", migration->peer);
-	field(out, "now", whereabouts(migration->state));
+	field(out, "now", whereabouts(migration));
 	if (migration->restored_pid != 0) {
 		(void)snprintf(text, sizeof(text), "%d at the destination",
 			       migration->restored_pid);

@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# by_hand.sh: a migration with what CRIU and rsync bring, as an operator would script it: two
-# pre-dumps and the dump to page servers at the destination, rsync of the images, restore.
+# by_hand.sh: a migration with what CRIU and rsync bring, as an operator would script it: pre-dumps and
+# the dump to page servers at the destination, rsync of the images, restore. Nothing is encrypted.
 #
-# usage: by_hand.sh destination DIR ADDRESS   serves one migration, then ends
-#        by_hand.sh source DIR ADDRESS PID    moves PID there
+# usage: by_hand.sh destination DIR ADDRESS ROUNDS   serves one migration, then ends
+#        by_hand.sh source DIR ADDRESS ROUNDS PID    moves PID there; ROUNDS counts the dump
 #
 # DIR holds the two pipes by which the source tells the destination what comes next (in place of ssh,
 # and faster); each side keeps its images in /var/lib/haul/hand.
 set -euo pipefail
 
 images=/var/lib/haul/hand
-rounds=3
 rsync_port=8730
 
 serve() {
@@ -61,12 +60,13 @@ ask() {
 }
 
 copy() {
-    local round=$1 act=pre-dump parent=()
+    local round=$1 act=pre-dump flags=()
     mkdir -p "$images/$round"
-    ((round == 1)) || parent=(--prev-images-dir "../$((round - 1))")
+    ((round == 1)) || flags+=(--prev-images-dir "../$((round - 1))")
+    ((rounds == 1)) || flags+=(--track-mem) # needs a kernel that can
     ((round < rounds)) || act=dump
     ask serve "$round"
-    criu "$act" --tree "$pid" --images-dir "$images/$round" "${parent[@]}" --track-mem --page-server \
+    criu "$act" --tree "$pid" --images-dir "$images/$round" "${flags[@]}" --page-server \
         --address "$address" --port "$((9000 + round))" --log-file dump.log
 }
 
@@ -82,7 +82,7 @@ source_side() {
     ask restore
 }
 
-role=$1 dir=$2 address=$3 pid=${4:-}
+role=$1 dir=$2 address=$3 rounds=$4 pid=${5:-}
 rm -rf "$images"
 case $role in
 destination) destination ;;
