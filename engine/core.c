@@ -9,8 +9,12 @@
 #include "engine/host/files.h"
 #include "engine/log.h"
 
-enum { LEFTOVER_GRACE_MS = 3000, LEFTOVER_POLL_MS = 20, GROUP_TIMEOUT_MS = 10000,
-       SLOWEST_BYTES_PER_MS = 20 * 1024 };
+enum {
+	LEFTOVER_GRACE_MS = 3000,
+	LEFTOVER_POLL_MS = 20,
+	GROUP_TIMEOUT_MS = 10000,
+	SLOWEST_BYTES_PER_MS = 20 * 1024
+};
 
 status *core_journal(struct core *core, const char *id, Haul__V1__JournalEvent event,
 		     const Haul__V1__JournalRecord *fields)
@@ -33,7 +37,7 @@ void core_limits(const struct core *core, uint64_t resident_bytes, struct criu_l
 {
 	ret_limits->short_ms = core->config.criu_timeout_ms;
 	ret_limits->long_ms =
-		core->config.criu_timeout_ms + (int64_t)(resident_bytes / SLOWEST_BYTES_PER_MS);
+	    core->config.criu_timeout_ms + (int64_t)(resident_bytes / SLOWEST_BYTES_PER_MS);
 }
 
 void core_path(const struct core *core, const char *kind, const char *id, const char *below,
@@ -50,7 +54,8 @@ status *core_check_id(const char *id)
 	if (length == 0 || length > LIMIT_ID ||
 	    strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789-") != length)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "not a migration's id: use 1 to %d of a-z, 0-9 and -", LIMIT_ID);
+				     "not a migration's id: use 1 to %d of a-z, 0-9 and -",
+				     LIMIT_ID);
 	return NULL;
 }
 
@@ -72,7 +77,8 @@ static status *probe(struct core *core)
 	if (st == NULL)
 		st = criu_version(session, &core->criu_limits, &core->criu_version);
 	if (st == NULL)
-		st = criu_has_dirty_tracking(session, &core->criu_limits, &core->has_dirty_tracking);
+		st =
+		    criu_has_dirty_tracking(session, &core->criu_limits, &core->has_dirty_tracking);
 	swrk_free(TAKE(session));
 	status_free(cgroup_kill(group, GROUP_TIMEOUT_MS));
 	return st;
@@ -88,11 +94,12 @@ void core_probe_criu(struct core *core)
 	core->criu_version = 0;
 	(void)snprintf(core->trouble, sizeof(core->trouble), "CRIU does not work here: %s",
 		       status_message(st));
-	log_status(LOG_LEVEL_WARN, NULL, "CRIU does not work here: no migration from or to this node", st);
+	log_status(LOG_LEVEL_WARN, NULL,
+		   "CRIU does not work here: no migration from or to this node", st);
 }
 
-/* Its sockets are closed since its engine died: it lets the tree go by itself, which leaves the tree cleaner
- * than killing CRIU would. */
+/* Its sockets are closed since its engine died: it lets the tree go by itself, which leaves the
+ * tree cleaner than killing CRIU would. */
 void core_end_leftover_criu(struct core *core, const char *kind, const char *id)
 {
 	char group[CGROUP_PATH];
@@ -108,5 +115,6 @@ void core_end_leftover_criu(struct core *core, const char *kind, const char *id)
 	}
 	scoped(status) status *st = cgroup_kill(group, GROUP_TIMEOUT_MS);
 	if (st != NULL)
-		log_status(LOG_LEVEL_WARN, id, "a CRIU session of an earlier hauld would not end", st);
+		log_status(LOG_LEVEL_WARN, id, "a CRIU session of an earlier hauld would not end",
+			   st);
 }

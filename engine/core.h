@@ -18,9 +18,9 @@ struct core {
 	struct journal *journal;
 	struct registry *registry;
 	char cgroup_mount[CGROUP_PATH];
-	char cgroups[CGROUP_PATH];   /* base of our groups: <mount>/haul */
+	char cgroups[CGROUP_PATH]; /* base of our groups: <mount>/haul */
 	char boot_id[40];
-	unsigned criu_version;       /* 40101; 0 = CRIU does not work here, see trouble */
+	unsigned criu_version; /* 40101; 0 = CRIU does not work here, see trouble */
 	bool has_dirty_tracking;
 	char trouble[LIMIT_STATUS_TEXT];
 	int64_t started_unix_ms;
@@ -32,8 +32,8 @@ struct core {
 must_check status *core_journal(struct core *core, const char *id, Haul__V1__JournalEvent event,
 				const Haul__V1__JournalRecord *fields);
 
-/* Deadlines of CRIU's stages for a tree of this size: the configured silence, and the time its memory
- * takes at the slowest rate worth waiting for. */
+/* Deadlines of CRIU's stages for a tree of this size: the configured silence, and the time its
+ * memory takes at the slowest rate worth waiting for. */
 void core_limits(const struct core *core, uint64_t resident_bytes, struct criu_limits *ret_limits);
 
 /* "<state_dir>/<kind>/<id>[/<below>]". */
@@ -43,11 +43,12 @@ void core_path(const struct core *core, const char *kind, const char *id, const 
 /* An id as we make them: 1..LIMIT_ID of [a-z0-9-]. INVALID_ARGUMENT otherwise. */
 must_check status *core_check_id(const char *id);
 
-/* Looks at CRIU and the kernel with one short session; fills criu_version, has_dirty_tracking, trouble. */
+/* Looks at CRIU and the kernel with one short session; fills criu_version, has_dirty_tracking,
+ * trouble. */
 void core_probe_criu(struct core *core);
 
-/* Kills a leftover CRIU session of an earlier hauld, after giving it time to let its tree go. kind is
- * CRIU_GROUP_OUT or CRIU_GROUP_IN. */
+/* Kills a leftover CRIU session of an earlier hauld, after giving it time to let its tree go. kind
+ * is CRIU_GROUP_OUT or CRIU_GROUP_IN. */
 void core_end_leftover_criu(struct core *core, const char *kind, const char *id);
 
 /* Kinds of the groups of CRIU sessions: both sides of a migration may share a cgroup root. */

@@ -22,17 +22,17 @@ struct engine {
 void engine_config_defaults(struct engine_config *config)
 {
 	*config = (struct engine_config){
-		.node = "node",
-		.state_dir = "/var/lib/haul",
-		.criu = "criu",
-		.local_dir = "/run/haul",
-		.port_low = 7800,
-		.port_high = 7899,
-		.criu_timeout_ms = 30000,
-		.lease_ms = 15000,
-		.hold_restored_ms = 600000,
-		.hold_images_ms = 10000,
-		.call_timeout_ms = 10000,
+	    .node = "node",
+	    .state_dir = "/var/lib/haul",
+	    .criu = "criu",
+	    .local_dir = "/run/haul",
+	    .port_low = 7800,
+	    .port_high = 7899,
+	    .criu_timeout_ms = 30000,
+	    .lease_ms = 15000,
+	    .hold_restored_ms = 600000,
+	    .hold_images_ms = 10000,
+	    .call_timeout_ms = 10000,
 	};
 }
 
@@ -66,8 +66,8 @@ static status *find_cgroups(struct core *core)
 static status *open_core(struct core *core)
 {
 	core->criu_limits = (struct criu_limits){
-		.short_ms = core->config.criu_timeout_ms,
-		.long_ms = core->config.criu_timeout_ms,
+	    .short_ms = core->config.criu_timeout_ms,
+	    .long_ms = core->config.criu_timeout_ms,
 	};
 	core->started_unix_ms = clock_unix_ms();
 	status *st = files_make_directory(core->config.state_dir);

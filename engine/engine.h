@@ -10,31 +10,33 @@ struct engine;
 
 struct engine_config {
 	const char *node;
-	const char *state_dir;        /* journal, images, logs; made 0700 */
-	const char *criu;             /* path */
-	const char *local_dir;        /* directory of the local socket: stream sockets go here */
+	const char *state_dir;	      /* journal, images, logs; made 0700 */
+	const char *criu;	      /* path */
+	const char *local_dir;	      /* directory of the local socket: stream sockets go here */
 	uint16_t port_low, port_high; /* data ports */
 	bool insecure;
 	const struct credentials *credentials; /* borrowed; NULL without TLS */
-	int64_t criu_timeout_ms;      /* silence of CRIU that ends a stage; 30000 */
-	int64_t lease_ms;             /* silence of a source that gives an unfinished session up; 15000 */
-	int64_t hold_restored_ms;     /* how long a whole restored copy is kept without its source; 600000 */
-	int64_t hold_images_ms;       /* images kept after commit; 10000 */
-	int64_t call_timeout_ms;      /* one call to a peer; 10000 */
+	int64_t criu_timeout_ms;	       /* silence of CRIU that ends a stage; 30000 */
+	int64_t lease_ms; /* silence of a source that gives an unfinished session up; 15000 */
+	int64_t hold_restored_ms; /* how long a whole restored copy is kept without its source;
+				     600000 */
+	int64_t hold_images_ms;	  /* images kept after commit; 10000 */
+	int64_t call_timeout_ms;  /* one call to a peer; 10000 */
 };
 
 void engine_config_defaults(struct engine_config *config);
 
-/* Takes the state directory's lock (ALREADY_EXISTS: another hauld holds it), replays the journal, recovers: what was interrupted is
- * rolled back, finished or put in doubt. Copies the strings of the configuration. */
+/* Takes the state directory's lock (ALREADY_EXISTS: another hauld holds it), replays the journal,
+ * recovers: what was interrupted is rolled back, finished or put in doubt. Copies the strings of
+ * the configuration. */
 must_check status *engine_open(const struct engine_config *config, struct engine **ret_engine);
 
 enum { ENGINE_SERVICES = 3 };
 /* Migrations, Peer, Node; for rpc_server_new. Valid as long as the engine. */
 const struct rpc_service *engine_services(struct engine *engine);
 
-/* Refuses new migrations, cancels those that can be, waits for the others at most grace_ms. What is left is in
- * the journal. */
+/* Refuses new migrations, cancels those that can be, waits for the others at most grace_ms. What is
+ * left is in the journal. */
 void engine_drain(struct engine *engine, int64_t grace_ms);
 
 void engine_free(struct engine *engine);

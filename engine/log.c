@@ -47,7 +47,8 @@ static void quote(const char *text, char *out, size_t room)
 	out[at] = '\0';
 }
 
-static void write_json(const char *when, enum log_level level, const char *migration, const char *text)
+static void write_json(const char *when, enum log_level level, const char *migration,
+		       const char *text)
 {
 	cJSON *line = cJSON_CreateObject();
 
@@ -75,10 +76,11 @@ static void write_line(enum log_level level, const char *migration, const char *
 	quote(text, quoted, sizeof(quoted));
 	/* One call, so that lines of several threads do not mix. */
 	if (migration != NULL)
-		(void)fprintf(stderr, "time=%s level=%s migration=%s msg=\"%s\"\n", when, level_names[level],
-			      migration, quoted);
+		(void)fprintf(stderr, "time=%s level=%s migration=%s msg=\"%s\"\n", when,
+			      level_names[level], migration, quoted);
 	else
-		(void)fprintf(stderr, "time=%s level=%s msg=\"%s\"\n", when, level_names[level], quoted);
+		(void)fprintf(stderr, "time=%s level=%s msg=\"%s\"\n", when, level_names[level],
+			      quoted);
 }
 
 void log_line(enum log_level level, const char *migration, const char *fmt, ...)
@@ -100,8 +102,8 @@ void log_status(enum log_level level, const char *migration, const char *what, c
 
 	if (level < sink.least)
 		return;
-	int used = snprintf(text, sizeof(text), "%s: %s: %s", what, status_code_name(status_code_of(st)),
-			    status_message(st));
+	int used = snprintf(text, sizeof(text), "%s: %s: %s", what,
+			    status_code_name(status_code_of(st)), status_message(st));
 	for (size_t i = 0; i < status_detail_count(st); i++) {
 		struct status_detail detail = status_detail_at(st, i);
 		if (used < 0 || (size_t)used >= sizeof(text))

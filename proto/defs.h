@@ -50,8 +50,8 @@ static inline void close_if_open(int fd)
 		(void)close(fd);
 }
 
-DEFINE_SCOPE(fd, int, close_if_open);   /* scoped(fd) int fd = -1; */
-DEFINE_SCOPE(mem, void *, free);        /* only for void *; see scoped(str) and scoped(bytes) */
+DEFINE_SCOPE(fd, int, close_if_open); /* scoped(fd) int fd = -1; */
+DEFINE_SCOPE(mem, void *, free);      /* only for void *; see scoped(str) and scoped(bytes) */
 DEFINE_SCOPE(str, char *, free);
 DEFINE_SCOPE(bytes, uint8_t *, free);
 

@@ -18,7 +18,8 @@ must_check status *status_from_wire(const Haul__V1__Status *wire);
 /* Decodes and checks a request: version, method's form ("/service/Method"), id's length.
  * UNIMPLEMENTED for another version, INVALID_ARGUMENT otherwise. Free with
  * haul__v1__request__free_unpacked. */
-must_check status *request_decode(const uint8_t *data, size_t size, Haul__V1__Request **ret_request);
+must_check status *request_decode(const uint8_t *data, size_t size,
+				  Haul__V1__Request **ret_request);
 
 /* Decodes a reply: a status that travelled in it is *ret_verdict (owned by the caller). What this
  * function itself returns is about the frame: DATA_LOSS. */

@@ -4,7 +4,8 @@
 #define HAUL_PROTO_LIMITS_H
 
 enum {
-	/* A unary message: the largest are a Prepare's file list and a report with all its rounds. */
+	/* A unary message: the largest are a Prepare's file list and a report with all its rounds.
+	 */
 	LIMIT_UNARY_BYTES = 1024 * 1024,
 	/* One sealed message of a bulk pipe: 256 KiB moves at full speed, and memory is this times
 	 * the few messages in flight. Header, tag and page table come on top. */

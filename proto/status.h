@@ -47,12 +47,16 @@ struct status_detail {
 
 /* New status with a formatted sentence. Never fails: without memory it is a static
  * RESOURCE_EXHAUSTED. `code` must not be STATUS_OK. */
-must_check __attribute__((returns_nonnull)) status *status_errorf(enum status_code code, const char *fmt, ...) format_like(2, 3);
-must_check __attribute__((returns_nonnull)) status *status_verrorf(enum status_code code, const char *fmt, va_list args)
-	format_like(2, 0);
+must_check __attribute__((returns_nonnull)) status *status_errorf(enum status_code code,
+								  const char *fmt, ...)
+    format_like(2, 3);
+must_check __attribute__((returns_nonnull)) status *status_verrorf(enum status_code code,
+								   const char *fmt, va_list args)
+    format_like(2, 0);
 
 /* From an errno: its code by meaning (ENOENT is NOT_FOUND …) and strerror at the sentence's end. */
-must_check __attribute__((returns_nonnull)) status *status_errnof(int err, const char *fmt, ...) format_like(2, 3);
+must_check __attribute__((returns_nonnull)) status *status_errnof(int err, const char *fmt, ...)
+    format_like(2, 3);
 
 /* Puts context before the sentence of `cause` ("outer: inner"), keeps its code; takes `cause`. */
 must_check status *status_wrapf(status *cause, const char *fmt, ...) format_like(2, 3);
@@ -60,9 +64,10 @@ must_check status *status_wrapf(status *cause, const char *fmt, ...) format_like
 /* Same object with another code; takes `st`. */
 must_check status *status_recode(status *st, enum status_code code);
 
-/* Adds a detail (texts are copied; at most 8 are kept, each cut at 4096 bytes); takes and returns `st`. */
+/* Adds a detail (texts are copied; at most 8 are kept, each cut at 4096 bytes); takes and returns
+ * `st`. */
 must_check status *status_detailf(status *st, const char *label, const char *fmt, ...)
-	format_like(3, 4);
+    format_like(3, 4);
 
 must_check status *status_copy(const status *st);
 

@@ -17,10 +17,11 @@ must_check status *rpc_client_new(const char *url, const struct credentials *cre
 /* One call. `service` and `method` name the method ("Commit"); request and *ret_response are its
  * messages; free the response with message_free. timeout_ms > 0 covers connecting too.
  * Errors: the server's own status; UNAVAILABLE "not connected, the request has not left" when no
- * connection came about within the timeout (unreachable, refused, or a TLS handshake that failed: the reason is
- * told, UNAUTHENTICATED when it is about certificates; where nobody listens it is told after 3 s); DEADLINE_EXCEEDED when sent but not
- * answered in time; UNAVAILABLE with detail "sent" when the connection broke after it left;
- * CANCELLED after rpc_client_interrupt. A request leaves at most once. */
+ * connection came about within the timeout (unreachable, refused, or a TLS handshake that failed:
+ * the reason is told, UNAUTHENTICATED when it is about certificates; where nobody listens it is
+ * told after 3 s); DEADLINE_EXCEEDED when sent but not answered in time; UNAVAILABLE with detail
+ * "sent" when the connection broke after it left; CANCELLED after rpc_client_interrupt. A request
+ * leaves at most once. */
 must_check status *rpc_client_call(struct rpc_client *client,
 				   const ProtobufCServiceDescriptor *service, const char *method,
 				   const ProtobufCMessage *request, int64_t timeout_ms,

@@ -35,8 +35,8 @@ bool connections_take_refusal(struct connections *connections, struct refusal *r
 
 void connections_free(struct connections *connections);
 
-/* The host by which the caller reached this listener: where it will find our other ports too. One on
- * every address (0.0.0.0, [::]) does not say; the connection does. Untouched for ipc. */
+/* The host by which the caller reached this listener: where it will find our other ports too. One
+ * on every address (0.0.0.0, [::]) does not say; the connection does. Untouched for ipc. */
 void connection_reached_host(nng_pipe pipe, const struct endpoint *listener,
 			     char ret_host[LIMIT_NAME + 1]);
 

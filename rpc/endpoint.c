@@ -12,8 +12,8 @@
 
 status *rpc_start(void)
 {
-	/* nng's reaper still frees TLS configurations while the process ends: OpenSSL must not take itself down
-	 * from under it. */
+	/* nng's reaper still frees TLS configurations while the process ends: OpenSSL must not take
+	 * itself down from under it. */
 	(void)OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 	int major = 0;
 	int minor = 0;

@@ -12,8 +12,8 @@ must_check status *rpc_start(void);
 
 /* Credentials from PEM files, checked when loaded: readable, key fits certificate, not expired. */
 struct credentials;
-must_check status *credentials_load(const char *ca_file, const char *cert_file, const char *key_file,
-				    struct credentials **ret_credentials);
+must_check status *credentials_load(const char *ca_file, const char *cert_file,
+				    const char *key_file, struct credentials **ret_credentials);
 void credentials_free(struct credentials *credentials);
 /* First URI/DNS SAN of our own certificate, else its CN; owned by the credentials. */
 const char *credentials_identity(const struct credentials *credentials);

@@ -11,8 +11,8 @@
 enum { IDENTITY_NAMES = 16 };
 
 struct identity {
-	bool is_local;        /* over the root-only local socket */
-	bool is_authenticated;/* certificate verified, or local; false only with --insecure */
+	bool is_local;	       /* over the root-only local socket */
+	bool is_authenticated; /* certificate verified, or local; false only with --insecure */
 	/* What people call it: first URI or DNS SAN, else the CN; "local" for the local socket. */
 	char name[LIMIT_NAME + 1];
 	/* All SANs (URI, DNS, IP as text), for the policy. */

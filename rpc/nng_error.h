@@ -6,7 +6,8 @@
 #include "proto/status.h"
 
 /* From an nng error number: its code by meaning and nng's text at the sentence's end. */
-must_check __attribute__((returns_nonnull)) status *nng_errorf(int rv, const char *fmt, ...) format_like(2, 3);
+must_check __attribute__((returns_nonnull)) status *nng_errorf(int rv, const char *fmt, ...)
+    format_like(2, 3);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 int64_t monotonic_ms(void);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A bulk pipe or stream: nng PAIR over plain tcp (or ipc) with every message sealed by AES-256-GCM.
- * The keys travel in the call that set the pipe up. Nonce = message counter; pipe id and sequence are associated data:
- * an altered, repeated, reordered or missing message is DATA_LOSS. The first message each way
- * (HELLO) proves the peer; a pipe without it is dropped and the listener waits for the right one.
- * The end is always explicit (PipeEnd): a pipe that just closes is UNAVAILABLE. */
+ * The keys travel in the call that set the pipe up. Nonce = message counter; pipe id and sequence
+ * are associated data: an altered, repeated, reordered or missing message is DATA_LOSS. The first
+ * message each way (HELLO) proves the peer; a pipe without it is dropped and the listener waits for
+ * the right one. The end is always explicit (PipeEnd): a pipe that just closes is UNAVAILABLE. */
 #ifndef HAUL_RPC_PIPE_H
 #define HAUL_RPC_PIPE_H
 
@@ -15,13 +15,14 @@ struct pipe;
 
 /* Where pipes may listen. */
 struct pipe_place {
-	const char *host;       /* for tcp; NULL = ipc in `directory` */
+	const char *host; /* for tcp; NULL = ipc in `directory` */
 	uint16_t port_low, port_high;
 	const char *directory;
 };
 
 /* Listens on the first free port of the range with fresh keys (RESOURCE_EXHAUSTED when none is).
- * *ret_address: heap, for the caller to put in a response (haul__v1__pipe_address__free_unpacked). */
+ * *ret_address: heap, for the caller to put in a response (haul__v1__pipe_address__free_unpacked).
+ */
 must_check status *pipe_listen(const struct pipe_place *place, struct pipe **ret_pipe,
 			       Haul__V1__PipeAddress **ret_address);
 
@@ -33,7 +34,7 @@ must_check status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeo
 
 /* A frame to be sent: write `size` bytes at the returned place, then pipe_send_frame. */
 struct pipe_out {
-	void *message;  /* nng's */
+	void *message; /* nng's */
 	uint8_t *body;
 	size_t size;
 };
@@ -59,7 +60,8 @@ struct pipe_in {
 	size_t size;
 };
 /* timeout_ms: silence allowed. Errors: DEADLINE_EXCEEDED, UNAVAILABLE (closed without PipeEnd),
- * DATA_LOSS, CANCELLED (interrupted). A PipeEnd is checked (count) and returned like any frame. One receiver thread at a time. */
+ * DATA_LOSS, CANCELLED (interrupted). A PipeEnd is checked (count) and returned like any frame. One
+ * receiver thread at a time. */
 must_check status *pipe_receive(struct pipe *pipe, int64_t timeout_ms, struct pipe_in *ret_in);
 void pipe_in_drop(struct pipe_in *in);
 

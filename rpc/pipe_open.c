@@ -125,12 +125,11 @@ static status *make_seals(struct pipe *pipe, const Haul__V1__PipeAddress *addres
 	memcpy(pipe->pipe_id, address->pipe_id.data, SEAL_ID_BYTES);
 	const uint8_t *to_listener = address->key_to_listener.data;
 	const uint8_t *to_dialer = address->key_to_dialer.data;
-	uint32_t cipher = address->cipher;
-	status *st = seal_new_with(cipher, pipe->is_listener ? to_dialer : to_listener,
-				   pipe->pipe_id, true, &pipe->out);
+	status *st =
+	    seal_new(pipe->is_listener ? to_dialer : to_listener, pipe->pipe_id, true, &pipe->out);
 	if (st == NULL)
-		st = seal_new_with(cipher, pipe->is_listener ? to_listener : to_dialer,
-				   pipe->pipe_id, false, &pipe->in);
+		st = seal_new(pipe->is_listener ? to_listener : to_dialer, pipe->pipe_id, false,
+			      &pipe->in);
 	return st;
 }
 
@@ -160,7 +159,6 @@ static status *new_address(Haul__V1__PipeAddress **ret_address)
 	if (address == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for an address");
 	haul__v1__pipe_address__init(address);
-	address->cipher = seal_fastest();
 	status *st = random_bytes(SEAL_ID_BYTES, &address->pipe_id);
 	if (st == NULL)
 		st = random_bytes(SEAL_KEY_BYTES, &address->key_to_listener);

@@ -3,14 +3,15 @@
 #ifndef HAUL_RPC_POLICY_H
 #define HAUL_RPC_POLICY_H
 
-#include "rpc/identity.h"
 #include "proto/status.h"
+#include "rpc/identity.h"
 
 struct policy;
 
-/* From JSON text: {"rules": [{"identities": ["a", "*.example.org"], "methods": ["/haul.v1.Peer/Commit", …]}], "insecure": bool}.
- * Unknown members are refused. NULL text = the default policy: the local socket may call
- * everything; authenticated identities that our CA signed may call haul.v1.Peer (be a migration partner) and haul.v1.Node/Info. */
+/* From JSON text: {"rules": [{"identities": ["a", "*.example.org"], "methods":
+ * ["/haul.v1.Peer/Commit", …]}], "insecure": bool}. Unknown members are refused. NULL text = the
+ * default policy: the local socket may call everything; authenticated identities that our CA signed
+ * may call haul.v1.Peer (be a migration partner) and haul.v1.Node/Info. */
 must_check status *policy_parse(const char *json, struct policy **ret_policy);
 void policy_free(struct policy *policy);
 

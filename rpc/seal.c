@@ -3,9 +3,8 @@
 
 #include <openssl/evp.h>
 #include <string.h>
-#include <time.h>
 
-enum { NONCE_BYTES = 12, NUMBER_BYTES = 8, TRIAL_BYTES = 16384, TRIALS = 3 };
+enum { NONCE_BYTES = 12, NUMBER_BYTES = 8 };
 
 struct seal {
 	EVP_CIPHER_CTX *cipher; /* the key schedule is made once */
@@ -13,34 +12,19 @@ struct seal {
 	uint64_t count;
 };
 
-status *seal_new_with(uint32_t cipher, const uint8_t key[SEAL_KEY_BYTES],
-		      const uint8_t pipe_id[SEAL_ID_BYTES], bool is_for_sending,
-		      struct seal **ret_seal)
+status *seal_new(const uint8_t key[SEAL_KEY_BYTES], const uint8_t pipe_id[SEAL_ID_BYTES],
+		 bool is_for_sending, struct seal **ret_seal)
 {
 	scoped(seal) struct seal *seal = calloc(1, sizeof(*seal));
-	if (cipher != SEAL_AES_256_GCM && cipher != SEAL_CHACHA20_POLY1305)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "there is no cipher %u: use the same "
-							      "version of haul on both sides",
-				     cipher);
 	if (seal == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a cipher");
 	memcpy(seal->pipe_id, pipe_id, SEAL_ID_BYTES);
 	seal->cipher = EVP_CIPHER_CTX_new();
-	const EVP_CIPHER *kind =
-	    cipher == SEAL_AES_256_GCM ? EVP_aes_256_gcm() : EVP_chacha20_poly1305();
-	if (seal->cipher == NULL ||
-	    EVP_CipherInit_ex2(seal->cipher, kind, key, NULL, is_for_sending ? 1 : 0, NULL) != 1)
-		return status_errorf(STATUS_INTERNAL, "OpenSSL has no %s",
-				     cipher == SEAL_AES_256_GCM ? "AES-256-GCM"
-								: "ChaCha20-Poly1305");
+	if (seal->cipher == NULL || EVP_CipherInit_ex2(seal->cipher, EVP_aes_256_gcm(), key, NULL,
+						       is_for_sending ? 1 : 0, NULL) != 1)
+		return status_errorf(STATUS_INTERNAL, "OpenSSL has no AES-256-GCM");
 	*ret_seal = TAKE(seal);
 	return NULL;
-}
-
-status *seal_new(const uint8_t key[SEAL_KEY_BYTES], const uint8_t pipe_id[SEAL_ID_BYTES],
-		 bool is_for_sending, struct seal **ret_seal)
-{
-	return seal_new_with(SEAL_AES_256_GCM, key, pipe_id, is_for_sending, ret_seal);
 }
 
 /* Sets the nonce and takes in the associated data of the next message. */
@@ -93,40 +77,6 @@ status *seal_open(struct seal *seal, uint8_t *data, size_t size)
 		    (unsigned long long)seal->count);
 	seal->count++;
 	return NULL;
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/* Shortest time to seal the data: what else the machine does only makes it longer. INT64_MAX: it
- * cannot be done. */
-static int64_t time_of(enum seal_cipher cipher, uint8_t data[TRIAL_BYTES + SEAL_TAG_BYTES])
-{
-	static const uint8_t key[SEAL_KEY_BYTES] = {0};
-	static const uint8_t pipe_id[SEAL_ID_BYTES] = {0};
-	scoped(seal) struct seal *seal = NULL;
-	int64_t best = INT64_MAX;
-	status *st = seal_new_with(cipher, key, pipe_id, true, &seal);
-	for (unsigned i = 0; i < TRIALS && st == NULL; i++) {
-		int64_t begun = now_ns();
-		st = seal_close(seal, data, TRIAL_BYTES);
-		int64_t took = now_ns() - begun;
-		best = st == NULL && took < best ? took : best;
-	}
-	status_free(st);
-	return best;
-}
-
-enum seal_cipher seal_fastest(void)
-{
-	uint8_t data[TRIAL_BYTES + SEAL_TAG_BYTES] = {0};
-	int64_t aes = time_of(SEAL_AES_256_GCM, data);
-	int64_t chacha = time_of(SEAL_CHACHA20_POLY1305, data);
-	return chacha < aes / 2 ? SEAL_CHACHA20_POLY1305 : SEAL_AES_256_GCM;
 }
 
 uint64_t seal_count(const struct seal *seal)

@@ -28,12 +28,13 @@ struct rpc_server_config {
 	struct rpc_observer observer;
 };
 
-must_check status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server **ret_server);
+must_check status *rpc_server_new(const struct rpc_server_config *config,
+				  struct rpc_server **ret_server);
 
 /* Opens a listener: ipc (socket file 0600, a stale one is replaced, a live one is an
- * ALREADY_EXISTS), tls (credentials needed; borrowed), tcp (no authentication). Dispatches from now on
- * with `calls` threads. Each listener has its own socket and threads, so that remote
- * callers cannot use up the local ones. */
+ * ALREADY_EXISTS), tls (credentials needed; borrowed), tcp (no authentication). Dispatches from now
+ * on with `calls` threads. Each listener has its own socket and threads, so that remote callers
+ * cannot use up the local ones. */
 must_check status *rpc_server_listen(struct rpc_server *server, const char *url,
 				     const struct credentials *credentials, unsigned calls);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From CRIU's log to one sentence: the cause, not the first noise (CRIU's own cr_errmsg is the first
- * Error line, often harmless). */
+/* From CRIU's log to one sentence: the cause, not the first noise (CRIU's own cr_errmsg is the
+ * first Error line, often harmless). */
 #ifndef HAUL_ENGINE_CRIU_ERROR_H
 #define HAUL_ENGINE_CRIU_ERROR_H
 
@@ -8,9 +8,10 @@
 #include "proto/status.h"
 
 /* Status for a failed response: "CRIU could not <what>: <meaning>", detail "criu" = its own line,
- * detail "next" = what to do where we know. work_dir/log_file and work_dir/swrk.err are read (bounded).
- * Codes: FAILED_PRECONDITION for objects and files, ALREADY_EXISTS for a taken pid, RESOURCE_EXHAUSTED for
- * no space, DATA_LOSS for broken images, ABORTED otherwise. response may be NULL. */
+ * detail "next" = what to do where we know. work_dir/log_file and work_dir/swrk.err are read
+ * (bounded). Codes: FAILED_PRECONDITION for objects and files, ALREADY_EXISTS for a taken pid,
+ * RESOURCE_EXHAUSTED for no space, DATA_LOSS for broken images, ABORTED otherwise. response may be
+ * NULL. */
 must_check status *criu_error(const char *what, const CriuResp *response, const char *work_dir,
 			      const char *log_file);
 

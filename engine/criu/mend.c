@@ -68,13 +68,15 @@ static status *count_records(const uint8_t *data, size_t size, size_t *ret_count
 	for (size_t at = HEADER_BYTES; at < size; (*ret_count)++) {
 		if (size - at < LENGTH_BYTES || word(data + at) > RECORD_MOST ||
 		    word(data + at) > size - at - LENGTH_BYTES)
-			return status_errorf(STATUS_DATA_LOSS, "files.img ends in the middle of a record");
+			return status_errorf(STATUS_DATA_LOSS,
+					     "files.img ends in the middle of a record");
 		at += LENGTH_BYTES + word(data + at);
 	}
 	return NULL;
 }
 
-status *criu_mend_files(const uint8_t *data, size_t size, struct buffer *ret_mended, unsigned *ret_count)
+status *criu_mend_files(const uint8_t *data, size_t size, struct buffer *ret_mended,
+			unsigned *ret_count)
 {
 	size_t records = 0, used = HEADER_BYTES;
 	unsigned count = 0;

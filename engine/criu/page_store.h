@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The destination's pages on disk as CRIU restores them: per round a directory with pagemap-*.img and
- * pages-*.img, linked to the round before by "parent". No fsync: a restore reads them back at once. */
+/* The destination's pages on disk as CRIU restores them: per round a directory with pagemap-*.img
+ * and pages-*.img, linked to the round before by "parent". No fsync: a restore reads them back at
+ * once. */
 #ifndef HAUL_ENGINE_CRIU_PAGE_STORE_H
 #define HAUL_ENGINE_CRIU_PAGE_STORE_H
 

@@ -9,9 +9,9 @@
 enum { PAGE_BYTES = 4096, PAGE_HEADER_BYTES = 24 };
 
 enum page_command {
-	PAGE_ADD = 6,       /* flags; PRESENT is followed by data */
-	PAGE_OPEN = 4,      /* start of an image; answered by one byte: has parent */
-	PAGE_PARENT = 5,    /* does the parent have this image? answered by an int32 */
+	PAGE_ADD = 6,	 /* flags; PRESENT is followed by data */
+	PAGE_OPEN = 4,	 /* start of an image; answered by one byte: has parent */
+	PAGE_PARENT = 5, /* does the parent have this image? answered by an int32 */
 	PAGE_CLOSE = 0x1023,
 	PAGE_FORCE_CLOSE = 0x1024, /* end of a round; answered by an int32 */
 };
@@ -26,15 +26,15 @@ enum page_flags {
 enum page_image_kind { PAGE_TASK = 1, PAGE_SHMEM = 2 };
 
 struct page_header {
-	uint32_t command;   /* low 16 bits */
-	uint32_t flags;     /* high 16 bits */
+	uint32_t command; /* low 16 bits */
+	uint32_t flags;	  /* high 16 bits */
 	uint32_t pages;
 	uint64_t address;
-	uint64_t image;     /* id << 8 | kind */
+	uint64_t image; /* id << 8 | kind */
 };
 
-/* INVALID: unknown command or flags, unaligned address, too many pages or an address range that wraps, image kind
- * unknown: DATA_LOSS naming the field. */
+/* INVALID: unknown command or flags, unaligned address, too many pages or an address range that
+ * wraps, image kind unknown: DATA_LOSS naming the field. */
 must_check status *page_header_decode(const uint8_t bytes[PAGE_HEADER_BYTES], bool on_wire,
 				      struct page_header *ret_header);
 void page_header_encode(const struct page_header *header, uint8_t ret_bytes[PAGE_HEADER_BYTES]);

@@ -202,8 +202,8 @@ static status *dump_request(struct request *request, CriuReqType type, const str
 	opts->has_pre_dump_mode = 1;
 	opts->pre_dump_mode = CRIU_PRE_DUMP_MODE__SPLICE;
 	opts->has_network_lock = 1;
-	/* No connection moves: they are refused, or closed by the move. CRIU would leave the table of its
-	 * lock behind at the source after each dump. */
+	/* No connection moves: they are refused, or closed by the move. CRIU would leave the table
+	 * of its lock behind at the source after each dump. */
 	opts->network_lock = CRIU_NETWORK_LOCK_METHOD__SKIP;
 	opts->ps = &request->memory;
 	request->memory.has_fd = 1;

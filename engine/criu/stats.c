@@ -9,7 +9,12 @@
 #include "stats.pb-c.h"
 
 /* Two magics (service image, stats), the length of the message, the message. */
-enum { STATS_LIMIT = 4096, STATS_HEADER = 12, MAGIC_SERVICE = 0x55105940, MAGIC_STATS = 0x57093306 };
+enum {
+	STATS_LIMIT = 4096,
+	STATS_HEADER = 12,
+	MAGIC_SERVICE = 0x55105940,
+	MAGIC_STATS = 0x57093306
+};
 
 static uint32_t word(const uint8_t *at)
 {
@@ -25,11 +30,12 @@ void criu_stats_decode(const uint8_t *data, size_t size, double *ret_ms)
 	    word(data + 8) > size - STATS_HEADER)
 		return;
 	Haul__Stats__Stats *stats =
-		haul__stats__stats__unpack(NULL, word(data + 8), data + STATS_HEADER);
+	    haul__stats__stats__unpack(NULL, word(data + 8), data + STATS_HEADER);
 	if (stats == NULL)
 		return;
 	if (stats->dump != NULL)
-		*ret_ms = ((double)stats->dump->freezing_time + (double)stats->dump->frozen_time) / 1000;
+		*ret_ms =
+		    ((double)stats->dump->freezing_time + (double)stats->dump->frozen_time) / 1000;
 	haul__stats__stats__free_unpacked(stats, NULL);
 }
 

@@ -15,10 +15,10 @@
 struct swrk;
 
 struct swrk_options {
-	const char *criu;       /* path or name in PATH */
-	const char *cgroup;     /* directory of the group it is born in */
-	const char *work_dir;   /* for logs; existing; its stderr goes to work_dir/swrk.err */
-	bool with_memory;       /* make the memory channel */
+	const char *criu;     /* path or name in PATH */
+	const char *cgroup;   /* directory of the group it is born in */
+	const char *work_dir; /* for logs; existing; its stderr goes to work_dir/swrk.err */
+	bool with_memory;     /* make the memory channel */
 };
 
 /* Number of the memory channel in swrk's table, for opts.ps.fd. */
@@ -36,18 +36,20 @@ must_check status *swrk_send(struct swrk *session, const CriuReq *request);
 /* What CRIU said next. A response ends the request; a notification must be answered by swrk_ack. */
 struct swrk_event {
 	bool is_response;
-	char script[64];        /* notification: "post-dump" … */
-	int32_t pid;            /* of the notification, or 0 */
-	CriuResp *response;     /* response: owned by the receiver, criu_resp__free_unpacked */
+	char script[64];    /* notification: "post-dump" … */
+	int32_t pid;	    /* of the notification, or 0 */
+	CriuResp *response; /* response: owned by the receiver, criu_resp__free_unpacked */
 };
 /* timeout_ms is the silence allowed: it starts anew whenever CRIU reads, writes or sends pages.
- * Errors: DEADLINE_EXCEEDED (silent or stopped: says how long), UNAVAILABLE (it died: with its exit status
- * and stderr's tail), CANCELLED (interrupted), DATA_LOSS (malformed). */
-must_check status *swrk_next(struct swrk *session, int64_t timeout_ms, struct swrk_event *ret_event);
+ * Errors: DEADLINE_EXCEEDED (silent or stopped: says how long), UNAVAILABLE (it died: with its exit
+ * status and stderr's tail), CANCELLED (interrupted), DATA_LOSS (malformed). */
+must_check status *swrk_next(struct swrk *session, int64_t timeout_ms,
+			     struct swrk_event *ret_event);
 must_check status *swrk_ack(struct swrk *session, bool go_on);
 
 /* Sends and waits for the response, acknowledging every notification on the way. A response with
- * success = false is returned as an error made by criu_error (log_file = name of the log in work_dir, for the cause). */
+ * success = false is returned as an error made by criu_error (log_file = name of the log in
+ * work_dir, for the cause). */
 must_check status *swrk_call(struct swrk *session, const CriuReq *request, const char *log_file,
 			     int64_t timeout_ms, CriuResp **ret_response);
 
@@ -58,13 +60,13 @@ void swrk_resume(struct swrk *session);
 /* Shuts the memory channel, so that a CRIU that waits for it goes on (and fails). */
 void swrk_shut_memory(struct swrk *session);
 
-/* After a dump that failed or was interrupted: shuts the memory channel and gives CRIU a moment (whatever
- * swrk_interrupt says) to let the tree go by itself, which leaves it cleaner than killing CRIU does. The
- * session is of no more use. */
+/* After a dump that failed or was interrupted: shuts the memory channel and gives CRIU a moment
+ * (whatever swrk_interrupt says) to let the tree go by itself, which leaves it cleaner than killing
+ * CRIU does. The session is of no more use. */
 void swrk_give_up(struct swrk *session);
 
-/* Shuts the memory channel, kills swrk and what it left in `cgroup` of its options IF that is a criu- group
- * (never the tree), reaps it, and what has already ended in the group. NULL is fine. */
+/* Shuts the memory channel, kills swrk and what it left in `cgroup` of its options IF that is a
+ * criu- group (never the tree), reaps it, and what has already ended in the group. NULL is fine. */
 void swrk_free(struct swrk *session);
 
 DEFINE_SCOPE(swrk, struct swrk *, swrk_free);

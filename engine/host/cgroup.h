@@ -19,15 +19,16 @@ must_check status *cgroup_base(char ret_path[CGROUP_PATH]);
 /* Full directory of our group "<kind>-<id>" under `base`; kind is "out", "in", "criu". */
 void cgroup_path(const char *base, const char *kind, const char *id, char ret_path[CGROUP_PATH]);
 
-must_check status *cgroup_make(const char *path);            /* existing is fine */
+must_check status *cgroup_make(const char *path); /* existing is fine */
 bool cgroup_exists(const char *path);
-must_check status *cgroup_add(const char *path, pid_t pid);  /* the whole process */
-must_check status *cgroup_of(pid_t pid, const char *mount_base, char ret_path[CGROUP_PATH]); /* directory now */
+must_check status *cgroup_add(const char *path, pid_t pid); /* the whole process */
+must_check status *cgroup_of(pid_t pid, const char *mount_base,
+			     char ret_path[CGROUP_PATH]); /* directory now */
 
 /* Writes cgroup.freeze and waits until cgroup.events says so (at most timeout_ms). */
 must_check status *cgroup_freeze(const char *path, int64_t timeout_ms);
 must_check status *cgroup_thaw(const char *path, int64_t timeout_ms);
-must_check status *cgroup_is_frozen(const char *path, bool *ret_frozen);  /* cgroup.freeze = 1 */
+must_check status *cgroup_is_frozen(const char *path, bool *ret_frozen); /* cgroup.freeze = 1 */
 must_check status *cgroup_is_populated(const char *path, bool *ret_populated);
 
 /* Pids in the group and below: a heap array. */

@@ -9,11 +9,11 @@
 #include "proto/status.h"
 
 struct child_spec {
-	const char *const *argv;    /* argv[0] is searched in PATH */
-	const int *fds;             /* fds[i] becomes descriptor i; -1 = /dev/null; the rest is closed */
-	size_t fd_count;            /* at least 3 */
-	const char *cgroup;         /* directory of the cgroup to be born in; NULL = ours */
-	const char *directory;      /* working directory; NULL = "/" */
+	const char *const *argv; /* argv[0] is searched in PATH */
+	const int *fds;	       /* fds[i] becomes descriptor i; -1 = /dev/null; the rest is closed */
+	size_t fd_count;       /* at least 3 */
+	const char *cgroup;    /* directory of the cgroup to be born in; NULL = ours */
+	const char *directory; /* working directory; NULL = "/" */
 	const char *const *environment; /* NULL = ours */
 };
 
@@ -35,8 +35,9 @@ void child_kill(struct child *child);
  * roots are our children (rst_sibling). Returns its pid, 0 when there is none. */
 pid_t child_reap(pid_t pid, int *ret_wait_status);
 
-/* Reaps all of our children that have ended as members of this cgroup (which may be gone by now): roots of
- * trees whose restore failed, of which nobody knows the ids, but whose ids nobody else could have. */
+/* Reaps all of our children that have ended as members of this cgroup (which may be gone by now):
+ * roots of trees whose restore failed, of which nobody knows the ids, but whose ids nobody else
+ * could have. */
 void child_reap_group(const char *cgroup);
 
 #endif

@@ -10,7 +10,8 @@ enum { FILES_PATH = 4096 };
 /* Makes `path` and what is missing above it, 0700. */
 must_check status *files_make_directory(const char *path);
 
-/* Removes a directory and everything below, crossing no mount and following no link. Missing is fine. */
+/* Removes a directory and everything below, crossing no mount and following no link. Missing is
+ * fine. */
 must_check status *files_remove_tree(const char *path);
 
 /* Reads a file of at most `limit` bytes; RESOURCE_EXHAUSTED when it is longer. */

@@ -16,19 +16,20 @@ struct proc_stat {
 	pid_t pid, parent, session, tty;
 	char state;
 	uint64_t start_ticks;
-	uint64_t flags;      /* PF_KTHREAD = 0x00200000 */
+	uint64_t flags; /* PF_KTHREAD = 0x00200000 */
 	char name[64];
 };
 must_check status *proc_stat(pid_t pid, struct proc_stat *ret_stat); /* NOT_FOUND */
 
-/* The tree below root, root first (parents before children): heap array. RESOURCE_EXHAUSTED above PROC_TREE_MAX. */
+/* The tree below root, root first (parents before children): heap array. RESOURCE_EXHAUSTED above
+ * PROC_TREE_MAX. */
 must_check status *proc_tree(pid_t root, pid_t **ret_pids, size_t *ret_count);
 
 /* Alive: exists, not a zombie, and the start time is this one (0 = any). */
 bool proc_is_alive(pid_t pid, uint64_t start_ticks);
 
-/* Certainly over: the kernel knows no such process, or only its zombie, or another with its number. What cannot be
- * read (no descriptors, no memory) is not over. */
+/* Certainly over: the kernel knows no such process, or only its zombie, or another with its number.
+ * What cannot be read (no descriptors, no memory) is not over. */
 bool proc_is_gone(pid_t pid, uint64_t start_ticks);
 
 must_check status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes); /* Rss of /proc/PID/statm */

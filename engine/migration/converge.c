@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/migration/converge.h"
 
-/* What does not depend on memory: seizing the tree, its other images, three calls, starting the restore. */
+/* What does not depend on memory: seizing the tree, its other images, three calls, starting the
+ * restore. */
 static const double FIXED_MS = 60;
 
 /* Filling a page at restore: about 1 GiB/s. Cautious on slow machines is impossible to know before

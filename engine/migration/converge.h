@@ -24,8 +24,8 @@ enum converge_verdict { CONVERGE_AGAIN, CONVERGE_FREEZE };
 double converge_predict_ms(const struct converge_round *rounds, unsigned count,
 			   uint64_t resident_pages);
 
-/* FREEZE when the prediction fits, the rounds are used up, or the last round was not smaller than nine
- * tenths of the one before (more rounds would only send more). `why` gets a sentence's end. */
+/* FREEZE when the prediction fits, the rounds are used up, or the last round was not smaller than
+ * nine tenths of the one before (more rounds would only send more). `why` gets a sentence's end. */
 enum converge_verdict converge_decide(const struct converge_limits *limits,
 				      const struct converge_round *rounds, unsigned count,
 				      double predicted_ms, const char **ret_why);

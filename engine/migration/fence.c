@@ -31,7 +31,8 @@ status *fence_survey(struct fence *fence, const struct core *core, const char *i
 	return NULL;
 }
 
-void fence_recall(struct fence *fence, const struct core *core, const Haul__V1__JournalRecord *record)
+void fence_recall(struct fence *fence, const struct core *core,
+		  const Haul__V1__JournalRecord *record)
 {
 	cgroup_path(core->cgroups, "out", record->id, fence->path);
 	fence->origins = calloc(record->n_origin_cgroups + 1, sizeof(*fence->origins));
@@ -71,7 +72,8 @@ status *fence_close(struct fence *fence, pid_t root)
 		st = proc_tree(root, &pids, &count);
 	for (size_t i = 0; i < count && st == NULL; i++) {
 		st = cgroup_add(fence->path, pids[i]);
-		if (status_code_of(st) == STATUS_NOT_FOUND && pids[i] != root) { /* a zombie cannot be moved */
+		if (status_code_of(st) == STATUS_NOT_FOUND &&
+		    pids[i] != root) { /* a zombie cannot be moved */
 			status_free(st);
 			st = NULL;
 		}
@@ -92,9 +94,10 @@ status *fence_check_held(const struct fence *fence, pid_t tracer)
 		pid_t found = 0;
 		st = proc_tracer(pids[i], &found);
 		if (st == NULL && found != tracer)
-			st = status_errorf(STATUS_ABORTED,
-					   "CRIU let process %d go before it was frozen: its dump is of the past",
-					   pids[i]);
+			st = status_errorf(
+			    STATUS_ABORTED,
+			    "CRIU let process %d go before it was frozen: its dump is of the past",
+			    pids[i]);
 	}
 	free(pids);
 	return st;

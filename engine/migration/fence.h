@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The source's fence: the whole tree in a cgroup of its own, frozen there, so that it stays frozen whoever
- * dies; and the way back to the groups it came from. */
+/* The source's fence: the whole tree in a cgroup of its own, frozen there, so that it stays frozen
+ * whoever dies; and the way back to the groups it came from. */
 #ifndef HAUL_ENGINE_MIGRATION_FENCE_H
 #define HAUL_ENGINE_MIGRATION_FENCE_H
 
@@ -8,7 +8,7 @@
 
 struct fence {
 	char path[CGROUP_PATH];
-	char **origins;      /* "pid directory" each, as journaled */
+	char **origins; /* "pid directory" each, as journaled */
 	size_t origin_count;
 };
 
@@ -16,13 +16,15 @@ struct fence {
 must_check status *fence_survey(struct fence *fence, const struct core *core, const char *id,
 				const pid_t *pids, size_t count);
 /* From the journal. */
-void fence_recall(struct fence *fence, const struct core *core, const Haul__V1__JournalRecord *record);
+void fence_recall(struct fence *fence, const struct core *core,
+		  const Haul__V1__JournalRecord *record);
 
-/* Moves the stopped tree below root in and freezes it. Processes that appeared since the survey go back to the root's group. */
+/* Moves the stopped tree below root in and freezes it. Processes that appeared since the survey go
+ * back to the root's group. */
 must_check status *fence_close(struct fence *fence, pid_t root);
 
-/* After fence_close: is all of it still held by this tracer? A CRIU that died between its last word and the freeze let
- * the tree run on, and what it dumped is of the past: ABORTED. */
+/* After fence_close: is all of it still held by this tracer? A CRIU that died between its last word
+ * and the freeze let the tree run on, and what it dumped is of the past: ABORTED. */
 must_check status *fence_check_held(const struct fence *fence, pid_t tracer);
 
 /* Thaws and moves every process back; a group that is gone is made again, or the process stays in
@@ -32,8 +34,8 @@ must_check status *fence_open(struct fence *fence);
 /* Kills what is inside and removes the group. */
 must_check status *fence_kill(struct fence *fence);
 
-/* Is the tree there (root alive with this start time), and has it run: is it not behind its frozen fence?
- * What cannot be read counts as there and as behind it. */
+/* Is the tree there (root alive with this start time), and has it run: is it not behind its frozen
+ * fence? What cannot be read counts as there and as behind it. */
 void fence_look(const struct fence *fence, pid_t root, uint64_t start_ticks, bool *ret_exists,
 		bool *ret_has_run);
 

@@ -67,12 +67,14 @@ status *incomings_add(struct incomings *incomings, struct incoming *incoming)
 	(void)pthread_mutex_lock(&incomings->lock);
 	for (size_t i = 0; i < incomings->count && st == NULL; i++) {
 		if (strcmp(incomings->list[i]->id, incoming->id) == 0)
-			st = status_errorf(STATUS_ALREADY_EXISTS, "migration %s is here already", incoming->id);
+			st = status_errorf(STATUS_ALREADY_EXISTS, "migration %s is here already",
+					   incoming->id);
 		unfinished += incomings->list[i]->state != INCOMING_COMMITTED ? 1 : 0;
 	}
-	if (st == NULL && (unfinished >= LIMIT_SESSIONS || incomings->count == array_len(incomings->list)))
-		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%u migrations are coming in already: try later",
-				   unfinished);
+	if (st == NULL &&
+	    (unfinished >= LIMIT_SESSIONS || incomings->count == array_len(incomings->list)))
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED,
+				   "%u migrations are coming in already: try later", unfinished);
 	if (st == NULL)
 		incomings->list[incomings->count++] = incoming;
 	(void)pthread_mutex_unlock(&incomings->lock);
@@ -103,9 +105,9 @@ static status *check_state(const struct incoming *incoming, const struct rpc_cal
 {
 	if ((allowed & (1U << incoming->state)) != 0)
 		return NULL;
-	return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is %s: %s cannot be done now",
-			     incoming->id, state_names[incoming->state],
-			     call != NULL ? call->method : "this");
+	return status_errorf(STATUS_FAILED_PRECONDITION,
+			     "migration %s is %s: %s cannot be done now", incoming->id,
+			     state_names[incoming->state], call != NULL ? call->method : "this");
 }
 
 status *incoming_enter(struct incomings *incomings, const struct rpc_call *call, const char *id,
@@ -181,7 +183,8 @@ void incomings_forget(struct incomings *incomings, struct incoming *incoming)
 
 /* --- what all methods need --- */
 
-status *incoming_journal(struct incoming *incoming, Haul__V1__JournalEvent event, const char *reason)
+status *incoming_journal(struct incoming *incoming, Haul__V1__JournalEvent event,
+			 const char *reason)
 {
 	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
 	char cut[256];
@@ -267,11 +270,12 @@ status *incoming_give_up(struct incomings *incomings, struct incoming *incoming,
 	status *st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED, reason);
 
 	if (st != NULL)
-		return status_wrapf(st, "the copy of migration %s is kept: its end cannot be journaled",
+		return status_wrapf(st,
+				    "the copy of migration %s is kept: its end cannot be journaled",
 				    incoming->id);
 	incoming_set_state(incomings, incoming, INCOMING_ABORTED);
 	scoped(status) status *killed =
-		cgroup_exists(incoming->group) ? cgroup_kill(incoming->group, GROUP_TIMEOUT_MS) : NULL;
+	    cgroup_exists(incoming->group) ? cgroup_kill(incoming->group, GROUP_TIMEOUT_MS) : NULL;
 	if (killed != NULL)
 		log_status(LOG_LEVEL_ERROR, incoming->id, "the given-up tree did not end", killed);
 	if (incoming->is_child && incoming->pid > 0) {
@@ -320,8 +324,8 @@ static bool has_ended(struct incoming *incoming)
 		return false;
 	bool is_populated = false;
 	scoped(status) status *st = cgroup_exists(incoming->group)
-					    ? cgroup_is_populated(incoming->group, &is_populated)
-					    : NULL;
+					? cgroup_is_populated(incoming->group, &is_populated)
+					: NULL;
 	return st == NULL && !is_populated;
 }
 
@@ -332,11 +336,13 @@ static bool take_care(struct incomings *incomings, struct incoming *incoming, en
 
 	switch (care) {
 	case CARE_LEASE:
-		st = incoming_give_up(incomings, incoming, "the source fell silent before a whole copy was here");
+		st = incoming_give_up(incomings, incoming,
+				      "the source fell silent before a whole copy was here");
 		break;
 	case CARE_HOLD:
-		st = incoming_give_up(incomings, incoming,
-				      "the source did not come back within the time a whole copy is held");
+		st = incoming_give_up(
+		    incomings, incoming,
+		    "the source did not come back within the time a whole copy is held");
 		break;
 	case CARE_IMAGES:
 		incoming_close_channels(incoming, true);
@@ -345,11 +351,13 @@ static bool take_care(struct incomings *incomings, struct incoming *incoming, en
 	case CARE_LOOK:
 		if (!has_ended(incoming))
 			return false;
-		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED, "the tree has ended");
+		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED,
+				      "the tree has ended");
 		incoming_close_channels(incoming, true);
 		incoming_remove_images(incoming);
 		status_free(cgroup_remove(incoming->group));
-		log_line(LOG_LEVEL_INFO, incoming->id, "the tree that came here has ended or moved on");
+		log_line(LOG_LEVEL_INFO, incoming->id,
+			 "the tree that came here has ended or moved on");
 		return true;
 	case CARE_FORGET:
 		return true;
@@ -362,7 +370,8 @@ static bool take_care(struct incomings *incomings, struct incoming *incoming, en
 }
 
 /* One that needs care, its turn taken if it is free; NULL when none is left in this pass. */
-static struct incoming *next_in_need(struct incomings *incomings, size_t *place, enum care *ret_care)
+static struct incoming *next_in_need(struct incomings *incomings, size_t *place,
+				     enum care *ret_care)
 {
 	struct incoming *found = NULL;
 
@@ -452,7 +461,8 @@ void incomings_drain(struct incomings *incomings)
 		struct incoming *incoming = incomings->list[i];
 		(void)pthread_mutex_lock(&incoming->turn);
 		if (incoming->state == INCOMING_PREPARED) {
-			scoped(status) status *st = incoming_give_up(incomings, incoming, "the destination's engine stops");
+			scoped(status) status *st =
+			    incoming_give_up(incomings, incoming, "the destination's engine stops");
 			if (st != NULL)
 				log_status(LOG_LEVEL_WARN, incoming->id, "drain", st);
 		}

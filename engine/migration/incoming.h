@@ -4,8 +4,9 @@
  *   PREPARED ──restore──▶ RESTORED (whole, frozen) ──commit──▶ COMMITTED (runs)
  *       └──── abort, lease ────┴─── abort, hold ends ──▶ ABORTED (killed)
  *
- * All that is restored lives in the cgroup in-<id> from its birth on; that group is frozen before CRIU lets go
- * of it. So "commit" is one journal record and one thaw, and "abort" one cgroup.kill: neither needs CRIU. */
+ * All that is restored lives in the cgroup in-<id> from its birth on; that group is frozen before
+ * CRIU lets go of it. So "commit" is one journal record and one thaw, and "abort" one cgroup.kill:
+ * neither needs CRIU. */
 #ifndef HAUL_ENGINE_MIGRATION_INCOMING_H
 #define HAUL_ENGINE_MIGRATION_INCOMING_H
 
@@ -20,7 +21,8 @@ must_check status *incomings_recover(struct incomings *incomings);
 /* Starts the thread that ends leases and looks after committed trees. */
 must_check status *incomings_start(struct incomings *incomings);
 
-/* Peer's methods (haul.v1.Peer), by name; see peer.proto. `caller` is the source's proven identity. */
+/* Peer's methods (haul.v1.Peer), by name; see peer.proto. `caller` is the source's proven identity.
+ */
 must_check status *incoming_prepare(struct incomings *incomings, const struct rpc_call *call,
 				    const Haul__V1__PrepareRequest *request,
 				    Haul__V1__PrepareResponse *ret_response);

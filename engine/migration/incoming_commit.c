@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Commit, abort and query at the destination, and what a new hauld does with what an earlier one left.
- * A commit is a durable record and then a thaw; every answer about the past is the journal's. */
+/* Commit, abort and query at the destination, and what a new hauld does with what an earlier one
+ * left. A commit is a durable record and then a thaw; every answer about the past is the journal's.
+ */
 #include "engine/migration/incoming_internal.h"
 
 #include <stdio.h>
@@ -26,36 +27,42 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 	if (st != NULL)
 		return status_wrapf(st, "not committed");
 	if (!is_whole) {
-		st = incoming_give_up(incomings, incoming, "the restored tree had died before the commit");
-		return status_first(st, status_errorf(STATUS_ABORTED,
-						      "the restored tree of migration %s had died before the commit",
-						      incoming->id));
+		st = incoming_give_up(incomings, incoming,
+				      "the restored tree had died before the commit");
+		return status_first(
+		    st,
+		    status_errorf(STATUS_ABORTED,
+				  "the restored tree of migration %s had died before the commit",
+				  incoming->id));
 	}
 	fields.peer_identity = incoming->source;
 	fields.pid = incoming->pid;
 	fields.start_ticks = incoming->start_ticks;
 	fields.operator_decided = by_operator;
 	fields.reason = (char *)reason;
-	st = core_journal(incoming->core, incoming->id, HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED, &fields);
+	st = core_journal(incoming->core, incoming->id, HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED,
+			  &fields);
 	if (st != NULL)
 		return status_wrapf(st, "not committed");
 	/* Decided. What fails from here on is repeated, never undone. */
 	incoming_set_state(incomings, incoming, INCOMING_COMMITTED);
 	scoped(status) status *thawed = cgroup_thaw(incoming->group, GROUP_TIMEOUT_MS);
 	if (thawed != NULL)
-		log_status(LOG_LEVEL_ERROR, incoming->id, "committed, but its group does not thaw", thawed);
+		log_status(LOG_LEVEL_ERROR, incoming->id, "committed, but its group does not thaw",
+			   thawed);
 	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__COMPLETED, "committed", NULL);
 	return NULL;
 }
 
 /* What the journal says of a migration without a session. */
-static Haul__V1__Outcome remembered(struct incomings *incomings, const struct rpc_call *call, const char *id,
-				    int32_t *ret_pid)
+static Haul__V1__Outcome remembered(struct incomings *incomings, const struct rpc_call *call,
+				    const char *id, int32_t *ret_pid)
 {
 	scoped(journal_record) Haul__V1__JournalRecord *record =
-		journal_find(incomings->core->journal, id, false);
+	    journal_find(incomings->core->journal, id, false);
 
-	if (record == NULL || (call != NULL && strcmp(record->peer_identity, call->caller->name) != 0))
+	if (record == NULL ||
+	    (call != NULL && strcmp(record->peer_identity, call->caller->name) != 0))
 		return HAUL__V1__OUTCOME__OUTCOME_UNKNOWN;
 	*ret_pid = record->pid;
 	switch ((int)record->event) {
@@ -75,13 +82,15 @@ static Haul__V1__Outcome remembered(struct incomings *incomings, const struct rp
 }
 
 status *incoming_commit(struct incomings *incomings, const struct rpc_call *call,
-			const Haul__V1__CommitRequest *request, Haul__V1__CommitResponse *ret_response)
+			const Haul__V1__CommitRequest *request,
+			Haul__V1__CommitResponse *ret_response)
 {
 	struct incoming *incoming;
 	status *st = incoming_enter(incomings, call, request->id, ANY_STATE, &incoming);
 
 	if (status_code_of(st) == STATUS_NOT_FOUND) {
-		Haul__V1__Outcome outcome = remembered(incomings, call, request->id, &ret_response->pid);
+		Haul__V1__Outcome outcome =
+		    remembered(incomings, call, request->id, &ret_response->pid);
 		if (outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED) {
 			status_free(st);
 			return NULL;
@@ -94,8 +103,8 @@ status *incoming_commit(struct incomings *incomings, const struct rpc_call *call
 		st = incoming_let_run(incomings, incoming, false,
 				      request->source_is_gone ? "the source's tree is gone" : "");
 	else if (incoming->state != INCOMING_COMMITTED)
-		st = status_errorf(STATUS_FAILED_PRECONDITION, "no whole copy of migration %s is here",
-				   incoming->id);
+		st = status_errorf(STATUS_FAILED_PRECONDITION,
+				   "no whole copy of migration %s is here", incoming->id);
 	incoming_leave(incomings, incoming);
 	return st;
 }
@@ -109,10 +118,12 @@ static void interrupt(struct incomings *incomings, const struct rpc_call *call, 
 	for (size_t i = 0; i < incomings->count; i++) {
 		struct incoming *incoming = incomings->list[i];
 		if (strcmp(incoming->id, id) != 0 || incoming->state != INCOMING_PREPARED ||
-		    !incoming->is_open || strcmp(call->caller->name, incoming->source) != 0 || incoming->is_aborting)
+		    !incoming->is_open || strcmp(call->caller->name, incoming->source) != 0 ||
+		    incoming->is_aborting)
 			continue;
 		incoming->is_aborting = true;
-		/* They stand while is_open and PREPARED: closing them comes after the change of state. */
+		/* They stand while is_open and PREPARED: closing them comes after the change of
+		 * state. */
 		if (incoming->swrk != NULL)
 			swrk_interrupt(incoming->swrk);
 		if (incoming->memory != NULL)
@@ -123,9 +134,11 @@ static void interrupt(struct incomings *incomings, const struct rpc_call *call, 
 	(void)pthread_mutex_unlock(&incomings->lock);
 }
 
-/* An abort for what never came (or has not come yet): remembered, so that a late Prepare is refused. */
+/* An abort for what never came (or has not come yet): remembered, so that a late Prepare is
+ * refused. */
 static status *abort_unknown(struct incomings *incomings, const struct rpc_call *call,
-			     const Haul__V1__AbortRequest *request, Haul__V1__AbortResponse *ret_response)
+			     const Haul__V1__AbortRequest *request,
+			     Haul__V1__AbortResponse *ret_response)
 {
 	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
 
@@ -138,9 +151,10 @@ static status *abort_unknown(struct incomings *incomings, const struct rpc_call 
 		return st;
 	fields.peer_identity = (char *)call->caller->name;
 	fields.reason = (char *)"aborted before it came";
-	st = core_journal(incomings->core, request->id, HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED, &fields);
-	/* The record keeps a later Prepare out. It proves nothing about before (the state directory may be a new
-	 * one), and does not say so. */
+	st = core_journal(incomings->core, request->id, HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED,
+			  &fields);
+	/* The record keeps a later Prepare out. It proves nothing about before (the state directory
+	 * may be a new one), and does not say so. */
 	ret_response->outcome = HAUL__V1__OUTCOME__OUTCOME_UNKNOWN;
 	return st;
 }
@@ -159,12 +173,15 @@ status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 	if (st != NULL)
 		return st;
 	ret_response->pid = incoming->pid;
-	bool is_given_up = incoming->state == INCOMING_PREPARED || incoming->state == INCOMING_RESTORED;
+	bool is_given_up =
+	    incoming->state == INCOMING_PREPARED || incoming->state == INCOMING_RESTORED;
 	if (is_given_up)
 		st = incoming_give_up(incomings, incoming,
-				      request->reason[0] != '\0' ? request->reason : "the source gave up");
-	ret_response->outcome = incoming->state == INCOMING_COMMITTED ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
-								      : HAUL__V1__OUTCOME__OUTCOME_ABORTED;
+				      request->reason[0] != '\0' ? request->reason
+								 : "the source gave up");
+	ret_response->outcome = incoming->state == INCOMING_COMMITTED
+				    ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
+				    : HAUL__V1__OUTCOME__OUTCOME_ABORTED;
 	incoming_leave(incomings, incoming);
 	return st;
 }
@@ -181,7 +198,9 @@ status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 		if (st == NULL)
 			incoming_leave(incomings, incoming);
 		status_free(st);
-		return status_errorf(STATUS_UNAVAILABLE, "the journal is broken: only a restart of this hauld can tell");
+		return status_errorf(
+		    STATUS_UNAVAILABLE,
+		    "the journal is broken: only a restart of this hauld can tell");
 	}
 	if (st != NULL && status_code_of(st) != STATUS_NOT_FOUND)
 		return st;
@@ -203,8 +222,8 @@ status *incoming_settle(struct incomings *incomings, const struct rpc_call *call
 	if (remembered(incomings, call, request->id, &pid) != HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
 		return NULL;
 	fields.peer_identity = (char *)call->caller->name;
-	status *st = core_journal(incomings->core, request->id, HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED,
-				  &fields);
+	status *st = core_journal(incomings->core, request->id,
+				  HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED, &fields);
 	if (status_code_of(st) == STATUS_FAILED_PRECONDITION) { /* ended meanwhile */
 		status_free(st);
 		return NULL;
@@ -221,10 +240,12 @@ static status *resolve(struct incomings *incomings, struct incoming *incoming,
 
 	if (!request->accept_risk)
 		return status_detailf(
-			status_errorf(STATUS_FAILED_PRECONDITION, "%s",
-				      is_resume ? "risk: if the source's tree runs or is resumed, two copies will run"
-						: "risk: if the source's tree is gone, this is the only copy"),
-			"next", "look at the source first, then repeat with --accept-risk");
+		    status_errorf(
+			STATUS_FAILED_PRECONDITION, "%s",
+			is_resume
+			    ? "risk: if the source's tree runs or is resumed, two copies will run"
+			    : "risk: if the source's tree is gone, this is the only copy"),
+		    "next", "look at the source first, then repeat with --accept-risk");
 	return is_resume ? incoming_let_run(incomings, incoming, true, request->reason)
 			 : incoming_give_up(incomings, incoming, "an operator gave it up");
 }
@@ -232,7 +253,8 @@ static status *resolve(struct incomings *incomings, struct incoming *incoming,
 status *incomings_resolve(struct incomings *incomings, const Haul__V1__ResolveRequest *request)
 {
 	struct incoming *incoming;
-	status *st = incoming_enter(incomings, NULL, request->id, 1U << INCOMING_RESTORED, &incoming);
+	status *st =
+	    incoming_enter(incomings, NULL, request->id, 1U << INCOMING_RESTORED, &incoming);
 
 	if (st != NULL)
 		return st;
@@ -284,7 +306,8 @@ static void show_recovered(struct incomings *incomings, const struct incoming *i
 }
 
 /* Committed: it runs, or must; a tree that the kernel's restart took has ended. */
-static status *recover_committed(struct incomings *incomings, struct incoming *incoming, bool is_same_boot)
+static status *recover_committed(struct incomings *incomings, struct incoming *incoming,
+				 bool is_same_boot)
 {
 	incoming_set_state(incomings, incoming, INCOMING_COMMITTED);
 	incoming_remove_images(incoming);
@@ -327,10 +350,13 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	if (is_whole) {
 		incoming_set_state(incomings, incoming, INCOMING_RESTORED);
 		incoming->has_images = true;
-		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored", NULL);
+		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored",
+			      NULL);
 		return NULL;
 	}
-	return incoming_give_up(incomings, incoming, "the destination's engine was restarted before a whole copy was there");
+	return incoming_give_up(
+	    incomings, incoming,
+	    "the destination's engine was restarted before a whole copy was there");
 }
 
 /* A group without an open record: given up, but hauld died before the kill. */
@@ -339,14 +365,15 @@ static void kill_leftover(void *self, const char *id)
 	struct incomings *incomings = self;
 	char group[CGROUP_PATH];
 	scoped(journal_record) Haul__V1__JournalRecord *record =
-		journal_find(incomings->core->journal, id, false);
+	    journal_find(incomings->core->journal, id, false);
 
 	cgroup_path(incomings->core->cgroups, "in", id, group);
 	if (record == NULL) {
 		bool is_frozen = true;
 		scoped(status) status *looked = cgroup_is_frozen(group, &is_frozen);
 		log_line(LOG_LEVEL_ERROR, id,
-			 "a %s tree of a migration that the journal does not know is in the cgroup haul/in-%s: the state "
+			 "a %s tree of a migration that the journal does not know is in the cgroup "
+			 "haul/in-%s: the state "
 			 "directory was lost? It is left as it is; see docs/operations.md",
 			 is_frozen ? "frozen" : "running", id);
 		return;
@@ -364,22 +391,23 @@ static status *remove_empty_group(const char *group)
 {
 	status *st = cgroup_remove(group);
 
-	for (int tries = 0; tries < LEFTOVER_TRIES && status_code_of(st) == STATUS_FAILED_PRECONDITION; tries++) {
+	for (int tries = 0;
+	     tries < LEFTOVER_TRIES && status_code_of(st) == STATUS_FAILED_PRECONDITION; tries++) {
 		status_free(st);
 		st = cgroup_remove(group);
 	}
 	return st;
 }
 
-/* The directory goes last, so whoever died in the middle of an end, or of a Prepare that was not journaled yet,
- * left it. Without a record nothing was restored: only CRIU can be in the group. If something else is (the journal
- * was lost, not the directory), it stays. */
+/* The directory goes last, so whoever died in the middle of an end, or of a Prepare that was not
+ * journaled yet, left it. Without a record nothing was restored: only CRIU can be in the group. If
+ * something else is (the journal was lost, not the directory), it stays. */
 static void remove_leftover_files(void *self, const char *id)
 {
 	struct incomings *incomings = self;
 	char path[FILES_PATH], group[CGROUP_PATH];
 	scoped(journal_record) Haul__V1__JournalRecord *record =
-		journal_find(incomings->core->journal, id, false);
+	    journal_find(incomings->core->journal, id, false);
 	scoped(status) status *st = NULL;
 
 	if (record != NULL && record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED &&
@@ -402,7 +430,8 @@ static status *sweep(struct incomings *incomings)
 
 	(void)snprintf(path, sizeof(path), "%s/in", incomings->core->config.state_dir);
 	scoped(status) status *looked = files_each(path, remove_leftover_files, incomings);
-	return status_first(cgroup_each(incomings->core->cgroups, "in", kill_leftover, incomings), TAKE(looked));
+	return status_first(cgroup_each(incomings->core->cgroups, "in", kill_leftover, incomings),
+			    TAKE(looked));
 }
 
 status *incomings_recover(struct incomings *incomings)

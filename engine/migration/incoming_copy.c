@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The copy comes in: prepare, rounds, restore. Whatever fails here leaves the session as it was; the source
- * aborts it, or its lease ends. */
+/* The copy comes in: prepare, rounds, restore. Whatever fails here leaves the session as it was;
+ * the source aborts it, or its lease ends. */
 #include "engine/migration/incoming_internal.h"
 
 #include <errno.h>
@@ -31,7 +31,8 @@ static Haul__V1__Migration *view_of(const struct incoming *incoming)
 	view->stage = text_copy("prepared");
 	view->role = text_copy("destination");
 	view->workload = text_copy("");
-	view->peer = text_copy(incoming->source[0] != '\0' ? incoming->source : incoming->source_node);
+	view->peer =
+	    text_copy(incoming->source[0] != '\0' ? incoming->source : incoming->source_node);
 	view->started_unix_ms = clock_unix_ms();
 	view->tracking = text_copy("");
 	view->doubt = text_copy("");
@@ -53,7 +54,8 @@ static status *open_session(struct incoming *incoming, const Haul__V1__PrepareRe
 		st = cgroup_make(incoming->group);
 	if (st == NULL)
 		st = cgroup_make(incoming->criu_group);
-	/* Born in the tree's own group: all that it will ever restore is in there from its first instruction. */
+	/* Born in the tree's own group: all that it will ever restore is in there from its first
+	 * instruction. */
 	struct swrk_options options = {core->config.criu, incoming->group, work, false};
 	if (st == NULL)
 		st = swrk_open(&options, &incoming->swrk);
@@ -81,9 +83,9 @@ static status *open_pipes(struct incoming *incoming, const struct rpc_call *call
 {
 	const struct engine_config *config = &incoming->core->config;
 	struct pipe_place place = {
-		.host = call->server_host[0] != '\0' ? call->server_host : "127.0.0.1",
-		.port_low = config->port_low,
-		.port_high = config->port_high,
+	    .host = call->server_host[0] != '\0' ? call->server_host : "127.0.0.1",
+	    .port_low = config->port_low,
+	    .port_high = config->port_high,
 	};
 	status *st = pipe_listen(&place, &incoming->memory, &ret_response->memory);
 
@@ -112,16 +114,20 @@ static status *check_request(const struct core *core, const Haul__V1__PrepareReq
 		return status_errorf(STATUS_INVALID_ARGUMENT, "root: an absolute path");
 	if (strlen(request->source_node) > LIMIT_NAME)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "source's name is too long");
-	scoped(journal_record) Haul__V1__JournalRecord *known = journal_find(core->journal, request->id, false);
+	scoped(journal_record) Haul__V1__JournalRecord *known =
+	    journal_find(core->journal, request->id, false);
 	if (known != NULL)
-		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s has been here before (journal event %d)",
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "migration %s has been here before (journal event %d)",
 				     request->id, known->event);
-	/* The journal may be a new one: a tree that came with this id before must not be taken for ours. */
+	/* The journal may be a new one: a tree that came with this id before must not be taken for
+	 * ours. */
 	char group[CGROUP_PATH];
 	cgroup_path(core->cgroups, "in", request->id, group);
 	if (cgroup_exists(group))
 		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "migration %s has been here before: there is a cgroup %s", request->id, group);
+				     "migration %s has been here before: there is a cgroup %s",
+				     request->id, group);
 	return NULL;
 }
 
@@ -131,7 +137,8 @@ static struct incoming *session_for(struct core *core, const struct rpc_call *ca
 	struct incoming *incoming = incoming_new(core, request->id);
 
 	(void)snprintf(incoming->source, sizeof(incoming->source), "%s", call->caller->name);
-	(void)snprintf(incoming->source_node, sizeof(incoming->source_node), "%s", request->source_node);
+	(void)snprintf(incoming->source_node, sizeof(incoming->source_node), "%s",
+		       request->source_node);
 	(void)snprintf(incoming->root, sizeof(incoming->root), "%s", request->root);
 	incoming->shell_job = request->shell_job;
 	incoming->tcp_close = request->tcp_close;
@@ -143,7 +150,8 @@ static struct incoming *session_for(struct core *core, const struct rpc_call *ca
 
 /* Turn held; the session is in the list. */
 static status *fill_session(struct incoming *incoming, const struct rpc_call *call,
-			    const Haul__V1__PrepareRequest *request, Haul__V1__PrepareResponse *ret_response)
+			    const Haul__V1__PrepareRequest *request,
+			    Haul__V1__PrepareResponse *ret_response)
 {
 	char state_dir[FILES_PATH];
 
@@ -174,7 +182,8 @@ static void undo_prepare(struct incomings *incomings, struct incoming *incoming,
 }
 
 status *incoming_prepare(struct incomings *incomings, const struct rpc_call *call,
-			 const Haul__V1__PrepareRequest *request, Haul__V1__PrepareResponse *ret_response)
+			 const Haul__V1__PrepareRequest *request,
+			 Haul__V1__PrepareResponse *ret_response)
 {
 	status *st = check_request(incomings->core, request);
 
@@ -209,8 +218,8 @@ static void *receive_round(void *self)
 	struct incoming *incoming = self;
 
 	incoming->received_status =
-		memory_receive_round(incoming->memory, incoming->store, incoming->round,
-				     incoming->limits.long_ms, &incoming->received);
+	    memory_receive_round(incoming->memory, incoming->store, incoming->round,
+				 incoming->limits.long_ms, &incoming->received);
 	return NULL;
 }
 
@@ -221,8 +230,9 @@ static void *receive_images(void *self)
 
 	(void)snprintf(below, sizeof(below), "images/%u", incoming->round);
 	core_path(incoming->core, "in", incoming->id, below, dir);
-	incoming->images_status = image_pipe_receive(
-		incoming->images, dir, incoming->limits.long_ms * 2, &incoming->image_count);
+	incoming->images_status =
+	    image_pipe_receive(incoming->images, dir, incoming->limits.long_ms * 2,
+			       &incoming->image_count);
 	return NULL;
 }
 
@@ -254,8 +264,9 @@ static status *begin_round(struct incoming *incoming, const Haul__V1__BeginRound
 {
 	if (request->round != incoming->round + 1 || incoming->is_receiving || incoming->is_last ||
 	    request->round > LIMIT_ROUNDS + 1)
-		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u does not follow round %u",
-				     request->round, incoming->round);
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "round %u does not follow round %u", request->round,
+				     incoming->round);
 	status *st = await_pipes(incoming);
 	if (st != NULL)
 		return st;
@@ -269,7 +280,8 @@ status *incoming_begin_round(struct incomings *incomings, const struct rpc_call 
 			     const Haul__V1__BeginRoundRequest *request)
 {
 	struct incoming *incoming;
-	status *st = incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
+	status *st =
+	    incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
 
 	if (st != NULL)
 		return st;
@@ -282,7 +294,8 @@ static status *end_round(struct incoming *incoming, unsigned round,
 			 Haul__V1__EndRoundResponse *ret_response)
 {
 	if (!incoming->is_receiving || round != incoming->round)
-		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u is not being received", round);
+		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u is not being received",
+				     round);
 	(void)pthread_join(incoming->receiving, NULL);
 	incoming->is_receiving = false;
 	if (incoming->is_receiving_images)
@@ -298,10 +311,12 @@ static status *end_round(struct incoming *incoming, unsigned round,
 }
 
 status *incoming_end_round(struct incomings *incomings, const struct rpc_call *call,
-			   const Haul__V1__EndRoundRequest *request, Haul__V1__EndRoundResponse *ret_response)
+			   const Haul__V1__EndRoundRequest *request,
+			   Haul__V1__EndRoundResponse *ret_response)
 {
 	struct incoming *incoming;
-	status *st = incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
+	status *st =
+	    incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
 
 	if (st != NULL)
 		return st;
@@ -312,8 +327,8 @@ status *incoming_end_round(struct incomings *incomings, const struct rpc_call *c
 
 /* --- restore --- */
 
-/* At pre-resume every task is stopped by CRIU behind its last restorer instruction. CRIU itself leaves the
- * group, which is then frozen: when CRIU lets go, nothing runs. */
+/* At pre-resume every task is stopped by CRIU behind its last restorer instruction. CRIU itself
+ * leaves the group, which is then frozen: when CRIU lets go, nothing runs. */
 static status *freeze_restored(void *self, pid_t root)
 {
 	struct incoming *incoming = self;
@@ -328,13 +343,13 @@ static status *freeze_restored(void *self, pid_t root)
 status *incoming_look(const struct incoming *incoming, bool *ret_is_whole)
 {
 	bool is_frozen = false;
-	status *st = cgroup_exists(incoming->group) ? cgroup_is_frozen(incoming->group, &is_frozen)
-						    : NULL;
+	status *st =
+	    cgroup_exists(incoming->group) ? cgroup_is_frozen(incoming->group, &is_frozen) : NULL;
 
 	if (st != NULL)
 		return status_wrapf(st, "the restored tree cannot be looked at");
-	*ret_is_whole = is_frozen && incoming->pid > 0 &&
-			!proc_is_gone(incoming->pid, incoming->start_ticks);
+	*ret_is_whole =
+	    is_frozen && incoming->pid > 0 && !proc_is_gone(incoming->pid, incoming->start_ticks);
 	return NULL;
 }
 
@@ -347,13 +362,13 @@ static status *run_criu(struct incoming *incoming)
 	core_path(incoming->core, "in", incoming->id, below, images);
 	core_path(incoming->core, "in", incoming->id, "work", work);
 	struct criu_restore restore = {
-		.images_dir = images,
-		.work_dir = work,
-		.log_file = "restore.log",
-		.root = incoming->root[0] != '\0' ? incoming->root : NULL,
-		.shell_job = incoming->shell_job,
-		.tcp_close = incoming->tcp_close,
-		.limits = &incoming->limits,
+	    .images_dir = images,
+	    .work_dir = work,
+	    .log_file = "restore.log",
+	    .root = incoming->root[0] != '\0' ? incoming->root : NULL,
+	    .shell_job = incoming->shell_job,
+	    .tcp_close = incoming->tcp_close,
+	    .limits = &incoming->limits,
 	};
 	status *st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
 					 &incoming->pid);
@@ -377,8 +392,8 @@ static status *restore(struct incomings *incomings, struct incoming *incoming,
 	if (!incoming->is_last || incoming->is_receiving)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "the final dump has not arrived");
 	if (request->images != incoming->image_count)
-		return status_errorf(STATUS_DATA_LOSS, "%u images left, %u arrived", request->images,
-				     incoming->image_count);
+		return status_errorf(STATUS_DATA_LOSS, "%u images left, %u arrived",
+				     request->images, incoming->image_count);
 	status *st = run_criu(incoming);
 	if (st == NULL)
 		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED, "");
@@ -388,11 +403,13 @@ static status *restore(struct incomings *incomings, struct incoming *incoming,
 }
 
 status *incoming_restore(struct incomings *incomings, const struct rpc_call *call,
-			 const Haul__V1__RestoreRequest *request, Haul__V1__RestoreResponse *ret_response)
+			 const Haul__V1__RestoreRequest *request,
+			 Haul__V1__RestoreResponse *ret_response)
 {
 	struct incoming *incoming;
 	double begun = clock_monotonic_fine_ms();
-	status *st = incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
+	status *st =
+	    incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
 
 	if (st != NULL)
 		return st;
@@ -401,10 +418,12 @@ status *incoming_restore(struct incomings *incomings, const struct rpc_call *cal
 	ret_response->pid = incoming->pid;
 	ret_response->restore_ms = clock_monotonic_fine_ms() - begun;
 	if (st == NULL)
-		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored", NULL);
+		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored",
+			      NULL);
 	else if (incoming->state == INCOMING_PREPARED) {
 		/* A half-restored tree is of no use to anyone and must not linger. */
-		scoped(status) status *gone = incoming_give_up(incomings, incoming, status_message(st));
+		scoped(status) status *gone =
+		    incoming_give_up(incomings, incoming, status_message(st));
 		if (gone != NULL)
 			log_status(LOG_LEVEL_ERROR, incoming->id, "after a failed restore", gone);
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by incoming.c (the set, leases, the caretaker), incoming_copy.c (prepare, rounds, restore) and
- * incoming_commit.c (commit, abort, query, recovery). */
+/* Shared by incoming.c (the set, leases, the caretaker), incoming_copy.c (prepare, rounds, restore)
+ * and incoming_commit.c (commit, abort, query, recovery). */
 #ifndef HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
 
@@ -19,28 +19,29 @@ enum incoming_state {
 struct incoming {
 	struct core *core;
 	char id[LIMIT_ID + 1];
-	char source[LIMIT_NAME + 1];     /* identity that prepared it: only it may go on */
+	char source[LIMIT_NAME + 1]; /* identity that prepared it: only it may go on */
 	char source_node[LIMIT_NAME + 1];
 	char root[1024];
 	bool shell_job, tcp_close;
 	struct criu_limits limits;
-	char group[CGROUP_PATH];         /* in-<id> */
+	char group[CGROUP_PATH]; /* in-<id> */
 	char criu_group[CGROUP_PATH];
 
-	/* Held for the length of a method: methods of one migration follow each other. Abort first interrupts. */
+	/* Held for the length of a method: methods of one migration follow each other. Abort first
+	 * interrupts. */
 	pthread_mutex_t turn;
 
 	/* The following are guarded by the set's lock, or by `turn` where noted. */
-	enum incoming_state state;       /* written with both held */
-	unsigned users;                  /* methods that hold a pointer */
-	bool is_open;                    /* session and pipes stand: an abort may interrupt them */
-	bool is_aborting;                /* interrupts are out */
-	int64_t heard_ms;                /* monotonic: last word of the source */
+	enum incoming_state state; /* written with both held */
+	unsigned users;		   /* methods that hold a pointer */
+	bool is_open;		   /* session and pipes stand: an abort may interrupt them */
+	bool is_aborting;	   /* interrupts are out */
+	int64_t heard_ms;	   /* monotonic: last word of the source */
 	int64_t lease_ms;
-	int64_t committed_ms;            /* monotonic */
-	pid_t pid;                       /* of the restored root */
+	int64_t committed_ms; /* monotonic */
+	pid_t pid;	      /* of the restored root */
 	uint64_t start_ticks;
-	bool is_child;                   /* ours to reap */
+	bool is_child; /* ours to reap */
 	bool has_images;
 
 	/* By `turn`: */
@@ -49,7 +50,7 @@ struct incoming {
 	struct page_store *store;
 	pthread_t accepting;
 	bool is_accepting;
-	status *accepted;                /* what accepting came to */
+	status *accepted; /* what accepting came to */
 	pthread_t receiving, receiving_images;
 	bool is_receiving, is_receiving_images;
 	unsigned round;
@@ -62,15 +63,16 @@ struct incoming {
 struct incomings {
 	struct core *core;
 	pthread_mutex_t lock;
-	pthread_cond_t changed;          /* users went to 0; stopping */
+	pthread_cond_t changed;			   /* users went to 0; stopping */
 	struct incoming *list[LIMIT_SESSIONS * 4]; /* committed trees stay listed while they live */
 	size_t count;
 	pthread_t caretaker;
 	bool has_caretaker, is_stopping;
 };
 
-/* Finds the session and takes its turn; the caller's identity must be the one that prepared it. NOT_FOUND,
- * PERMISSION_DENIED, or FAILED_PRECONDITION when its state is not in `allowed` (bits 1 << state): told by name. */
+/* Finds the session and takes its turn; the caller's identity must be the one that prepared it.
+ * NOT_FOUND, PERMISSION_DENIED, or FAILED_PRECONDITION when its state is not in `allowed` (bits 1
+ * << state): told by name. */
 must_check status *incoming_enter(struct incomings *incomings, const struct rpc_call *call,
 				  const char *id, unsigned allowed, struct incoming **ret_incoming);
 void incoming_leave(struct incomings *incomings, struct incoming *incoming);
@@ -92,9 +94,10 @@ void incoming_free(struct incoming *incoming);
 must_check status *incomings_add(struct incomings *incomings, struct incoming *incoming);
 void incomings_forget(struct incomings *incomings, struct incoming *incoming);
 /* The commit itself: one durable record, one thaw. Turn held, RESTORED. */
-must_check status *incoming_let_run(struct incomings *incomings, struct incoming *incoming, bool by_operator,
-				    const char *reason);
-/* Whether the restored tree is whole and waiting. An error tells nothing: no reason to give it up, nor to commit. */
+must_check status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
+				    bool by_operator, const char *reason);
+/* Whether the restored tree is whole and waiting. An error tells nothing: no reason to give it up,
+ * nor to commit. */
 must_check status *incoming_look(const struct incoming *incoming, bool *ret_is_whole);
 void incoming_show(struct incomings *incomings, const struct incoming *incoming,
 		   Haul__V1__MigrationState state, const char *stage, const status *error);

@@ -20,8 +20,8 @@ enum {
 	JOURNAL_VERSION = 1,
 	HEADER_BYTES = 16,
 	RECORD_HEADER_BYTES = 8,
-	RESERVE_BYTES = 1024 * 1024,     /* kept allocated ahead of the end */
-	FILE_LIMIT = 64 * 1024 * 1024,   /* compaction keeps it far below */
+	RESERVE_BYTES = 1024 * 1024,   /* kept allocated ahead of the end */
+	FILE_LIMIT = 64 * 1024 * 1024, /* compaction keeps it far below */
 	COMPACT_ABOVE = 4 * 1024 * 1024,
 };
 
@@ -33,8 +33,8 @@ struct journal {
 	char dir[FILES_PATH];
 	int fd;
 	int lock_fd;
-	size_t end;          /* where the next record goes */
-	size_t compact_at;   /* size that is worth a rewrite */
+	size_t end;	   /* where the next record goes */
+	size_t compact_at; /* size that is worth a rewrite */
 	bool is_broken;
 	Haul__V1__JournalRecord **latest; /* one per id and role, oldest first */
 	size_t count, room;
@@ -61,8 +61,8 @@ bool journal_event_is_final(Haul__V1__JournalEvent event)
 	}
 }
 
-/* A decision once made is never unmade by a later record: what was committed only gets SETTLED and ENDED
- * behind it, what ended in another way nothing. */
+/* A decision once made is never unmade by a later record: what was committed only gets SETTLED and
+ * ENDED behind it, what ended in another way nothing. */
 static bool may_follow(Haul__V1__JournalEvent earlier, Haul__V1__JournalEvent later)
 {
 	switch ((int)earlier) {
@@ -127,10 +127,11 @@ static status *check_header(const uint8_t *data, size_t size)
 	if (size < HEADER_BYTES || memcmp(data, magic, sizeof(magic)) != 0)
 		return status_errorf(STATUS_DATA_LOSS, "this is not a journal of haul");
 	if (get32(data + 8) > JOURNAL_VERSION)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "written by a newer haul (format %u, this one knows %d): start "
-				     "that version again",
-				     get32(data + 8), JOURNAL_VERSION);
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "written by a newer haul (format %u, this one knows %d): start "
+		    "that version again",
+		    get32(data + 8), JOURNAL_VERSION);
 	return NULL;
 }
 
@@ -144,7 +145,7 @@ status *journal_scan(const uint8_t *data, size_t size, size_t *ret_good,
 		return st;
 	for (size_t length; at < size; at += length) {
 		scoped(journal_record) Haul__V1__JournalRecord *record =
-			record_at(data + at, size - at, &length);
+		    record_at(data + at, size - at, &length);
 		if (record == NULL)
 			break;
 		visit(self, record);
@@ -355,13 +356,15 @@ static status *rewrite(struct journal *journal)
 	journal->fd = fd;
 	journal->end = end;
 	journal->compact_at = end * 2 > COMPACT_ABOVE ? end * 2 : COMPACT_ABOVE;
-	/* Until the directory is durable a power cut could bring the old file back, without what is appended from now on. */
+	/* Until the directory is durable a power cut could bring the old file back, without what is
+	 * appended from now on. */
 	st = sync_directory(journal->dir);
 	journal->is_broken = st != NULL;
 	return st;
 }
 
-/* The file does not grow for ever under an engine that runs for months. A failure changes nothing: the old file goes on. */
+/* The file does not grow for ever under an engine that runs for months. A failure changes nothing:
+ * the old file goes on. */
 static void compact_if_large(struct journal *journal)
 {
 	if (journal->end < journal->compact_at)
@@ -377,14 +380,15 @@ static status *append_locked(struct journal *journal, const Haul__V1__JournalRec
 	size_t size;
 
 	if (journal->is_broken)
-		return status_errorf(STATUS_UNAVAILABLE,
-				     "the journal %s failed earlier: restart hauld when the disk works again",
-				     journal->path);
+		return status_errorf(
+		    STATUS_UNAVAILABLE,
+		    "the journal %s failed earlier: restart hauld when the disk works again",
+		    journal->path);
 	size_t place = place_of(journal, record->id, journal_event_is_source(record->event));
 	if (place < journal->count && !may_follow(journal->latest[place]->event, record->event))
 		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "migration %s is decided already (journal event %d)", record->id,
-				     journal->latest[place]->event);
+				     "migration %s is decided already (journal event %d)",
+				     record->id, journal->latest[place]->event);
 	status *st = record_bytes(record, &bytes, &size);
 	if (st != NULL)
 		return st;
@@ -427,7 +431,8 @@ status *journal_reserve(struct journal *journal)
 	(void)pthread_mutex_lock(&journal->lock);
 	if (journal->is_broken)
 		st = status_errorf(STATUS_UNAVAILABLE, "the journal %s is broken", journal->path);
-	else if (fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, (off_t)journal->end, RESERVE_BYTES) != 0 &&
+	else if (fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, (off_t)journal->end, RESERVE_BYTES) !=
+		     0 &&
 		 errno != EOPNOTSUPP)
 		st = status_errnof(errno, "no room for the journal in %s", journal->dir);
 	(void)pthread_mutex_unlock(&journal->lock);
@@ -471,9 +476,10 @@ static status *load(struct journal *journal)
 		st = journal_scan(content.data, content.size, &journal->end, replay, journal);
 	if (st != NULL)
 		return status_detailf(
-			status_wrapf(st, "journal %s", journal->path), "next", "%s",
-			"it decides who runs: do not delete it while a migration may be open; move it aside only when "
-			"`haulctl list` of the peers shows none in doubt with this node");
+		    status_wrapf(st, "journal %s", journal->path), "next", "%s",
+		    "it decides who runs: do not delete it while a migration may be open; move it "
+		    "aside only when "
+		    "`haulctl list` of the peers shows none in doubt with this node");
 	if (journal->end < content.size && ftruncate(journal->fd, (off_t)journal->end) != 0)
 		return status_errnof(errno, "cannot cut the torn tail off %s", journal->path);
 	journal->compact_at = COMPACT_ABOVE;
@@ -492,7 +498,8 @@ static status *take_lock(struct journal *journal)
 		return status_errnof(errno, "cannot open %s", path);
 	if (flock(journal->lock_fd, LOCK_EX | LOCK_NB) != 0)
 		return status_errorf(STATUS_ALREADY_EXISTS,
-				     "another hauld uses the state directory %s: stop it first, or give this one its "
+				     "another hauld uses the state directory %s: stop it first, or "
+				     "give this one its "
 				     "own --state-dir",
 				     journal->dir);
 	return NULL;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The journal: what this engine has decided, on disk before it is done.
  *
- * One append-only file: a 16-byte header (magic, format version), then records of length, xxh3-32 and
- * a packed haul.v1.JournalRecord. Each append is fsync'ed before it returns. A torn tail (power cut in
- * the middle of a write) is cut off; damage before the tail is refused, since it could hide a
- * commit. Room for deciding records is reserved ahead, so that a full disk refuses new migrations
+ * One append-only file: a 16-byte header (magic, format version), then records of length, xxh3-32
+ * and a packed haul.v1.JournalRecord. Each append is fsync'ed before it returns. A torn tail (power
+ * cut in the middle of a write) is cut off; damage before the tail is refused, since it could hide
+ * a commit. Room for deciding records is reserved ahead, so that a full disk refuses new migrations
  * and never the end of one. */
 #ifndef HAUL_ENGINE_MIGRATION_JOURNAL_H
 #define HAUL_ENGINE_MIGRATION_JOURNAL_H
@@ -19,12 +19,14 @@ struct journal;
 must_check status *journal_open(const char *dir, struct journal **ret_journal);
 
 /* Durable when it returns NULL. On an error the record is certainly not in the journal, or the
- * journal is broken and refuses everything from then on (journal_is_broken): then only a restart can tell. */
+ * journal is broken and refuses everything from then on (journal_is_broken): then only a restart
+ * can tell. */
 must_check status *journal_append(struct journal *journal, const Haul__V1__JournalRecord *record);
 
 bool journal_is_broken(struct journal *journal);
 
-/* Makes sure that the records still to come of one more migration have room. RESOURCE_EXHAUSTED: disk full. */
+/* Makes sure that the records still to come of one more migration have room. RESOURCE_EXHAUSTED:
+ * disk full. */
 must_check status *journal_reserve(struct journal *journal);
 
 /* The id's latest record, merged: fields that later records leave empty keep the earlier value.
@@ -32,7 +34,8 @@ must_check status *journal_reserve(struct journal *journal);
  * one id do not mix: as_source chooses. */
 Haul__V1__JournalRecord *journal_find(struct journal *journal, const char *id, bool as_source);
 
-/* All latest records, oldest first; the record is borrowed during the visit. The visit must not append. */
+/* All latest records, oldest first; the record is borrowed during the visit. The visit must not
+ * append. */
 void journal_each(struct journal *journal,
 		  void (*visit)(void *self, const Haul__V1__JournalRecord *record), void *self);
 

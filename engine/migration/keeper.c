@@ -21,8 +21,8 @@ static void say_hello(struct source *source)
 	request.version = (char *)HAUL_VERSION;
 	request.id = source->id;
 	scoped(status) status *st =
-		rpc_client_call(source->keeper, &haul__v1__peer__descriptor, "Hello", &request.base,
-				source->core->config.lease_ms / 3 + 1, &response);
+	    rpc_client_call(source->keeper, &haul__v1__peer__descriptor, "Hello", &request.base,
+			    source->core->config.lease_ms / 3 + 1, &response);
 	if (st != NULL && status_code_of(st) != STATUS_CANCELLED)
 		log_status(LOG_LEVEL_DEBUG, source->id, "lease not renewed", st);
 }

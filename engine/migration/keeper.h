@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A thread beside the source's own: keeps the destination's lease alive while a stage is long, shows
- * progress, and ends the migration when its time is up. */
+/* A thread beside the source's own: keeps the destination's lease alive while a stage is long,
+ * shows progress, and ends the migration when its time is up. */
 #ifndef HAUL_ENGINE_MIGRATION_KEEPER_H
 #define HAUL_ENGINE_MIGRATION_KEEPER_H
 

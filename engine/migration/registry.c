@@ -108,7 +108,8 @@ static void count_locked(const struct registry *registry, unsigned *ret_active,
 
 	for (size_t i = 0; i < registry->count; i++) {
 		active += migration_is_over(registry->views[i]) ? 0 : 1;
-		in_doubt += registry->views[i]->state == HAUL__V1__MIGRATION_STATE__IN_DOUBT ? 1 : 0;
+		in_doubt +=
+		    registry->views[i]->state == HAUL__V1__MIGRATION_STATE__IN_DOUBT ? 1 : 0;
 	}
 	*ret_active = active;
 	*ret_in_doubt = in_doubt;
@@ -122,9 +123,9 @@ static status *add_locked(struct registry *registry, Haul__V1__Migration *view)
 	if (find(registry, view->id) != NULL)
 		return status_errorf(STATUS_ALREADY_EXISTS, "migration %s exists", view->id);
 	if (active >= LIMIT_SESSIONS && !migration_is_over(view))
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED,
-				     "%u migrations are in flight on this engine: wait for one to end",
-				     active);
+		return status_errorf(
+		    STATUS_RESOURCE_EXHAUSTED,
+		    "%u migrations are in flight on this engine: wait for one to end", active);
 	if (registry->count >= LIMIT_HISTORY)
 		forget_oldest_finished(registry);
 	if (registry->count == registry->room) {
@@ -199,7 +200,8 @@ status *registry_wait(struct registry *registry, const char *id, uint64_t sequen
 	return st;
 }
 
-status *registry_list(struct registry *registry, bool active_only, Haul__V1__ListResponse **ret_list)
+status *registry_list(struct registry *registry, bool active_only,
+		      Haul__V1__ListResponse **ret_list)
 {
 	Haul__V1__ListResponse *list = malloc(sizeof(*list));
 

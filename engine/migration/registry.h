@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What users see of migrations: one view each, changed by its migration's thread, read and watched by any.
- * Objects are never shared: readers get copies. */
+/* What users see of migrations: one view each, changed by its migration's thread, read and watched
+ * by any. Objects are never shared: readers get copies. */
 #ifndef HAUL_ENGINE_MIGRATION_REGISTRY_H
 #define HAUL_ENGINE_MIGRATION_REGISTRY_H
 
@@ -12,11 +12,12 @@ struct registry;
 struct registry *registry_new(void);
 void registry_free(struct registry *registry);
 
-/* Adds a view; ALREADY_EXISTS when the id is known, RESOURCE_EXHAUSTED when LIMIT_SESSIONS are active.
- * Old finished ones are forgotten above LIMIT_HISTORY. Takes the view, also on error. */
+/* Adds a view; ALREADY_EXISTS when the id is known, RESOURCE_EXHAUSTED when LIMIT_SESSIONS are
+ * active. Old finished ones are forgotten above LIMIT_HISTORY. Takes the view, also on error. */
 must_check status *registry_add(struct registry *registry, Haul__V1__Migration *view);
 
-/* Changes a view under the registry's lock: change(self, view) must not block. Grows its sequence and wakes watchers. */
+/* Changes a view under the registry's lock: change(self, view) must not block. Grows its sequence
+ * and wakes watchers. */
 void registry_change(struct registry *registry, const char *id,
 		     void (*change)(void *self, Haul__V1__Migration *view), void *self);
 

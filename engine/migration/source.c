@@ -119,7 +119,8 @@ void source_stop_interrupting(struct source *source)
 	(void)pthread_mutex_unlock(&source->lock);
 }
 
-/* With the lock held. Nothing is opened between this and the check that each stage does at its end. */
+/* With the lock held. Nothing is opened between this and the check that each stage does at its end.
+ */
 static void interrupt_locked(struct source *source)
 {
 	if (source->is_rolling_back)
@@ -320,9 +321,10 @@ static status *check_free_locked(struct sources *sources, pid_t pid)
 	for (size_t i = 0; i < sources->count; i++) {
 		if (sources->list[i]->pid == pid)
 			return status_detailf(
-				status_errorf(STATUS_ALREADY_EXISTS, "pid:%d is being migrated already, as %s",
-					      pid, sources->list[i]->id),
-				"next", "`haulctl watch %s`", sources->list[i]->id);
+			    status_errorf(STATUS_ALREADY_EXISTS,
+					  "pid:%d is being migrated already, as %s", pid,
+					  sources->list[i]->id),
+			    "next", "`haulctl watch %s`", sources->list[i]->id);
 	}
 	return NULL;
 }
@@ -349,7 +351,8 @@ static status *check_options(const Haul__V1__StartRequest *request)
 	if (options == NULL)
 		return NULL;
 	if (options->max_rounds > LIMIT_ROUNDS)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d", LIMIT_ROUNDS);
+		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d",
+				     LIMIT_ROUNDS);
 	if (options->dest_root[0] != '\0' &&
 	    (options->dest_root[0] != '/' || strlen(options->dest_root) > 1000))
 		return status_errorf(STATUS_INVALID_ARGUMENT, "--dest-root: an absolute path");
@@ -420,7 +423,8 @@ status *sources_start(struct sources *sources, const Haul__V1__StartRequest *req
 	if (st == NULL)
 		st = check_options(request);
 	if (st == NULL && atomic_load(&sources->core->is_draining))
-		st = status_errorf(STATUS_UNAVAILABLE, "this engine is stopping: no new migrations");
+		st =
+		    status_errorf(STATUS_UNAVAILABLE, "this engine is stopping: no new migrations");
 	if (st == NULL)
 		st = make_id(id);
 	if (st != NULL)
@@ -446,9 +450,9 @@ static status *cancel_locked(struct source *source)
 	(void)pthread_mutex_lock(&source->lock);
 	if (source->is_committing || source->was_recovered) {
 		st = status_detailf(
-			status_errorf(STATUS_FAILED_PRECONDITION,
-				      "too late to cancel: the destination may have committed already"),
-			"next", "`haulctl watch %s` tells the outcome", source->id);
+		    status_errorf(STATUS_FAILED_PRECONDITION,
+				  "too late to cancel: the destination may have committed already"),
+		    "next", "`haulctl watch %s` tells the outcome", source->id);
 	} else if (source->is_over) {
 		st = status_errorf(STATUS_FAILED_PRECONDITION, "it is over");
 	} else {
@@ -479,15 +483,18 @@ static status *resolve_locked(struct source *source, const Haul__V1__ResolveRequ
 
 	(void)pthread_mutex_lock(&source->lock);
 	if (!source->is_asking) {
-		st = status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is not in doubt", source->id);
+		st = status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is not in doubt",
+				   source->id);
 	} else if (!request->accept_risk) {
 		st = status_detailf(
-			status_errorf(STATUS_FAILED_PRECONDITION, "%s",
-				      request->act == HAUL__V1__RESOLVE_REQUEST__ACT__RESUME
-					      ? "risk: if the destination did commit, two copies will run"
-					      : "risk: if the destination did not commit, no copy is left"),
-			"next", "look at the destination (`haulctl --server … show %s`), then repeat with --accept-risk",
-			source->id);
+		    status_errorf(STATUS_FAILED_PRECONDITION, "%s",
+				  request->act == HAUL__V1__RESOLVE_REQUEST__ACT__RESUME
+				      ? "risk: if the destination did commit, two copies will run"
+				      : "risk: if the destination did not commit, no copy is left"),
+		    "next",
+		    "look at the destination (`haulctl --server … show %s`), then repeat with "
+		    "--accept-risk",
+		    source->id);
 	} else {
 		source->decision = request->act;
 		(void)snprintf(source->decision_reason, sizeof(source->decision_reason), "%s",
@@ -505,7 +512,8 @@ status *sources_resolve(struct sources *sources, const Haul__V1__ResolveRequest 
 	(void)pthread_mutex_lock(&sources->lock);
 	struct source *source = find_locked(sources, request->id);
 	if (source == NULL)
-		st = status_errorf(STATUS_NOT_FOUND, "no open migration %.64s starts here", request->id);
+		st = status_errorf(STATUS_NOT_FOUND, "no open migration %.64s starts here",
+				   request->id);
 	else
 		st = resolve_locked(source, request);
 	(void)pthread_mutex_unlock(&sources->lock);

@@ -23,9 +23,11 @@ must_check status *sources_start(struct sources *sources, const Haul__V1__StartR
 				 Haul__V1__Migration **ret_view);
 must_check status *sources_cancel(struct sources *sources, const char *id);
 /* An operator's decision on one in doubt; NOT_FOUND when it is none of ours. */
-must_check status *sources_resolve(struct sources *sources, const Haul__V1__ResolveRequest *request);
+must_check status *sources_resolve(struct sources *sources,
+				   const Haul__V1__ResolveRequest *request);
 
-/* Cancels what can be cancelled, waits at most grace_ms for all to end. In-doubt ones just stop asking. */
+/* Cancels what can be cancelled, waits at most grace_ms for all to end. In-doubt ones just stop
+ * asking. */
 void sources_drain(struct sources *sources, int64_t grace_ms);
 void sources_free(struct sources *sources);
 

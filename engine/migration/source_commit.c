@@ -15,10 +15,10 @@
 #include "haul/v1/peer.pb-c.h"
 
 enum {
-	ASK_FIRST_MS = 100,      /* backoff between questions, doubled up to */
+	ASK_FIRST_MS = 100, /* backoff between questions, doubled up to */
 	ASK_LONGEST_MS = 5000,
 	ABORT_BEST_EFFORT_MS = 2000,
-	DOUBT_SHOWN_AFTER = 2,   /* questions; before that it is only slow */
+	DOUBT_SHOWN_AFTER = 2, /* questions; before that it is only slow */
 };
 
 /* --- what can be asked and said --- */
@@ -40,8 +40,8 @@ static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
 	scoped(message) ProtobufCMessage *response = NULL;
 
 	request.id = source->id;
-	status *st = source_call(source, "Query", &request.base, source->core->config.call_timeout_ms,
-				 &response);
+	status *st = source_call(source, "Query", &request.base,
+				 source->core->config.call_timeout_ms, &response);
 	if (st == NULL)
 		*ret_outcome = ((const Haul__V1__QueryResponse *)response)->outcome;
 	return st;
@@ -105,8 +105,8 @@ status *source_commit(struct source *source)
 
 static void look_here(struct source *source, struct source_situation *ret_here)
 {
-	*ret_here = (struct source_situation){
-		.is_reserved = source->is_reserved && !source->is_before_fence};
+	*ret_here = (struct source_situation){.is_reserved =
+						  source->is_reserved && !source->is_before_fence};
 	(void)pthread_mutex_lock(&source->lock);
 	ret_here->is_committing = source->is_committing;
 	(void)pthread_mutex_unlock(&source->lock);
@@ -128,7 +128,8 @@ static bool wait_to_ask(struct source *source, int64_t delay_ms)
 		at.tv_nsec -= 1000000000;
 	}
 	(void)pthread_mutex_lock(&source->lock);
-	while (!source->is_stopping && source->decision == HAUL__V1__RESOLVE_REQUEST__ACT__ACT_UNKNOWN) {
+	while (!source->is_stopping &&
+	       source->decision == HAUL__V1__RESOLVE_REQUEST__ACT__ACT_UNKNOWN) {
 		if (pthread_cond_timedwait(&source->told, &source->lock, &at) == ETIMEDOUT)
 			break;
 	}
@@ -230,7 +231,8 @@ static status *ask_until_told(struct source *source)
 			scoped(status) status *st = obey(source, decision);
 			if (st == NULL)
 				return NULL;
-			log_status(LOG_LEVEL_ERROR, source->id, "the decision could not be journaled", st);
+			log_status(LOG_LEVEL_ERROR, source->id,
+				   "the decision could not be journaled", st);
 		}
 		look_here(source, &here);
 		/* What needs no answer is not asked for: resume what never may have left. */
@@ -241,7 +243,8 @@ static status *ask_until_told(struct source *source)
 			verdict = verdict_of(&here, says);
 		}
 		if (says != SAYS_NOTHING || asked < DOUBT_SHOWN_AFTER)
-			log_line(LOG_LEVEL_INFO, source->id, "in doubt: verdict is %s", verdict_name(verdict));
+			log_line(LOG_LEVEL_INFO, source->id, "in doubt: verdict is %s",
+				 verdict_name(verdict));
 		act_on(source, verdict, &here);
 		if (source->stage != SRC_ASK)
 			return NULL;
@@ -275,13 +278,17 @@ static status *end_tree(struct source *source)
 		char work[FILES_PATH], log[32];
 		core_path(source->core, "out", source->id, "work", work);
 		(void)snprintf(log, sizeof(log), "dump-%u.log", source->round);
-		struct criu_dump dump = {.pid = source->pid, .work_dir = work, .log_file = log,
+		struct criu_dump dump = {.pid = source->pid,
+					 .work_dir = work,
+					 .log_file = log,
 					 .limits = &source->core->criu_limits};
 		scoped(status) status *ended = criu_dump_end(source->swrk, &dump, true);
 		if (ended != NULL)
-			log_status(LOG_LEVEL_INFO, source->id, "CRIU did not end the tree, its group does", ended);
+			log_status(LOG_LEVEL_INFO, source->id,
+				   "CRIU did not end the tree, its group does", ended);
 	}
-	/* The group is the tree, by construction: what CRIU killed is gone, what it did not dies here. */
+	/* The group is the tree, by construction: what CRIU killed is gone, what it did not dies
+	 * here. */
 	st = fence_kill(&source->fence);
 	/* A tree that once came here is our child: a zombie would keep its pid from coming back. */
 	int ended;
@@ -292,12 +299,14 @@ static status *end_tree(struct source *source)
 status *source_finish(struct source *source)
 {
 	scoped(status) status *written =
-		source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_DONE, NULL);
+	    source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_DONE, NULL);
 
-	/* The destination said "committed": the tree here dies whether that could be written or not; a
-	 * new hauld would ask and hear the same. FAILED_PRECONDITION: an operator's word is there already. */
+	/* The destination said "committed": the tree here dies whether that could be written or
+	 * not; a new hauld would ask and hear the same. FAILED_PRECONDITION: an operator's word is
+	 * there already. */
 	if (written != NULL && status_code_of(written) != STATUS_FAILED_PRECONDITION)
-		log_status(LOG_LEVEL_WARN, source->id, "the end could not be journaled, continuing", written);
+		log_status(LOG_LEVEL_WARN, source->id, "the end could not be journaled, continuing",
+			   written);
 	status *st = end_tree(source);
 	if (st != NULL)
 		log_status(LOG_LEVEL_ERROR, source->id, "the tree here did not end", st);
@@ -312,8 +321,8 @@ status *source_finish(struct source *source)
 static Haul__V1__MigrationState rolled_back_state(const struct source *source)
 {
 	return status_code_of(source->error) == STATUS_CANCELLED
-		       ? HAUL__V1__MIGRATION_STATE__CANCELLED
-		       : HAUL__V1__MIGRATION_STATE__ABORTED;
+		   ? HAUL__V1__MIGRATION_STATE__CANCELLED
+		   : HAUL__V1__MIGRATION_STATE__ABORTED;
 }
 
 /* The error as the user reads it: with where the workload is. */
@@ -330,19 +339,21 @@ status *source_abort(struct source *source)
 
 	source_stop_interrupting(source);
 	scoped(status) status *written =
-		source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED,
-			       source->error != NULL ? status_message(source->error) : "");
+	    source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED,
+			   source->error != NULL ? status_message(source->error) : "");
 	if (written != NULL)
-		log_status(LOG_LEVEL_WARN, source->id, "the end could not be journaled, continuing", written);
+		log_status(LOG_LEVEL_WARN, source->id, "the end could not be journaled, continuing",
+			   written);
 	/* CRIU lets go first: a pre-dump that hangs holds the tree. */
 	if (source->swrk != NULL)
 		swrk_free(TAKE(source->swrk));
 	if (source->is_reserved)
-		status_free(tell_abort(source, source->error != NULL ? status_message(source->error) : "",
+		status_free(tell_abort(source,
+				       source->error != NULL ? status_message(source->error) : "",
 				       ABORT_BEST_EFFORT_MS, &outcome));
 	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
-				   ? "the workload runs here as before"
-				   : "there is no such workload here");
+			       ? "the workload runs here as before"
+			       : "there is no such workload here");
 	source_tidy(source);
 	source_set_state(source, rolled_back_state(source), source->error);
 	return NULL;
@@ -357,7 +368,9 @@ static void release_from_criu(struct source *source)
 		return;
 	core_path(source->core, "out", source->id, "work", work);
 	(void)snprintf(log, sizeof(log), "dump-%u.log", source->round);
-	struct criu_dump dump = {.pid = source->pid, .work_dir = work, .log_file = log,
+	struct criu_dump dump = {.pid = source->pid,
+				 .work_dir = work,
+				 .log_file = log,
 				 .limits = &source->core->criu_limits};
 	if (source->is_dumped) {
 		scoped(status) status *st = criu_dump_end(source->swrk, &dump, false);
@@ -377,13 +390,16 @@ status *source_resume(struct source *source)
 	release_from_criu(source);
 	if (!source->is_resumed_told) {
 		scoped(status) status *written =
-			source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED, reason);
+		    source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED, reason);
 		if (written != NULL) {
-			/* Should this machine die later, nobody would know that the tree ran on: the destination's copy
-			 * must be gone before, or it could be taken for the only one. */
-			log_status(LOG_LEVEL_WARN, source->id, "the resume could not be journaled", written);
+			/* Should this machine die later, nobody would know that the tree ran on:
+			 * the destination's copy must be gone before, or it could be taken for the
+			 * only one. */
+			log_status(LOG_LEVEL_WARN, source->id, "the resume could not be journaled",
+				   written);
 			if (source->is_reserved)
-				status_free(tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &outcome));
+				status_free(
+				    tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &outcome));
 		}
 	}
 	status *st = fence_open(&source->fence);
@@ -395,8 +411,8 @@ status *source_resume(struct source *source)
 	if (source->is_reserved)
 		status_free(tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &outcome));
 	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
-				   ? "the workload runs here as before"
-				   : "the workload has ended here");
+			       ? "the workload runs here as before"
+			       : "the workload has ended here");
 	source_tidy(source);
 	source_set_state(source, rolled_back_state(source), source->error);
 	return NULL;
@@ -404,16 +420,18 @@ status *source_resume(struct source *source)
 
 status *source_lost(struct source *source)
 {
-	scoped(status) status *written = source_journal(
-		source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_LOST, "no whole copy was at the destination");
+	scoped(status) status *written =
+	    source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_LOST,
+			   "no whole copy was at the destination");
 
 	if (written != NULL)
 		log_status(LOG_LEVEL_WARN, source->id, "the loss could not be journaled", written);
 	status_free(fence_kill(&source->fence));
-	source->error = status_detailf(
-		status_errorf(STATUS_DATA_LOSS,
-			      "the workload ended here (its machine restarted, or it was killed) before the destination had a whole copy"),
-		"next", "start the workload anew");
+	source->error =
+	    status_detailf(status_errorf(STATUS_DATA_LOSS,
+					 "the workload ended here (its machine restarted, or it "
+					 "was killed) before the destination had a whole copy"),
+			   "next", "start the workload anew");
 	source_tidy(source);
 	source_set_state(source, HAUL__V1__MIGRATION_STATE__LOST, source->error);
 	return NULL;

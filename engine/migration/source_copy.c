@@ -20,8 +20,9 @@
 enum {
 	CPUINFO_LIMIT = 64 * 1024,
 	MIN_FREEZE_PAGES = 1,
-	IMAGES_ROOM = 4 * 1024 * 1024, /* what a dump without its pages may take, and a part of the memory */
-	IMAGES_MEMORY_PART = 256,      /* for the lists of pages */
+	IMAGES_ROOM =
+	    4 * 1024 * 1024, /* what a dump without its pages may take, and a part of the memory */
+	IMAGES_MEMORY_PART = 256, /* for the lists of pages */
 	ROOM_LEFT = 1024 * 1024,
 };
 
@@ -36,30 +37,34 @@ static status *check_destination(struct source *source)
 	request.protocol = PEER_PROTOCOL;
 	request.node = (char *)source->core->config.node;
 	request.version = (char *)HAUL_VERSION;
-	status *st = source_call(source, "Hello", &request.base, source->core->config.call_timeout_ms,
-				 &response);
+	status *st = source_call(source, "Hello", &request.base,
+				 source->core->config.call_timeout_ms, &response);
 	if (st != NULL)
 		return status_wrapf(st, "destination %s", source->to);
 	const Haul__V1__HelloResponse *there = (const Haul__V1__HelloResponse *)response;
 	(void)uname(&here);
 	if (there->protocol != PEER_PROTOCOL)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "destination %s speaks protocol %u, this engine %d: run the same haul on both",
-				     source->to, there->protocol, PEER_PROTOCOL);
+		return status_errorf(
+		    STATUS_FAILED_PRECONDITION,
+		    "destination %s speaks protocol %u, this engine %d: run the same haul on both",
+		    source->to, there->protocol, PEER_PROTOCOL);
 	if (!there->criu_works)
 		return status_detailf(
-			status_errorf(STATUS_FAILED_PRECONDITION, "destination %s cannot restore: %s",
-				      source->to, there->criu_trouble),
-			"next", "install CRIU there (or give its hauld --criu PATH) and restart its hauld");
+		    status_errorf(STATUS_FAILED_PRECONDITION, "destination %s cannot restore: %s",
+				  source->to, there->criu_trouble),
+		    "next",
+		    "install CRIU there (or give its hauld --criu PATH) and restart its hauld");
 	if (there->criu_version / 100 < source->core->criu_version / 100)
 		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "destination's CRIU (%u) is older than this one's (%u): its images could not be read",
+				     "destination's CRIU (%u) is older than this one's (%u): its "
+				     "images could not be read",
 				     there->criu_version, source->core->criu_version);
 	if (strcmp(there->machine, here.machine) != 0)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "destination is %s, this is %s",
 				     there->machine, here.machine);
 	if (there->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
-		return status_errorf(STATUS_FAILED_PRECONDITION, "destination has another page size");
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "destination has another page size");
 	return NULL;
 }
 
@@ -81,7 +86,8 @@ static status *open_session(struct source *source)
 	return st;
 }
 
-/* CRIU does not notice that a full disk cut an image: so there must be room before, and still some afterwards. */
+/* CRIU does not notice that a full disk cut an image: so there must be room before, and still some
+ * afterwards. */
 static status *check_room(const struct source *source, uint64_t needed)
 {
 	const char *dir = source->core->config.state_dir;
@@ -92,10 +98,11 @@ static status *check_room(const struct source *source, uint64_t needed)
 	uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
 	if (fs.f_blocks == 0 || room >= needed) /* 0: in memory, without a limit */
 		return NULL;
-	return status_detailf(status_errorf(STATUS_RESOURCE_EXHAUSTED,
-					    "no room for the images: %s has %llu KiB free, %llu are needed", dir,
-					    (unsigned long long)room / 1024, (unsigned long long)needed / 1024),
-			      "next", "free some space there, or give hauld another --state-dir");
+	return status_detailf(
+	    status_errorf(STATUS_RESOURCE_EXHAUSTED,
+			  "no room for the images: %s has %llu KiB free, %llu are needed", dir,
+			  (unsigned long long)room / 1024, (unsigned long long)needed / 1024),
+	    "next", "free some space there, or give hauld another --state-dir");
 }
 
 status *source_preflight(struct source *source)
@@ -103,8 +110,9 @@ status *source_preflight(struct source *source)
 	const struct core *core = source->core;
 
 	if (core->criu_version == 0)
-		return status_detailf(status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble),
-				      "next", "install CRIU 4.1 or give hauld --criu PATH, then restart hauld");
+		return status_detailf(
+		    status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble), "next",
+		    "install CRIU 4.1 or give hauld --criu PATH, then restart hauld");
 	status *st = preflight_tree(source->pid, &source->options, &source->survey);
 	if (st != NULL)
 		return st;
@@ -192,9 +200,9 @@ static status *call_prepare(struct source *source, const struct buffer *cpu)
 	request.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE;
 	request.lease_ms = (uint32_t)source->core->config.lease_ms;
 	source->is_reserved = true;
-	status *st = source_call(source, "Prepare", &request.base,
-				 source->limits.long_ms + source->core->config.call_timeout_ms,
-				 &response);
+	status *st =
+	    source_call(source, "Prepare", &request.base,
+			source->limits.long_ms + source->core->config.call_timeout_ms, &response);
 	if (st != NULL)
 		return status_wrapf(st, "destination %s", source->to);
 	return open_pipes(source, (const Haul__V1__PrepareResponse *)response);
@@ -240,7 +248,7 @@ static void show_round(void *self, Haul__V1__Migration *view)
 	view->rounds = grown;
 	if (round->duration_ms > 0)
 		view->rate_bytes_per_s =
-			(uint64_t)((double)round->memory.bytes * 1000 / round->duration_ms);
+		    (uint64_t)((double)round->memory.bytes * 1000 / round->duration_ms);
 	view->bytes_on_wire += round->memory.bytes;
 	if (round->predicted_ms > 0)
 		view->predicted_downtime_ms = round->predicted_ms;
@@ -273,35 +281,36 @@ static status *end_round(struct source *source, const struct memory_round *sent)
 
 	request.id = source->id;
 	request.round = source->round;
-	status *st = source_call(source, "EndRound", &request.base,
-				 source->limits.long_ms, &response);
+	status *st =
+	    source_call(source, "EndRound", &request.base, source->limits.long_ms, &response);
 	if (st != NULL)
 		return st;
 	const Haul__V1__EndRoundResponse *there = (const Haul__V1__EndRoundResponse *)response;
 	if (there->pages != sent->pages_sent || there->digest != sent->digest)
-		return status_errorf(STATUS_DATA_LOSS,
-				     "round %u: %llu pages left, %llu arrived, or their digests differ",
-				     source->round, (unsigned long long)sent->pages_sent,
-				     (unsigned long long)there->pages);
+		return status_errorf(
+		    STATUS_DATA_LOSS,
+		    "round %u: %llu pages left, %llu arrived, or their digests differ",
+		    source->round, (unsigned long long)sent->pages_sent,
+		    (unsigned long long)there->pages);
 	return NULL;
 }
 
-static void fill_dump(const struct source *source, const char *dir, struct criu_dump *dump, char log[32],
-		      char parent[32], char work[FILES_PATH])
+static void fill_dump(const struct source *source, const char *dir, struct criu_dump *dump,
+		      char log[32], char parent[32], char work[FILES_PATH])
 {
 	(void)snprintf(log, 32, "dump-%u.log", source->round);
 	(void)snprintf(parent, 32, "../%u", source->round - 1);
 	core_path(source->core, "out", source->id, "work", work);
 	*dump = (struct criu_dump){
-		.pid = source->pid,
-		.images_dir = dir,
-		.parent = source->round > 1 ? parent : NULL,
-		.work_dir = work,
-		.log_file = log,
-		.shell_job = source->options.shell_job,
-		.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE,
-		.track_mem = source->has_tracking && !source->options.no_precopy,
-		.limits = &source->limits,
+	    .pid = source->pid,
+	    .images_dir = dir,
+	    .parent = source->round > 1 ? parent : NULL,
+	    .work_dir = work,
+	    .log_file = log,
+	    .shell_job = source->options.shell_job,
+	    .tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE,
+	    .track_mem = source->has_tracking && !source->options.no_precopy,
+	    .limits = &source->limits,
 	};
 }
 
@@ -320,7 +329,7 @@ static status *one_round(struct source *source)
 	if (st != NULL)
 		swrk_shut_memory(source->swrk); /* nothing more will come */
 	scoped(status) status *sent =
-		memory_sender_end(source->sender, source->limits.long_ms, &shown.memory);
+	    memory_sender_end(source->sender, source->limits.long_ms, &shown.memory);
 	if (st == NULL && sent != NULL)
 		st = TAKE(sent);
 	else if (st != NULL && sent != NULL && status_code_of(sent) != STATUS_CANCELLED)
@@ -332,7 +341,7 @@ static status *one_round(struct source *source)
 	shown.duration_ms = clock_monotonic_fine_ms() - begun;
 	criu_stats_frozen_ms(work, &shown.frozen_ms);
 	source->rounds[source->round - 1] =
-		(struct converge_round){shown.memory.pages_sent, shown.duration_ms};
+	    (struct converge_round){shown.memory.pages_sent, shown.duration_ms};
 	shown.predicted_ms = converge_predict_ms(source->rounds, source->round,
 						 source->survey.resident_bytes / PAGE_BYTES);
 	registry_change(source->core->registry, source->id, show_round, &shown);
@@ -342,15 +351,17 @@ static status *one_round(struct source *source)
 status *source_precopy(struct source *source)
 {
 	struct converge_limits limits = {
-		.max_downtime_ms = source->options.max_downtime_ms,
-		.max_rounds = source->options.max_rounds,
+	    .max_downtime_ms = source->options.max_downtime_ms,
+	    .max_rounds = source->options.max_rounds,
 	};
 
 	if (source->options.no_precopy)
 		return NULL;
 	if (!source->has_tracking) {
-		source_note(source, "this kernel has no dirty page tracking (soft-dirty): stopped and copied, the "
-				    "downtime is that of all of its memory");
+		source_note(
+		    source,
+		    "this kernel has no dirty page tracking (soft-dirty): stopped and copied, the "
+		    "downtime is that of all of its memory");
 		return NULL;
 	}
 	for (;;) {
@@ -384,7 +395,8 @@ static status *note_origins(struct source *source)
 		st = fence_survey(&source->fence, source->core, source->id, pids, count);
 	free(pids);
 	/* Before the freeze: a sync to disk is not for the frozen window. */
-	return st == NULL ? source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED, NULL) : st;
+	return st == NULL ? source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED, NULL)
+			  : st;
 }
 
 struct freeze_view {
@@ -413,11 +425,11 @@ static status *dump_and_fence(struct source *source, const char *dir, struct mem
 	if (st == NULL)
 		st = fence_check_held(&source->fence, swrk_pid(source->swrk));
 	scoped(status) status *sent =
-		memory_sender_end(source->sender, source->limits.long_ms, ret_sent);
+	    memory_sender_end(source->sender, source->limits.long_ms, ret_sent);
 	if (st != NULL)
 		return sent != NULL && status_code_of(sent) != STATUS_CANCELLED
-			       ? status_detailf(st, "cause", "%s", status_message(sent))
-			       : st;
+			   ? status_detailf(st, "cause", "%s", status_message(sent))
+			   : st;
 	if (sent != NULL)
 		return TAKE(sent);
 	return preflight_frozen(&source->survey);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by the files that make up the source: source.c (all of them, threads), source_stages.c (the table),
- * source_copy.c (up to the held, fenced tree), source_commit.c (the point of no return), source_recover.c. */
+/* Shared by the files that make up the source: source.c (all of them, threads), source_stages.c
+ * (the table), source_copy.c (up to the held, fenced tree), source_commit.c (the point of no
+ * return), source_recover.c. */
 #ifndef HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 
@@ -21,10 +22,10 @@ enum source_stage {
 	SRC_FREEZE,
 	SRC_RESTORE,
 	SRC_COMMIT,
-	SRC_ASK,      /* in doubt */
+	SRC_ASK, /* in doubt */
 	SRC_FINISH,
-	SRC_ABORT,    /* the tree was never frozen, or runs again by CRIU's own hand */
-	SRC_RESUME,   /* the tree is behind the fence and may run again */
+	SRC_ABORT,  /* the tree was never frozen, or runs again by CRIU's own hand */
+	SRC_RESUME, /* the tree is behind the fence and may run again */
 	SRC_LOST,
 	SRC_OVER,
 };
@@ -46,48 +47,49 @@ struct source {
 
 	/* Guarded by lock: what other threads may say to this one. */
 	pthread_mutex_t lock;
-	pthread_cond_t told;         /* CLOCK_MONOTONIC */
-	bool is_cancelled;           /* by a user */
-	bool is_timed_out;           /* --timeout passed */
-	bool is_committing;          /* too late for both */
-	bool is_stopping;            /* the engine ends: leave it to the journal */
+	pthread_cond_t told; /* CLOCK_MONOTONIC */
+	bool is_cancelled;   /* by a user */
+	bool is_timed_out;   /* --timeout passed */
+	bool is_committing;  /* too late for both */
+	bool is_stopping;    /* the engine ends: leave it to the journal */
 	bool is_over;
-	bool is_asking;              /* in doubt: an operator may decide */
-	bool is_rolling_back;        /* interrupts are not wanted any more */
+	bool is_asking;				/* in doubt: an operator may decide */
+	bool is_rolling_back;			/* interrupts are not wanted any more */
 	Haul__V1__ResolveRequest__Act decision; /* an operator's, in doubt */
 	char decision_reason[256];
 
 	/* The thread's own. */
 	struct tree_survey survey;
-	struct criu_limits limits;   /* longer for more memory */
+	struct criu_limits limits; /* longer for more memory */
 	struct fence fence;
 	struct rpc_client *peer;
-	struct rpc_client *keeper;   /* keeps the lease alive, on a connection of its own */
+	struct rpc_client *keeper; /* keeps the lease alive, on a connection of its own */
 	pthread_t keeper_thread;
 	bool has_keeper;
 	struct swrk *swrk;
 	struct pipe *memory, *images;
 	struct memory_sender *sender;
 	struct converge_round rounds[SOURCE_ROUNDS];
-	unsigned round;              /* rounds done or begun, the final dump included */
+	unsigned round; /* rounds done or begun, the final dump included */
 	bool has_tracking;
-	bool is_reserved;            /* Prepare left */
-	bool is_dumped;              /* CRIU holds the tree at post-dump */
-	bool is_resumed_told;        /* RESUMED is in the journal */
-	bool is_before_fence;        /* recovered, and no final dump had begun: no whole copy is anywhere */
-	bool was_recovered;          /* by a new hauld: no CRIU session, no pipes */
-	bool tree_was_elsewhere;     /* the boot has changed: nothing of it is here */
+	bool is_reserved;     /* Prepare left */
+	bool is_dumped;	      /* CRIU holds the tree at post-dump */
+	bool is_resumed_told; /* RESUMED is in the journal */
+	bool
+	    is_before_fence; /* recovered, and no final dump had begun: no whole copy is anywhere */
+	bool was_recovered;  /* by a new hauld: no CRIU session, no pipes */
+	bool tree_was_elsewhere; /* the boot has changed: nothing of it is here */
 	int64_t deadline_ms;
-	double begun_ms, frozen_ms;  /* monotonic; frozen_ms = 0 while it runs */
+	double begun_ms, frozen_ms; /* monotonic; frozen_ms = 0 while it runs */
 	unsigned image_count;
-	status *error;               /* what ended it, for the report */
+	status *error; /* what ended it, for the report */
 };
 
 struct source_row {
 	const char *name;
 	status *(*action)(struct source *source);
 	enum source_stage on_ok, on_error;
-	bool is_frozen;              /* the workload does not run in this stage */
+	bool is_frozen; /* the workload does not run in this stage */
 };
 const struct source_row *source_row(enum source_stage stage);
 
@@ -120,9 +122,11 @@ void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *i
 void source_set_asking(struct source *source, bool is_asking);
 void source_set_state(struct source *source, Haul__V1__MigrationState state, const status *error);
 void source_note(struct source *source, const char *text);
-must_check status *source_call(struct source *source, const char *method, const ProtobufCMessage *request,
-			       int64_t timeout_ms, ProtobufCMessage **ret_response);
-must_check status *source_journal(struct source *source, Haul__V1__JournalEvent event, const char *reason);
+must_check status *source_call(struct source *source, const char *method,
+			       const ProtobufCMessage *request, int64_t timeout_ms,
+			       ProtobufCMessage **ret_response);
+must_check status *source_journal(struct source *source, Haul__V1__JournalEvent event,
+				  const char *reason);
 /* Closes CRIU session, pipes and clients, removes files. The tree is not touched. */
 void source_tidy(struct source *source);
 struct source *source_new(struct core *core, const char *id);

@@ -75,7 +75,7 @@ static void finish_leftover_fence(void *self, const char *id)
 {
 	struct sources *sources = self;
 	scoped(journal_record) Haul__V1__JournalRecord *record =
-		journal_find(sources->core->journal, id, true);
+	    journal_find(sources->core->journal, id, true);
 	scoped(status) status *st = NULL;
 	struct fence fence = {0};
 
@@ -84,7 +84,8 @@ static void finish_leftover_fence(void *self, const char *id)
 	core_end_leftover_criu(sources->core, CRIU_GROUP_OUT, id);
 	if (record == NULL) {
 		log_line(LOG_LEVEL_ERROR, id,
-			 "a frozen tree of an unknown migration is in the cgroup haul/out-%s: the state directory was lost? "
+			 "a frozen tree of an unknown migration is in the cgroup haul/out-%s: the "
+			 "state directory was lost? "
 			 "It is left as it is; see docs/operations.md",
 			 id);
 		return;
@@ -115,9 +116,10 @@ static status *take_up(struct sources *sources, const Haul__V1__JournalRecord *r
 	source->stage = SRC_ASK;
 	fence_recall(&source->fence, core, record);
 	core_end_leftover_criu(core, CRIU_GROUP_OUT, record->id);
-	source->error = status_errorf(STATUS_ABORTED, "the engine was restarted during the migration");
-	log_line(LOG_LEVEL_WARN, source->id, "open since an earlier hauld (journal event %d), taken up",
-		 record->event);
+	source->error =
+	    status_errorf(STATUS_ABORTED, "the engine was restarted during the migration");
+	log_line(LOG_LEVEL_WARN, source->id,
+		 "open since an earlier hauld (journal event %d), taken up", record->event);
 	status *st = rpc_client_new(source->to, core->config.credentials, &source->peer);
 	if (st == NULL)
 		st = registry_add(core->registry, source_view(source));
@@ -134,7 +136,7 @@ static void remove_leftover_files(void *self, const char *id)
 	struct sources *sources = self;
 	char path[FILES_PATH];
 	scoped(journal_record) Haul__V1__JournalRecord *record =
-		journal_find(sources->core->journal, id, true);
+	    journal_find(sources->core->journal, id, true);
 
 	if (record != NULL && !journal_event_is_final(record->event))
 		return;
@@ -152,7 +154,7 @@ static status *sweep(struct sources *sources)
 
 	(void)snprintf(path, sizeof(path), "%s/out", sources->core->config.state_dir);
 	scoped(status) status *looked =
-		cgroup_each(sources->core->cgroups, "out", finish_leftover_fence, sources);
+	    cgroup_each(sources->core->cgroups, "out", finish_leftover_fence, sources);
 	return status_first(files_each(path, remove_leftover_files, sources), TAKE(looked));
 }
 

@@ -46,7 +46,8 @@ void source_walk(struct source *source)
 		status *st = row->action(source);
 		if (st == NULL && before < SRC_COMMIT)
 			st = source_interrupted(source);
-		if (source->stage != before) { /* the action chose: in doubt, several ways lead on */
+		if (source->stage !=
+		    before) { /* the action chose: in doubt, several ways lead on */
 			status_free(st);
 			continue;
 		}

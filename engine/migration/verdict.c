@@ -21,16 +21,17 @@ enum destination_says verdict_says(Haul__V1__Outcome outcome)
 
 /* The tree is here, and Commit may have left. */
 static const enum verdict tree_waits[] = {
-	[SAYS_NOTHING] = VERDICT_ASK_AGAIN,     [SAYS_UNKNOWN] = VERDICT_OPERATOR,
-	[SAYS_PREPARED] = VERDICT_ABORT_FIRST,  [SAYS_RESTORED] = VERDICT_COMMIT,
-	[SAYS_COMMITTED] = VERDICT_FINISH,      [SAYS_ABORTED] = VERDICT_RESUME,
+    [SAYS_NOTHING] = VERDICT_ASK_AGAIN,	   [SAYS_UNKNOWN] = VERDICT_OPERATOR,
+    [SAYS_PREPARED] = VERDICT_ABORT_FIRST, [SAYS_RESTORED] = VERDICT_COMMIT,
+    [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_RESUME,
 };
 
-/* The tree here is gone (its machine restarted, or it was killed): the destination's copy is all there is. */
+/* The tree here is gone (its machine restarted, or it was killed): the destination's copy is all
+ * there is. */
 static const enum verdict tree_gone[] = {
-	[SAYS_NOTHING] = VERDICT_ASK_AGAIN,     [SAYS_UNKNOWN] = VERDICT_OPERATOR,
-	[SAYS_PREPARED] = VERDICT_ABORT_FIRST,  [SAYS_RESTORED] = VERDICT_COMMIT,
-	[SAYS_COMMITTED] = VERDICT_FINISH,      [SAYS_ABORTED] = VERDICT_LOST,
+    [SAYS_NOTHING] = VERDICT_ASK_AGAIN,	   [SAYS_UNKNOWN] = VERDICT_OPERATOR,
+    [SAYS_PREPARED] = VERDICT_ABORT_FIRST, [SAYS_RESTORED] = VERDICT_COMMIT,
+    [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_LOST,
 };
 
 enum verdict verdict_of(const struct source_situation *here, enum destination_says says)
@@ -40,8 +41,9 @@ enum verdict verdict_of(const struct source_situation *here, enum destination_sa
 			return VERDICT_LOST;
 		return tree_gone[says];
 	}
-	/* Before Commit could leave, nothing can run there. A tree that has run since is ahead of any copy that
-	 * does not run; whether one runs, only the destination knows: it is asked even then. */
+	/* Before Commit could leave, nothing can run there. A tree that has run since is ahead of
+	 * any copy that does not run; whether one runs, only the destination knows: it is asked
+	 * even then. */
 	if (!here->is_committing)
 		return VERDICT_RESUME;
 	if (here->tree_has_run && says != SAYS_NOTHING && says != SAYS_COMMITTED)
@@ -52,10 +54,10 @@ enum verdict verdict_of(const struct source_situation *here, enum destination_sa
 const char *verdict_name(enum verdict verdict)
 {
 	static const char *const names[] = {
-		[VERDICT_RESUME] = "resume",         [VERDICT_FINISH] = "finish",
-		[VERDICT_COMMIT] = "commit",         [VERDICT_ABORT_FIRST] = "abort first",
-		[VERDICT_ASK_AGAIN] = "ask again",   [VERDICT_OPERATOR] = "operator",
-		[VERDICT_LOST] = "lost",
+	    [VERDICT_RESUME] = "resume",       [VERDICT_FINISH] = "finish",
+	    [VERDICT_COMMIT] = "commit",       [VERDICT_ABORT_FIRST] = "abort first",
+	    [VERDICT_ASK_AGAIN] = "ask again", [VERDICT_OPERATOR] = "operator",
+	    [VERDICT_LOST] = "lost",
 	};
 	return names[verdict];
 }
@@ -63,12 +65,14 @@ const char *verdict_name(enum verdict verdict)
 const char *verdict_doubt(const struct source_situation *here, enum destination_says says)
 {
 	if (says == SAYS_UNKNOWN)
-		return here->tree_exists
-			       ? "the destination has no record of this migration (its state directory was lost?): it may or "
-				 "may not run there; look there, then `haulctl resolve`"
-			       : "the tree here is gone and the destination has no record of this migration: look there, "
-				 "then `haulctl resolve`";
-	return here->tree_exists
-		       ? "the destination did not say whether it committed; the tree is kept frozen here and asked for until it does"
-		       : "the tree here is gone; the destination may hold a whole copy and is asked until it answers";
+		return here->tree_exists ? "the destination has no record of this migration (its "
+					   "state directory was lost?): it may or "
+					   "may not run there; look there, then `haulctl resolve`"
+					 : "the tree here is gone and the destination has no "
+					   "record of this migration: look there, "
+					   "then `haulctl resolve`";
+	return here->tree_exists ? "the destination did not say whether it committed; the tree is "
+				   "kept frozen here and asked for until it does"
+				 : "the tree here is gone; the destination may hold a whole copy "
+				   "and is asked until it answers";
 }

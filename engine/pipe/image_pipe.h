@@ -14,7 +14,8 @@ must_check status *image_pipe_send(struct pipe *pipe, const char *dir, int64_t s
 must_check status *image_pipe_receive(struct pipe *pipe, const char *dir, int64_t silence_ms,
 				      unsigned *ret_count);
 
-/* Pure-ish part for fuzzing: one chunk; state is opaque, zeroed at the start, freed by image_state_free. */
+/* Pure-ish part for fuzzing: one chunk; state is opaque, zeroed at the start, freed by
+ * image_state_free. */
 struct image_state;
 must_check status *image_state_new(const char *dir, struct image_state **ret_state);
 must_check status *image_state_chunk(struct image_state *state, const uint8_t *data, size_t size);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory from CRIU to CRIU: the sender is the page server of the source's swrk and answers it at once (no round trip while
- * the tree is frozen); batches travel the bulk pipe; the receiver feeds the page store.
- * Batch frame: records (page_stream.h) back to back, then the 8 bytes xxh3-64 of all before. */
+/* Memory from CRIU to CRIU: the sender is the page server of the source's swrk and answers it at
+ * once (no round trip while the tree is frozen); batches travel the bulk pipe; the receiver feeds
+ * the page store. Batch frame: records (page_stream.h) back to back, then the 8 bytes xxh3-64 of
+ * all before. */
 #ifndef HAUL_ENGINE_PIPE_MEMORY_PIPE_H
 #define HAUL_ENGINE_PIPE_MEMORY_PIPE_H
 
@@ -9,27 +10,30 @@
 #include "rpc/pipe.h"
 
 struct memory_round {
-	uint64_t pages_sent;      /* PRESENT, zero pages included */
+	uint64_t pages_sent; /* PRESENT, zero pages included */
 	uint64_t pages_zero;
-	uint64_t pages_skipped;   /* in parent */
-	uint64_t bytes;           /* on the wire */
+	uint64_t pages_skipped; /* in parent */
+	uint64_t bytes;		/* on the wire */
 	uint64_t digest;
 };
 
 /* Source. Remembers which images earlier rounds had. */
 struct memory_sender;
-must_check status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender **ret_sender);
+must_check status *memory_sender_new(int criu_fd, struct pipe *pipe,
+				     struct memory_sender **ret_sender);
 /* Serves one round on a thread of its own, from now until CRIU closes it. */
 must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round);
-/* Waits for the round's end (all sent, RoundEnd too). An error also shuts criu_fd, so that CRIU does not
- * wait for ever. */
+/* Waits for the round's end (all sent, RoundEnd too). An error also shuts criu_fd, so that CRIU
+ * does not wait for ever. */
 must_check status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms,
 				     struct memory_round *ret_round);
 /* So far, from any thread: for progress. */
 void memory_sender_progress(struct memory_sender *sender, struct memory_round *ret_round);
-void memory_sender_free(struct memory_sender *sender); /* interrupts the pipe, shuts criu_fd, joins */
+void memory_sender_free(
+    struct memory_sender *sender); /* interrupts the pipe, shuts criu_fd, joins */
 
-/* Destination: reads one round from the pipe into the store, until its RoundEnd; checks digests and counts (DATA_LOSS). Blocks. */
+/* Destination: reads one round from the pipe into the store, until its RoundEnd; checks digests and
+ * counts (DATA_LOSS). Blocks. */
 must_check status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
 					int64_t silence_ms, struct memory_round *ret_round);
 

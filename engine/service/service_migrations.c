@@ -62,8 +62,8 @@ static status *cancel(void *self, const struct rpc_call *call, const ProtobufCMe
 	st = sources_cancel(services->sources, id);
 	if (st != NULL)
 		return strcmp(view->role, "destination") == 0
-			       ? status_detailf(st, "next", "cancel it at its source, %s", view->peer)
-			       : st;
+			   ? status_detailf(st, "next", "cancel it at its source, %s", view->peer)
+			   : st;
 	return registry_get(services->core->registry, id, (Haul__V1__Migration **)ret_response);
 }
 
@@ -72,8 +72,8 @@ static status *watch(void *self, const struct rpc_call *call, const ProtobufCMes
 {
 	struct services *services = self;
 	Haul__V1__PipeAddress *pipe = NULL;
-	status *st = watchers_add(services->watchers, call, ((const Haul__V1__WatchRequest *)request)->id,
-				  &pipe);
+	status *st = watchers_add(services->watchers, call,
+				  ((const Haul__V1__WatchRequest *)request)->id, &pipe);
 
 	if (st != NULL)
 		return st;
@@ -100,7 +100,8 @@ static status *resolve(void *self, const struct rpc_call *call, const ProtobufCM
 	}
 	if (st != NULL)
 		return st;
-	return registry_get(services->core->registry, wanted->id, (Haul__V1__Migration **)ret_response);
+	return registry_get(services->core->registry, wanted->id,
+			    (Haul__V1__Migration **)ret_response);
 }
 
 static const rpc_handler handlers[] = {start, get, list, cancel, watch, resolve};

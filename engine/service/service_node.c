@@ -40,7 +40,7 @@ static status *info(void *self, const struct rpc_call *call, const ProtobufCMess
 	node->started_unix_ms = core->started_unix_ms;
 	node->identity = text_copy(credentials != NULL ? credentials_identity(credentials) : "");
 	node->certificate_expires_unix_ms =
-		credentials != NULL ? credentials_expire_unix_ms(credentials) : 0;
+	    credentials != NULL ? credentials_expire_unix_ms(credentials) : 0;
 	node->draining = atomic_load(&core->is_draining);
 	*ret_response = &node->base;
 	return NULL;
@@ -51,7 +51,7 @@ static void add_finding(Haul__V1__CheckResponse *response, const char *check, co
 {
 	Haul__V1__Finding *finding = response_new(&haul__v1__finding__descriptor);
 	Haul__V1__Finding **grown =
-		realloc(response->findings, (response->n_findings + 1) * sizeof(*grown));
+	    realloc(response->findings, (response->n_findings + 1) * sizeof(*grown));
 
 	if (grown == NULL)
 		abort();
@@ -102,16 +102,20 @@ static status *check(void *self, const struct rpc_call *call, const ProtobufCMes
 	Haul__V1__CheckResponse *response = response_new(&haul__v1__check_response__descriptor);
 	response->migratable = true;
 	scoped(status) status *criu =
-		core->criu_version != 0 ? NULL : status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble);
+	    core->criu_version != 0
+		? NULL
+		: status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble);
 	add_finding(response, "criu", criu, "CRIU works here");
 	scoped(status) status *tree = preflight_tree(pid, &options, &survey);
-	(void)snprintf(text, sizeof(text), "%zu processes, %.1f MiB resident, %zu files", survey.pid_count,
-		       (double)survey.resident_bytes / 1048576, survey.file_count);
+	(void)snprintf(text, sizeof(text), "%zu processes, %.1f MiB resident, %zu files",
+		       survey.pid_count, (double)survey.resident_bytes / 1048576,
+		       survey.file_count);
 	add_finding(response, "workload", tree, text);
 	tree_survey_free(&survey);
 	add_finding(response, "pre-copy", NULL,
-		    core->has_dirty_tracking ? "dirty page tracking works: memory moves while it runs"
-					     : "no dirty page tracking here: stopped and copied");
+		    core->has_dirty_tracking
+			? "dirty page tracking works: memory moves while it runs"
+			: "no dirty page tracking here: stopped and copied");
 	if (asked->to[0] != '\0') {
 		scoped(status) status *there = ask_destination(core, asked->to);
 		add_finding(response, "destination", there, "it answers, and CRIU works there");

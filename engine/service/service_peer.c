@@ -17,8 +17,10 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 
 	if (from->protocol != PEER_PROTOCOL)
 		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "%s speaks protocol %u, this engine (%s, haul %s) %d: run the same haul on both",
-				     from->node, from->protocol, core->config.node, HAUL_VERSION, PEER_PROTOCOL);
+				     "%s speaks protocol %u, this engine (%s, haul %s) %d: run the "
+				     "same haul on both",
+				     from->node, from->protocol, core->config.node, HAUL_VERSION,
+				     PEER_PROTOCOL);
 	if (from->id[0] != '\0')
 		incoming_renew(services->incomings, call, from->id);
 	(void)uname(&here);
@@ -70,13 +72,12 @@ ANSWER(commit, Haul__V1__CommitRequest, Haul__V1__CommitResponse,
 ANSWER(abort_one, Haul__V1__AbortRequest, Haul__V1__AbortResponse,
        haul__v1__abort_response__descriptor,
        incoming_abort(services->incomings, call, asked, response))
-ANSWER(query, Haul__V1__QueryRequest, Haul__V1__QueryResponse,
-       haul__v1__query_response__descriptor,
+ANSWER(query, Haul__V1__QueryRequest, Haul__V1__QueryResponse, haul__v1__query_response__descriptor,
        incoming_query(services->incomings, call, asked, response))
 ANSWER(settle, Haul__V1__SettleRequest, Haul__V1__SettleResponse,
        haul__v1__settle_response__descriptor, incoming_settle(services->incomings, call, asked))
 
-static const rpc_handler handlers[] = {hello,  prepare,   begin_round, end_round, restore,
+static const rpc_handler handlers[] = {hello,  prepare,	  begin_round, end_round, restore,
 				       commit, abort_one, query,       settle};
 
 struct rpc_service services_peer(struct services *services)

@@ -50,12 +50,14 @@ static status *send_changes(struct watcher *watcher)
 		status *st = registry_wait(registry, watcher->id, sequence, TICK_MS, &view);
 		if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED) {
 			status_free(st);
-			st = registry_get(registry, watcher->id, &view); /* an unchanged one says "alive" */
+			st = registry_get(registry, watcher->id,
+					  &view); /* an unchanged one says "alive" */
 		}
 		if (st != NULL)
 			return st;
 		sequence = view->sequence;
-		st = pipe_send_message(watcher->pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT, &view->base, SEND_MS);
+		st = pipe_send_message(watcher->pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT,
+				       &view->base, SEND_MS);
 		if (st != NULL || migration_is_over(view))
 			return st;
 	}
@@ -76,8 +78,8 @@ static void leave(struct watcher *watcher)
 	(void)pthread_mutex_unlock(&watchers->lock);
 }
 
-/* The watcher reads PipeEnd as the end and closes; waiting for that keeps the last frames from being
- * dropped with the pipe. */
+/* The watcher reads PipeEnd as the end and closes; waiting for that keeps the last frames from
+ * being dropped with the pipe. */
 static void await_goodbye(struct pipe *pipe)
 {
 	struct pipe_in in = {0};
@@ -113,7 +115,8 @@ static status *take_place(struct watcher *watcher)
 			break;
 	}
 	if (watcher->place == WATCHERS_MOST || watchers->is_closing) {
-		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%d are watching already", WATCHERS_MOST);
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%d are watching already",
+				   WATCHERS_MOST);
 	} else {
 		watchers->pipes[watcher->place] = watcher->pipe;
 		watchers->count++;
@@ -151,10 +154,10 @@ status *watchers_add(struct watchers *watchers, const struct rpc_call *call, con
 	Haul__V1__PipeAddress *address = NULL;
 	bool is_local = call->caller->is_local;
 	struct pipe_place place = {
-		.host = is_local ? NULL : call->server_host,
-		.port_low = config->port_low,
-		.port_high = config->port_high,
-		.directory = config->local_dir,
+	    .host = is_local ? NULL : call->server_host,
+	    .port_low = config->port_low,
+	    .port_high = config->port_high,
+	    .directory = config->local_dir,
 	};
 
 	status *st = registry_get(watchers->core->registry, id, &view);

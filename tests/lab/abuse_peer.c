@@ -190,7 +190,8 @@ static _Noreturn void one_life(char *const *argv)
 static bool died(char **argv, unsigned number, unsigned try)
 {
 	char id[64], word[16];
-	char *const child[] = {argv[0], argv[1], argv[2], argv[3], argv[4], argv[5], id, word, NULL};
+	char *const child[] = {argv[0], argv[1], argv[2], argv[3], argv[4],
+			       argv[5], id,	 word,	  NULL};
 	pid_t pid;
 	int ended;
 

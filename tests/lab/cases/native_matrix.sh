@@ -3,7 +3,7 @@
 #
 # native_matrix: whatever dies, stops or is cut at whichever stage of a migration, afterwards exactly one
 # healthy copy runs and nothing is left behind; never did two run. HAUL_FULL=1: every fault at every stage,
-# HAUL_RUNS times (default 1); otherwise a sample that has each fault and each stage.
+# HAUL_RUNS times (default 1; ten minutes each: HAUL_CASE_TIMEOUT=900); otherwise a sample that has each fault and each stage.
 # HAUL_CELLS="STAGE/FAULT[/WORKLOAD] …" runs those, HAUL_VICTIM is the workload where none is said.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../matrix.sh"

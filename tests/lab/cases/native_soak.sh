@@ -13,8 +13,9 @@ SEED=${HAUL_SEED:-$((SRANDOM % 1000000))}
 RANDOM=$SEED
 GENTLE=(swrk-from swrk-to cut stop-from stop-to)
 NAMES=(fds threads rss_kib cgroups tables disk_kib processes)
-# What each may grow by. Memory: the list of past migrations, and what the allocator keeps for threads.
-MORE=(2 2 8192 0 0 64 0)
+# What each may grow by. Memory: each migration has threads of its own, and the allocator keeps what was once
+# needed in each of its arenas (8 a core at most, 2 MiB): that grows ever more slowly, a leak of 256 KiB does not.
+MORE=(2 2 $((COUNT > 50 ? 24576 : 12288)) 0 0 64 0)
 
 pick() {
     local -n from=$1
@@ -74,17 +75,27 @@ home() {
     [[ ! -s $LAB/survey ]] || fail "$(<"$LAB/survey")"
 }
 
-compare() {
-    local host i grown bad=0
+# What grew too much; connections and images take a moment to go.
+grown() {
+    local i grown
+    mapfile -t AFTER_A < <(figures A)
+    mapfile -t AFTER_B < <(figures B)
+    GROWN=''
+    for i in "${!NAMES[@]}"; do
+        for grown in $((AFTER_A[i] - BEFORE_A[i])) $((AFTER_B[i] - BEFORE_B[i])); do
+            ((grown <= MORE[i])) || GROWN+=" ${NAMES[i]} by $grown"
+        done
+    done
+    [[ -z $GROWN ]]
+}
+
+print_figures() {
+    local i
     printf '  %-10s %10s %10s %10s %10s\n' '' "A before" "A after" "B before" "B after"
     for i in "${!NAMES[@]}"; do
         printf '  %-10s %10s %10s %10s %10s\n' "${NAMES[i]}" "${BEFORE_A[i]}" "${AFTER_A[i]}" \
             "${BEFORE_B[i]}" "${AFTER_B[i]}"
-        for grown in $((AFTER_A[i] - BEFORE_A[i])) $((AFTER_B[i] - BEFORE_B[i])); do
-            ((grown <= MORE[i])) || { echo "  ${NAMES[i]} grew by $grown"; bad=1; }
-        done
     done
-    return "$bad"
 }
 
 DONE=0
@@ -108,6 +119,6 @@ for ((i = COUNT / 2; i < COUNT; i++)); do
     one GENTLE
 done
 home
-mapfile -t AFTER_A < <(figures A)
-mapfile -t AFTER_B < <(figures B)
-compare || fail "something grew"
+eventually 100 grown || true
+print_figures
+[[ -z $GROWN ]] || fail "seed $SEED: grown:$GROWN"

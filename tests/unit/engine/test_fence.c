@@ -262,7 +262,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 	    TEST(a_closed_fence_holds_the_whole_tree),
 	    TEST(a_tree_that_its_tracer_let_go_is_told_from_a_held_one),
-		TEST(an_opened_fence_gives_all_back_to_where_they_were),
+	    TEST(an_opened_fence_gives_all_back_to_where_they_were),
 	    TEST(a_group_that_is_gone_is_made_again),
 	    TEST(a_fence_recalled_from_the_journal_opens_the_same),
 	    TEST(a_process_that_is_not_listed_goes_to_the_roots_group),

@@ -7,7 +7,8 @@
 #include "engine/criu/mend.h"
 #include "files.pb-c.h"
 
-/* files.img with one timer: magics, length, message. A field that the mender does not know rides along. */
+/* files.img with one timer: magics, length, message. A field that the mender does not know rides
+ * along. */
 static size_t image_with(uint64_t ticks, uint64_t left_ns, uint64_t period_ns, uint8_t *out)
 {
 	Haul__Files__File file = HAUL__FILES__FILE__INIT;
@@ -37,7 +38,8 @@ static void a_stuck_periodic_timer_expires_at_once(void **state)
 	(void)state;
 	assert_ok(criu_mend_files(image, size, &mended, &count));
 	assert_int_equal(count, 1);
-	Haul__Files__File *file = haul__files__file__unpack(NULL, mended.size - 12, mended.data + 12);
+	Haul__Files__File *file =
+	    haul__files__file__unpack(NULL, mended.size - 12, mended.data + 12);
 	assert_non_null(file);
 	assert_int_equal(file->tfd->vnsec, 1);
 	assert_int_equal(file->tfd->ticks, 3);
@@ -81,9 +83,9 @@ static void a_cut_image_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_stuck_periodic_timer_expires_at_once),
-		cmocka_unit_test(other_timers_stay_as_they_are),
-		cmocka_unit_test(a_cut_image_is_refused),
+	    cmocka_unit_test(a_stuck_periodic_timer_expires_at_once),
+	    cmocka_unit_test(other_timers_stay_as_they_are),
+	    cmocka_unit_test(a_cut_image_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,8 @@ struct pki {
 const char *pki_path(struct pki *pki, const char *which)
 {
 	char *path = pki->paths[pki->path_count++ % 16];
-	char directory[sizeof(pki->directory)]; /* not in the object that is written to: snprintf is restrict */
+	char directory[sizeof(
+	    pki->directory)]; /* not in the object that is written to: snprintf is restrict */
 	memcpy(directory, pki->directory, sizeof(directory));
 	(void)snprintf(path, sizeof(pki->paths[0]), "%s/%s", directory, which);
 	return path;

@@ -86,8 +86,8 @@ static void a_listener_on_every_address_tells_the_one_that_was_reached(void **st
 	assert_ok(rpc_server_listen(echo.server, url, NULL, 2));
 	(void)snprintf(url, sizeof(url), "tcp://127.0.0.1:%u", port);
 	assert_ok(rpc_client_new(url, NULL, &client));
-	assert_ok(rpc_client_call(client, &haul__v1__peer__descriptor, "Hello", &request.base, 20000,
-				  &response));
+	assert_ok(rpc_client_call(client, &haul__v1__peer__descriptor, "Hello", &request.base,
+				  20000, &response));
 	assert_string_equal(((Haul__V1__HelloResponse *)response)->kernel, "127.0.0.1");
 	echo_stop(&echo);
 }

@@ -122,7 +122,7 @@ static void open_hand(struct hand *hand)
 	nng_msg *hello = NULL;
 	assert_ok(rpc_start());
 	assert_ok(pipe_listen(&tcp_place, &hand->listener, &hand->address));
-	assert_ok(seal_new_with(hand->address->cipher, hand->address->key_to_listener.data, hand->address->pipe_id.data, true,
+	assert_ok(seal_new(hand->address->key_to_listener.data, hand->address->pipe_id.data, true,
 			   &hand->out));
 	hand->peer = raw_peer(hand->address->url);
 	send_hand(hand, sealed(hand, HAUL__V1__FRAME_KIND__FRAME_HELLO, NULL, 0));

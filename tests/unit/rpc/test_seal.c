@@ -106,36 +106,6 @@ static void another_key_or_pipe_is_refused(void **state)
 	assert_code(seal_open(by_id, copy, SEALED), STATUS_DATA_LOSS);
 }
 
-static void the_other_cipher_has_the_same_rules(void **state)
-{
-	struct pair *pair = *state;
-	scoped(seal) struct seal *out = NULL;
-	scoped(seal) struct seal *in = NULL;
-	uint8_t sealed[SEALED] = "other";
-	uint8_t copy[SEALED];
-	assert_ok(seal_new_with(SEAL_CHACHA20_POLY1305, key, pipe_id, true, &out));
-	assert_ok(seal_new_with(SEAL_CHACHA20_POLY1305, key, pipe_id, false, &in));
-	assert_ok(seal_close(out, sealed, TEXT));
-	memcpy(copy, sealed, SEALED);
-	assert_code(seal_open(pair->in, copy, SEALED), STATUS_DATA_LOSS);
-	memcpy(copy, sealed, SEALED);
-	copy[0] ^= 1;
-	assert_code(seal_open(in, copy, SEALED), STATUS_DATA_LOSS);
-	memcpy(copy, sealed, SEALED);
-	assert_ok(seal_open(in, copy, SEALED));
-	assert_memory_equal(copy, "other", TEXT);
-	assert_code(seal_open(in, sealed, SEALED), STATUS_DATA_LOSS);
-}
-
-static void an_unknown_cipher_is_refused(void **state)
-{
-	struct seal *seal = NULL;
-	(void)state;
-	assert_code(seal_new_with(2, key, pipe_id, true, &seal), STATUS_INVALID_ARGUMENT);
-	assert_null(seal);
-	assert_true(seal_fastest() <= SEAL_CHACHA20_POLY1305);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -146,8 +116,6 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(every_altered_bit_is_noticed, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(every_cut_is_noticed, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(another_key_or_pipe_is_refused, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(the_other_cipher_has_the_same_rules, set_up, tear_down),
-	    cmocka_unit_test(an_unknown_cipher_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
