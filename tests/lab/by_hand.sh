@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # by_hand.sh: a migration with what CRIU and rsync bring, as an operator would script it: pre-dumps and
-# the dump to page servers at the destination, rsync of the images, restore. Nothing is encrypted.
+# the dump to page servers at the destination, rsync of the images, restore. Memory goes by CRIU's own TLS, as
+# it must between machines (HAND_PLAIN=1: in the clear); the images, a few kilobytes, go in the clear.
 #
 # usage: by_hand.sh destination DIR ADDRESS ROUNDS   serves one migration, then ends
 #        by_hand.sh source DIR ADDRESS ROUNDS PID    moves PID there; ROUNDS counts the dump
@@ -13,13 +14,18 @@ set -euo pipefail
 
 images=/var/lib/haul/hand
 rsync_port=8730
+pki=/srv/shared/pki
+name=$(hostname)
+tls=(--tls --tls-cacert "$pki/ca.pem" --tls-cert "$pki/${name,,}.pem" --tls-key "$pki/${name,,}.key"
+    --tls-no-cn-verify)
+[[ -z ${HAND_PLAIN:-} ]] || tls=()
 
 serve() {
     local round=$1 parent=()
     mkdir -p "$images/$round"
     ((round == 1)) || parent=(--prev-images-dir "../$((round - 1))")
     criu page-server --daemon --images-dir "$images/$round" "${parent[@]}" --address "$address" \
-        --port "$((9000 + round))" --log-file server.log
+        --port "$((9000 + round))" "${tls[@]}" --log-file server.log
 }
 
 destination() {
@@ -67,7 +73,7 @@ copy() {
     ((round < rounds)) || act=dump
     ask serve "$round"
     criu "$act" --tree "$pid" --images-dir "$images/$round" "${flags[@]}" --page-server \
-        --address "$address" --port "$((9000 + round))" --log-file dump.log
+        --address "$address" --port "$((9000 + round))" "${tls[@]}" --log-file dump.log
 }
 
 source_side() {
