@@ -378,6 +378,8 @@ static void *run_watchdog(void *argument)
 		(void)pthread_mutex_unlock(&server->lock);
 		if (may_close)
 			connections_close_silent(listener->connections);
+		if (listener->tls != NULL)
+			tls_context_close_stale(listener->tls);
 		report_refusals(listener);
 		next_ms = monotonic_ms() + WATCHDOG_MS;
 		(void)pthread_mutex_lock(&server->lock);

@@ -19,6 +19,7 @@ void tls_context_free(struct tls_context *context)
 	SSL_CTX_free(context->ctx);
 	BIO_meth_free(context->bio_method);
 	(void)pthread_mutex_destroy(&context->lock);
+	(void)pthread_mutex_destroy(&context->roll);
 	free(context);
 }
 
@@ -102,6 +103,7 @@ status *tls_context_new(const struct credentials *credentials, const char *host,
 	atomic_init(&context->references, 1);
 	atomic_init(&context->connections, 0);
 	(void)pthread_mutex_init(&context->lock, NULL);
+	(void)pthread_mutex_init(&context->roll, NULL);
 	context->is_server = host == NULL;
 	context->ctx = context->is_server ? credentials_server_ctx(credentials)
 					  : credentials_client_ctx(credentials);

@@ -11,6 +11,8 @@
 
 enum { FAILURES_KEPT = 16 };
 
+struct nng_tls_engine_conn;
+
 struct tls_context {
 	atomic_uint references;
 	atomic_uint connections;
@@ -21,6 +23,8 @@ struct tls_context {
 	pthread_mutex_t lock; /* of what follows */
 	struct tls_failure failures[FAILURES_KEPT];
 	unsigned failure_count;
+	pthread_mutex_t roll; /* of the connections that exist; taken before nng's own locks */
+	struct nng_tls_engine_conn *first;
 };
 
 /* One reference more; tls_context_free takes one away. */

@@ -25,7 +25,7 @@
 #include "rpc/nng_error.h"
 #include "rpc/tls_context.h"
 
-enum { EARLY_BYTES = 64 };
+enum { EARLY_BYTES = 64, STALE_MS = 3000 };
 
 static const char context_label[] = "haul.tls_context";
 static const char engine_name[] = "haul-openssl";
@@ -40,8 +40,10 @@ struct nng_tls_engine_conn {
 	void *io;
 	struct tls_context *context;
 	SSL *ssl;
-	enum tls_phase phase;
+	_Atomic enum tls_phase phase;
+	atomic_bool is_pipe; /* nng has asked who it is: past its negotiation */
 	int64_t deadline_ms;
+	struct nng_tls_engine_conn *next, *previous; /* in the context's roll */
 	uint8_t early[EARLY_BYTES];
 	size_t early_size;
 	int verify_error;
@@ -228,8 +230,40 @@ static int conn_init(nng_tls_engine_conn *conn, void *io, nng_tls_engine_config 
 	tls_context_hold(conn->context);
 	conn->verify_error = X509_V_OK;
 	conn->deadline_ms = monotonic_ms() + LIMIT_SILENT_MS;
+	(void)pthread_mutex_lock(&conn->context->roll);
+	conn->next = conn->context->first;
+	if (conn->next != NULL)
+		conn->next->previous = conn;
+	conn->context->first = conn;
+	(void)pthread_mutex_unlock(&conn->context->roll);
 	ERR_clear_error();
 	return conn_prepare(conn);
+}
+
+static void leave_roll(struct nng_tls_engine_conn *conn)
+{
+	struct tls_context *context = conn->context;
+	(void)pthread_mutex_lock(&context->roll);
+	if (conn->previous != NULL)
+		conn->previous->next = conn->next;
+	else
+		context->first = conn->next;
+	if (conn->next != NULL)
+		conn->next->previous = conn->previous;
+	(void)pthread_mutex_unlock(&context->roll);
+}
+
+/* nng hands an engine its own connection as `io`, and that begins with the stream which it is (so
+ * in 1.10 and 1.11; another minor version is refused by rpc_start). While the roll is held the
+ * connection cannot be freed: conn_fini waits for it. */
+void tls_context_close_stale(struct tls_context *context)
+{
+	int64_t now = monotonic_ms();
+	(void)pthread_mutex_lock(&context->roll);
+	for (struct nng_tls_engine_conn *conn = context->first; conn != NULL; conn = conn->next)
+		if (!atomic_load(&conn->is_pipe) && now > conn->deadline_ms + STALE_MS)
+			nng_stream_close((nng_stream *)conn->io);
+	(void)pthread_mutex_unlock(&context->roll);
 }
 
 /* nng calls this also for connections that never were initialised (all zero then). */
@@ -237,6 +271,7 @@ static void conn_fini(nng_tls_engine_conn *conn)
 {
 	if (conn->context == NULL)
 		return;
+	leave_roll(conn);
 	if (conn->context->is_server && conn->phase == TLS_HANDSHAKE) {
 		struct tls_failure failure = {.text =
 						  "it was silent or left before the TLS handshake "
@@ -339,6 +374,7 @@ static char *conn_peer_cn(nng_tls_engine_conn *conn)
 static char **conn_peer_alt_names(nng_tls_engine_conn *conn)
 {
 	const struct identity *id = conn->identity;
+	atomic_store(&conn->is_pipe, true);
 	char **names = id != NULL ? calloc(IDENTITY_NAMES + 2, sizeof(*names)) : NULL;
 	if (names == NULL)
 		return NULL;

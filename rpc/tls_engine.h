@@ -31,6 +31,12 @@ must_check status *tls_context_apply_to_listener(struct tls_context *context,
 /* Takes the oldest failure not yet taken; false when there is none. */
 bool tls_context_take_failure(struct tls_context *context, struct tls_failure *ret_failure);
 
+/* Closes connections that should have become pipes long ago. nng loses them (and their descriptors)
+ * when the peer resets at a bad moment: an error that comes before nng waits for data is told to
+ * nobody, and what it then waits for cannot be ended by its own timeout either. To be called now
+ * and then. */
+void tls_context_close_stale(struct tls_context *context);
+
 /* The names of a TLS pipe's peer; false when the pipe is gone. */
 bool tls_pipe_identity(nng_pipe pipe, struct identity *ret_identity);
 

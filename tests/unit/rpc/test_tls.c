@@ -201,6 +201,38 @@ static void a_call_after_a_long_silence_is_answered(void **state)
 	assert_ok(echo_hello(client, "", PLENTY_MS, NULL));
 }
 
+static void reset_at(uint16_t port)
+{
+	struct linger linger = {.l_onoff = 1, .l_linger = 0};
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_port = htons(port),
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	(void)close(fd);
+}
+
+/* nng alone would lose some of them for good: nobody may use up the descriptors of an engine by
+ * that. */
+static void connections_that_reset_at_once_leave_no_descriptor(void **state)
+{
+	struct fixture *fixture = *state;
+	struct endpoint endpoint;
+	scoped(str) char *node = NULL;
+	echo_listen(&fixture->echo, "tls", fixture->server, 2);
+	assert_ok(endpoint_parse(fixture->echo.url, &endpoint));
+	int before = count_fds();
+	for (int i = 0; i < 50; i++)
+		reset_at(endpoint.port);
+	int64_t until = monotonic_ms() + PLENTY_MS;
+	while (count_fds() > before && monotonic_ms() < until)
+		(void)nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+	assert_true(count_fds() <= before);
+	assert_ok(call_with(fixture->echo.url, fixture->client, &node));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +247,8 @@ int main(void)
 					    tear_down),
 	    cmocka_unit_test_setup_teardown(a_common_name_does_not_make_a_server, set_up,
 					    tear_down),
+	    cmocka_unit_test_setup_teardown(connections_that_reset_at_once_leave_no_descriptor,
+					    set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(credentials_are_needed, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(tls_1_2_and_clients_without_certificate_get_nothing,
 					    set_up, tear_down),
