@@ -50,13 +50,17 @@ phase "build release" preset release || true
 phase "build and test tsan" preset tsan "ctest --preset tsan -L unit -j 4" || true
 if [[ -n ${HAUL_FULL:-} ]]; then
     phase "build and test fuzz" preset fuzz "ctest --preset fuzz -L fuzz" || true
-    export HAUL_RUNS=${HAUL_RUNS:-10}
+    export HAUL_RUNS=${HAUL_RUNS:-10} HAUL_CASE_TIMEOUT=${HAUL_CASE_TIMEOUT:-7200}
     guest_cases=(all)
 else
-    export HAUL_RUNS=${HAUL_RUNS:-2}
+    export HAUL_RUNS=${HAUL_RUNS:-1}
     guest_cases=(both_migrate guest_redis)
 fi
-phase "lab, native" tests/lab/run.sh native all || true
+# With sanitizers; what preloads a library into hauld, or measures its memory, without.
+phase "lab, native, sanitized" tests/lab/run.sh native both_faults both_migrate both_timers both_workloads \
+    native_abuse native_fakes native_session native_wire || true
+export HAUL_BUILD=build/release
+phase "lab, native" tests/lab/run.sh native native_matrix native_memory native_recovery native_soak || true
 phase "docker" docker/test.sh || true
 phase "lab, guest" tests/lab/run.sh guest "${guest_cases[@]}" || true
 

@@ -2,6 +2,7 @@
 /* hauld: starts the engine and its listeners, waits for a signal, lets go in order. */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "rpc/server.h"
 
 enum {
+	ARENAS = 4, /* of malloc */
 	EXIT_BASE = 64,
 	DRAIN_MS = 60 * 1000, /* what a migration past its commit may take to end */
 	STOP_MS = 5 * 1000,
@@ -227,6 +229,8 @@ static void block_signals(sigset_t *signals)
 
 int main(int argc, char **argv)
 {
+	/* Many threads, little work each: an arena a thread would only keep memory. */
+	(void)mallopt(M_ARENA_MAX, ARENAS);
 	scoped(config) struct config config = {0};
 	sigset_t signals;
 	scoped(status) status *st = config_read(argc - 1, argv + 1, &config);

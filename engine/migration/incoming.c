@@ -293,6 +293,18 @@ status *incoming_give_up(struct incomings *incomings, struct incoming *incoming,
 
 enum care { CARE_NONE, CARE_LEASE, CARE_HOLD, CARE_IMAGES, CARE_LOOK, CARE_FORGET };
 
+/* Memory that comes in is a sign of life too: on a narrow link it keeps the source's Hello waiting.
+ * With the set's lock; the pipe stands while is_open and PREPARED. */
+static void listen_to_memory(struct incoming *incoming, int64_t now)
+{
+	if (!incoming->is_open || incoming->state != INCOMING_PREPARED)
+		return;
+	uint64_t bytes = pipe_bytes_received(incoming->memory);
+	if (bytes != incoming->heard_bytes)
+		incoming->heard_ms = now;
+	incoming->heard_bytes = bytes;
+}
+
 static enum care care_of(const struct incoming *incoming, int64_t now)
 {
 	int64_t silent = now - incoming->heard_ms;
@@ -378,6 +390,7 @@ static struct incoming *next_in_need(struct incomings *incomings, size_t *place,
 	(void)pthread_mutex_lock(&incomings->lock);
 	for (; *place < incomings->count && found == NULL; (*place)++) {
 		struct incoming *incoming = incomings->list[*place];
+		listen_to_memory(incoming, clock_monotonic_ms());
 		*ret_care = care_of(incoming, clock_monotonic_ms());
 		if (*ret_care == CARE_NONE || pthread_mutex_trylock(&incoming->turn) != 0)
 			continue;

@@ -36,6 +36,7 @@ struct incoming {
 	unsigned users;		   /* methods that hold a pointer */
 	bool is_open;		   /* session and pipes stand: an abort may interrupt them */
 	bool is_aborting;	   /* interrupts are out */
+	uint64_t heard_bytes;	   /* of memory, by then */
 	int64_t heard_ms;	   /* monotonic: last word of the source */
 	int64_t lease_ms;
 	int64_t committed_ms; /* monotonic */

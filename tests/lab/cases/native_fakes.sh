@@ -77,8 +77,9 @@ engine A slow=20
 ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" >"$LAB/slow.json" 2>"$LAB/slow.err" &
 job=$!
 for ((try = 0; try < 200 * SLOW; try++)); do
-    id=$(ctl A --json list --active 2>/dev/null | sed -n 's/.*"id":[[:space:]]*"\([0-9a-f]*\)".*/\1/p' | head -n 1)
-    stage=$(ctl A --json list --active 2>/dev/null | sed -n 's/.*"stage":[[:space:]]*"\([a-z-]*\)".*/\1/p' | head -n 1)
+    list=$(ctl A --json list --active 2>/dev/null)
+    id=$(sed -n 's/.*"id":[[:space:]]*"\([0-9a-f]*\)".*/\1/p' <<<"$list" | head -n 1)
+    stage=$(sed -n 's/.*"stage":[[:space:]]*"\([a-z-]*\)".*/\1/p' <<<"$list" | head -n 1)
     [[ $stage != pre-copy ]] || break
     sleep 0.05
 done
