@@ -14,7 +14,8 @@
 void pipe_cancel_sends(struct pipe *pipe)
 {
 	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		nng_aio_cancel(pipe->send_aios[i]);
+		if (pipe->send_aios[i] != NULL)
+			nng_aio_cancel(pipe->send_aios[i]);
 }
 
 /* Why nothing can be sent or received any more, or NULL. Caller holds the lock. */
@@ -334,21 +335,29 @@ static void free_aio(nng_aio *aio)
 	nng_aio_free(aio);
 }
 
+/* Before the socket closes. An operation in nng could be left hanging otherwise; and only
+ * nng_aio_free waits for a timeout that is just being served, which would look into the socket:
+ * nng_aio_stop does not. The socket's callbacks find NULL from here on. */
+static void free_aios(struct pipe *pipe)
+{
+	nng_aio *receive, *sends[SENDS_IN_FLIGHT];
+	(void)pthread_mutex_lock(&pipe->lock);
+	receive = TAKE(pipe->receive_aio);
+	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
+		sends[i] = TAKE(pipe->send_aios[i]);
+	(void)pthread_mutex_unlock(&pipe->lock);
+	free_aio(receive);
+	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
+		free_aio(sends[i]);
+}
+
 void pipe_free(struct pipe *pipe)
 {
 	if (pipe == NULL)
 		return;
-	/* Stopped before the socket closes: an operation in nng could be left hanging otherwise. */
-	if (pipe->receive_aio != NULL)
-		nng_aio_stop(pipe->receive_aio);
-	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		if (pipe->send_aios[i] != NULL)
-			nng_aio_stop(pipe->send_aios[i]);
+	free_aios(pipe);
 	if (pipe->has_socket)
 		(void)nng_socket_close(pipe->socket);
-	free_aio(pipe->receive_aio);
-	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		free_aio(pipe->send_aios[i]);
 	seal_free(pipe->out);
 	seal_free(pipe->in);
 	status_free(pipe->send_error);

@@ -50,7 +50,7 @@ static void lose_connection(struct pipe *pipe, int id)
 		pipe_cancel_sends(pipe);
 	if (pipe->candidate_id == id)
 		pipe->candidate_id = 0;
-	if (pipe->is_lost)
+	if (pipe->is_lost && pipe->receive_aio != NULL)
 		nng_aio_cancel(pipe->receive_aio);
 }
 
