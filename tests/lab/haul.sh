@@ -19,6 +19,8 @@
 set -euo pipefail
 
 HAUL_LAB=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+HAUL_TESTS=$(realpath "$HAUL_LAB/..")
+export LSAN_OPTIONS=suppressions=$HAUL_TESTS/lsan.supp:print_suppressions=0
 # shellcheck source=hosts.sh
 . "$HAUL_LAB/hosts.sh"
 BUILD=$HOSTS_TREE/${HAUL_BUILD:-build/dev}
