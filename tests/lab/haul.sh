@@ -6,11 +6,14 @@
 # usage: . haul.sh                       inside the toolbox or the guest; then
 #        lab_start [FLAG…]               hosts, certificates, both engines (FLAGs for both)
 #        engine_start HOST [FLAG…]       start hauld; returns when its log says ready
+#                                        (ENGINE_SHELL=1: as the child of a shell, ENGINE_PARENT)
 #        engine_stop HOST, engine_kill HOST
 #        ctl HOST ARG…                   haulctl over the host's local socket
 #        workload HOST NAME [ARG…]       start a workload; sets PID and STATUS
 #        migrate HOST PID TO [FLAG…]     sets REPORT (JSON), ERRORS (stderr), CODE (exit status)
 #        report PATH                     a field of REPORT: report criu.freezeMs
+#        precopy_rounds                  how often the REPORT's memory was copied before the freeze
+#        expect_precopied N              at least N times; never where the kernel cannot tell dirty pages
 #        expect_completed / expect_refused [CODE] / expect_healthy HOST PID / expect_gone HOST PID
 #        fail MESSAGE…
 #
@@ -100,16 +103,25 @@ make_pki() {
 }
 
 engine_start() {
-    local host=$1 log=hauld-$1.log name=${1,} seen try
+    local host=$1 log=hauld-$1.log name=${1,} seen try under=()
     shift
+    # shellcheck disable=SC2016 # runs in the host
+    [[ -z ${ENGINE_SHELL:-} ]] || under=(bash -c '"$@" & wait' bash)
     on "$host" mkdir -p -m 700 /run/haul
     touch "$SHARED/$log"
     seen=$(wc -l <"$SHARED/$log") # a restart appends
-    ENGINE[$host]=$(START_OUT=/srv/shared/$log start_on "$host" "$(program hauld)" --node "$name" \
+    ENGINE[$host]=$(START_OUT=/srv/shared/$log start_on "$host" "${under[@]}" "$(program hauld)" --node "$name" \
         --listen "tls+tcp://${HOST_ADDRESS[$host]}:7777" --local "$LOCAL" --state-dir /var/lib/haul \
         --data-ports 7800-7899 --ca /srv/shared/pki/ca.pem --cert "/srv/shared/pki/$name.pem" \
         --key "/srv/shared/pki/$name.key" --criu /usr/sbin/criu \
         --lease "$((15 * SLOW))s" --criu-timeout "$((30 * SLOW))s" "$@")
+    if [[ -n ${ENGINE_SHELL:-} ]]; then
+        ENGINE_PARENT=${ENGINE[$host]}
+        for ((try = 0; try < 100 * SLOW; try++)); do
+            ! ENGINE[$host]=$(on "$host" pgrep -P "$ENGINE_PARENT") || break
+            sleep 0.1
+        done
+    fi
     for ((try = 0; try < 100 * SLOW; try++)); do
         ! tail -n "+$((seen + 1))" "$SHARED/$log" | grep -qw ready || return 0
         on "$host" kill -0 "${ENGINE[$host]}" 2>/dev/null || break
@@ -187,6 +199,34 @@ except (KeyError, IndexError, ValueError, TypeError):
 if isinstance(value, float):
     value = round(value)
 print(value if isinstance(value, str) else json.dumps(value))
+PY
+}
+
+# The last one in the report is the final dump.
+precopy_rounds() {
+    echo $(($(report rounds | grep -o '"pagesSent"' | wc -l) - 1))
+}
+
+expect_precopied() {
+    local rounds
+    rounds=$(precopy_rounds)
+    if ! kernel_tracks; then
+        ((rounds == 0)) || fail "$rounds rounds of pre-copy on a kernel that cannot track dirty pages"
+    elif ((rounds < $1)); then
+        fail "$rounds rounds of pre-copy, not $1: $(report rounds)"
+    fi
+}
+
+# Whether the kernel says of a page that was just written that it is dirty (bit 55), without asking haul.
+kernel_tracks() {
+    python3 - <<'PY'
+import ctypes, mmap, struct, sys
+page = mmap.mmap(-1, mmap.PAGESIZE)
+page[0] = 1
+number = ctypes.addressof(ctypes.c_char.from_buffer(page)) // mmap.PAGESIZE
+with open("/proc/self/pagemap", "rb") as pagemap:
+    pagemap.seek(number * 8)
+    sys.exit(not struct.unpack("Q", pagemap.read(8))[0] >> 55 & 1)
 PY
 }
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# guest_redis: redis with 100 000 keys moves while a client writes. The client reconnects to the
-# destination; every write that was acknowledged is there. HAUL_DEMO=1 shows haulctl's own output.
+# guest_redis: redis with 100 000 keys moves to the other host and back while a client writes. The client
+# reconnects to where it went; each time memory is copied ahead at least twice, and at the end every write
+# that was ever acknowledged is there. HAUL_RUNS (default 1) round trips. HAUL_DEMO=1: one way, and
+# haulctl's own output.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
 
@@ -22,8 +24,45 @@ wait_for() {
     fail "never: $*"
 }
 
-acknowledged_at_b() {
-    sed -n '/connected 10.77.0.2/,$p' "$acks" | grep -q -m 1 '^ack'
+# written_at HOST LINE COUNT: the client connected there, behind this line of its log, and got so many writes
+# acknowledged since.
+written_at() {
+    (($(sed -n "$2,\$p" "$acks" | sed -n "/connected ${HOST_ADDRESS[$1]}\$/,\$p" | grep -c '^ack') >= $3))
+}
+
+# Acknowledged behind this line, by the redis that was not moved yet.
+written_meanwhile() {
+    sed -n "$1,\$p" "$acks" | sed '/^lost/q' | grep -c '^ack' || true
+}
+
+move() {
+    local from=$1 to=$2 line
+    line=$(($(wc -l <"$acks") + 1))
+    if [[ -n ${HAUL_DEMO:-} ]]; then
+        echo "moving redis (process $server) from $from to $to:"
+        ctl "$from" --timeout "$((60 * SLOW))s" migrate "pid:$server" --to "$(url "$to")" --tcp close
+    else
+        migrate "$from" "$server" "$to" --tcp close
+        expect_completed
+        expect_precopied 2
+        note "$from to $to: downtime $(report downtimeMs) ms, total $(report totalMs) ms," \
+            "$(report bytesOnWire) bytes, $(precopy_rounds) rounds ahead," \
+            "$(written_meanwhile "$line") writes acknowledged meanwhile"
+    fi
+    expect_gone "$from" "$server"
+    wait_for written_at "$to" "$line" 100
+    (($(written_meanwhile "$line") > 0)) || fail "nothing was written while it moved from $from to $to"
+}
+
+# verify HOST: all that it ever acknowledged is there, and the keys of the beginning.
+verify() {
+    local keys
+    note "$(on A python3 "$client" verify /srv/shared/acks 6379 "${HOST_ADDRESS[$1]}")" ||
+        fail "acknowledged writes are lost"
+    keys=$(redis "$1" eval "local n = 0 for i = 1, 100000 do
+        if redis.call('get', 'key:' .. i) == string.rep(tostring(i) .. ' ', 20) then n = n + 1 end end return n" 0)
+    [[ $keys == 100000 ]] || fail "only $keys of 100000 keys are right"
+    note "100000 keys are right"
 }
 
 lab_start
@@ -34,21 +73,13 @@ note "redis holds $(redis A dbsize) keys, $(redis A info memory | sed -n 's/^use
 writer=$(start_on A python3 "$client" write /srv/shared/acks 6379 10.77.0.1 10.77.0.2)
 wait_for grep -q '^ack 50 ' "$acks"
 
-if [[ -n ${HAUL_DEMO:-} ]]; then
-    echo "moving redis (process $server) from A to B:"
-    ctl A --timeout "$((60 * SLOW))s" migrate "pid:$server" --to "$(url B)" --tcp close
-else
-    migrate A "$server" B --tcp close
-    expect_completed
-    note "downtime $(report downtimeMs) ms, total $(report totalMs) ms, $(report bytesOnWire) bytes," \
-        "rounds $(report rounds)"
-fi
-expect_gone A "$server"
-wait_for acknowledged_at_b
-sleep 2
+place=A
+for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
+    move A B
+    place=B
+    [[ -z ${HAUL_DEMO:-} ]] || break
+    move B A
+    place=A
+done
 on A kill "$writer"
-note "$(on A python3 "$client" verify /srv/shared/acks 6379 10.77.0.2)" || fail "acknowledged writes are lost"
-keys=$(redis B eval "local n = 0 for i = 1, 100000 do
-    if redis.call('get', 'key:' .. i) == string.rep(tostring(i) .. ' ', 20) then n = n + 1 end end return n" 0)
-[[ $keys == 100000 ]] || fail "only $keys of 100000 keys are right"
-note "100000 keys are right"
+verify "$place"
