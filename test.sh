@@ -54,7 +54,7 @@ if [[ -n ${HAUL_FULL:-} ]]; then
     guest_cases=(all)
 else
     export HAUL_RUNS=${HAUL_RUNS:-1}
-    guest_cases=(both_migrate guest_redis)
+    guest_cases=(both_migrate guest_kernel_threads guest_redis)
 fi
 # With sanitizers; what preloads a library into hauld, or measures its memory, without.
 phase "lab, native, sanitized" tests/lab/run.sh native both_faults both_migrate both_timers both_workloads \

@@ -70,12 +70,21 @@ swrk_pid() {
 }
 
 lab_start
+engine_stop A
+ENGINE_SHELL=1 engine_start A
 workload A memory 128 20 --incompressible
 victim=$PID
 
 refused "no such process" 999 B NOT_FOUND
-refused "the init of the host" 1 B ""
-refused "the engine itself" "${ENGINE[A]}" B ""
+refused "the init of the host" 1 B INVALID_ARGUMENT
+expect_message 'init'
+refused "the engine itself" "${ENGINE[A]}" B INVALID_ARGUMENT
+expect_message 'is this engine'
+refused "an ancestor of the engine" "$ENGINE_PARENT" B INVALID_ARGUMENT
+expect_message 'ancestor of this engine'
+for pid in 1 "$ENGINE_PARENT" "${ENGINE[A]}"; do
+    [[ $(process_state A "$pid") == [RS]*" frozen 0" ]] || fail "process $pid is $(process_state A "$pid")"
+done
 refused "nobody listens at the destination" "$victim" tls+tcp://10.77.0.2:7 ""
 note "an object that CRIU cannot dump"
 workload A undumpable
