@@ -32,6 +32,13 @@ enum {
 	/* Calls served at the same time: by the remote listeners, and by the local socket. */
 	LIMIT_REMOTE_CALLS = 24,
 	LIMIT_LOCAL_CALLS = 16,
+	/* Requests whose answers are remembered: at 40 s each (10 s of a caller's time and a
+	 * margin) this is 800 changing calls a second, and 4 MiB. */
+	LIMIT_REQUESTS_KEPT = 32768,
+	/* A client sends a request again for at most this long, and for longer than that the server
+	 * remembers the answer. */
+	LIMIT_RETRY_MS = 5 * 60 * 1000,
+	LIMIT_ANSWER_MS = 10 * 60 * 1000,
 	/* A message of CRIU's RPC; its own replies are far smaller. */
 	LIMIT_CRIU_MESSAGE = 256 * 1024,
 	/* One journal record. */

@@ -21,11 +21,17 @@ must_check status *rpc_client_new(const char *url, const struct credentials *cre
  * the reason is told, UNAUTHENTICATED when it is about certificates; where nobody listens it is
  * told after 3 s); DEADLINE_EXCEEDED when sent but not answered in time; UNAVAILABLE with detail
  * "sent" when the connection broke after it left; CANCELLED after rpc_client_interrupt. A request
- * leaves at most once. */
+ * leaves at most once, unless rpc_client_enable_retry. */
 must_check status *rpc_client_call(struct rpc_client *client,
 				   const ProtobufCServiceDescriptor *service, const char *method,
 				   const ProtobufCMessage *request, int64_t timeout_ms,
 				   ProtobufCMessage **ret_response);
+
+/* From now on calls that end with UNAVAILABLE after they had left, or that a stopping server did
+ * not take, are sent again within their timeout, with the same request id: the server carries them
+ * out once. See retry.h for how often. Not for calls whose fate the caller must know, such as an
+ * engine's to its peer. */
+void rpc_client_enable_retry(struct rpc_client *client);
 
 /* Did the request of this failed call leave, so that it may have been executed? */
 bool rpc_client_may_have_run(const status *st);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A plain array: with 1024 entries a scan costs less than the TLS record that brought the request.
- * When it is full the oldest answer goes, of the same caller if that one holds more than its share:
- * a busy peer cannot make us forget another's answers. */
+/* A table of requests with hash chains, and the finished ones in a list, oldest first. Places are
+ * named by index + 1; 0 is none. */
 #include "rpc/dedupe.h"
 
+#include <assert.h>
 #include <openssl/sha.h>
 #include <pthread.h>
 #include <string.h>
@@ -11,166 +11,262 @@
 #include "rpc/nng_error.h"
 
 enum {
-	DEDUPE_ENTRIES = 1024,
-	DEDUPE_SHARE = DEDUPE_ENTRIES / 4,
-	DEDUPE_AGE_MS = 10 * 60 * 1000,
 	DEDUPE_BYTES = 32 * 1024 * 1024,
+	DEDUPE_MARGIN_MS = 30 * 1000,
 	DEDUPE_WAIT_MS = 60 * 1000,
+	CALLERS = 1024, /* counters; callers that share one share their part, too */
+	KEY_BYTES = 16,
 };
+
+static_assert((int)LIMIT_ANSWER_MS > (int)LIMIT_RETRY_MS + (int)DEDUPE_MARGIN_MS,
+	      "an answer is remembered for longer than anybody asks again");
 
 enum entry_state { ENTRY_FREE, ENTRY_RUNNING, ENTRY_DONE };
 
 struct entry {
 	enum entry_state state;
+	bool has_answer;
+	uint16_t caller;
+	uint32_t chain; /* next of the bucket, or of the free ones */
+	uint32_t older, younger;
 	uint64_t ticket;
-	int64_t since_ms;
-	char caller[LIMIT_NAME + 1];
-	bool is_local;
-	uint8_t id[REQUEST_ID_BYTES];
+	int64_t done_ms;
+	int64_t needed_ms; /* until then the caller may ask again */
+	uint8_t key[KEY_BYTES];
 	uint8_t digest[SHA256_DIGEST_LENGTH];
 	struct buffer answer;
 };
 
 struct dedupe {
+	struct dedupe_limits limits;
 	pthread_mutex_t lock;
 	pthread_cond_t done;
 	bool is_stopped;
 	uint64_t tickets;
 	size_t bytes;
-	struct entry entries[DEDUPE_ENTRIES];
+	uint32_t oldest, youngest; /* of the finished */
+	uint32_t vacant;	   /* the free ones */
+	uint32_t held[CALLERS];
+	uint32_t *buckets;
+	struct entry *entries;
 };
 
-status *dedupe_new(struct dedupe **ret_dedupe)
+/* What identifies a request. */
+struct wanted {
+	uint16_t caller;
+	uint8_t key[KEY_BYTES];
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+};
+
+static status *make_tables(struct dedupe *dedupe)
 {
+	uint32_t count = dedupe->limits.requests;
+	dedupe->buckets = calloc(count, sizeof(*dedupe->buckets));
+	dedupe->entries = calloc(count, sizeof(*dedupe->entries));
+	if (dedupe->buckets == NULL || dedupe->entries == NULL)
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for the answers' table");
+	for (uint32_t i = 0; i < count; i++)
+		dedupe->entries[i].chain = i + 2 <= count ? i + 2 : 0;
+	dedupe->vacant = 1;
+	return NULL;
+}
+
+status *dedupe_new(const struct dedupe_limits *limits, struct dedupe **ret_dedupe)
+{
+	static const struct dedupe_limits usual = {.requests = LIMIT_REQUESTS_KEPT,
+						   .bytes = DEDUPE_BYTES,
+						   .age_ms = LIMIT_ANSWER_MS,
+						   .margin_ms = DEDUPE_MARGIN_MS,
+						   .now_ms = monotonic_ms};
 	struct dedupe *dedupe = calloc(1, sizeof(*dedupe));
 	if (dedupe == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for the answers' table");
+	dedupe->limits = limits != NULL ? *limits : usual;
 	pthread_condattr_t attr;
 	(void)pthread_condattr_init(&attr);
 	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&dedupe->done, &attr);
 	(void)pthread_condattr_destroy(&attr);
 	(void)pthread_mutex_init(&dedupe->lock, NULL);
+	status *st = make_tables(dedupe);
+	if (st != NULL) {
+		dedupe_free(dedupe);
+		return st;
+	}
 	*ret_dedupe = dedupe;
 	return NULL;
 }
 
-static void drop_entry(struct dedupe *dedupe, struct entry *entry)
+static struct entry *at(struct dedupe *dedupe, uint32_t place)
+{
+	return place != 0 ? &dedupe->entries[place - 1] : NULL;
+}
+
+static uint32_t place_of(const struct dedupe *dedupe, const struct entry *entry)
+{
+	return (uint32_t)(entry - dedupe->entries) + 1;
+}
+
+static uint32_t *bucket_of(struct dedupe *dedupe, const uint8_t key[KEY_BYTES])
+{
+	uint32_t hash;
+	memcpy(&hash, key, sizeof(hash));
+	return &dedupe->buckets[hash % dedupe->limits.requests];
+}
+
+static struct entry *find_entry(struct dedupe *dedupe, const struct wanted *wanted)
+{
+	struct entry *entry = at(dedupe, *bucket_of(dedupe, wanted->key));
+	while (entry != NULL && memcmp(entry->key, wanted->key, KEY_BYTES) != 0)
+		entry = at(dedupe, entry->chain);
+	return entry;
+}
+
+static void list_append(struct dedupe *dedupe, struct entry *entry)
+{
+	entry->older = dedupe->youngest;
+	entry->younger = 0;
+	if (dedupe->youngest != 0)
+		at(dedupe, dedupe->youngest)->younger = place_of(dedupe, entry);
+	else
+		dedupe->oldest = place_of(dedupe, entry);
+	dedupe->youngest = place_of(dedupe, entry);
+}
+
+static void list_remove(struct dedupe *dedupe, const struct entry *entry)
+{
+	uint32_t *from_older =
+	    entry->older != 0 ? &at(dedupe, entry->older)->younger : &dedupe->oldest;
+	uint32_t *from_younger =
+	    entry->younger != 0 ? &at(dedupe, entry->younger)->older : &dedupe->youngest;
+	*from_older = entry->younger;
+	*from_younger = entry->older;
+}
+
+static void drop_answer(struct dedupe *dedupe, struct entry *entry)
 {
 	dedupe->bytes -= entry->answer.size;
 	buffer_free(&entry->answer);
-	*entry = (struct entry){0};
+	entry->answer = (struct buffer){0};
+	entry->has_answer = false;
 }
 
-static bool is_of(const struct entry *entry, const struct identity *caller)
+/* Forgets a finished one. */
+static void drop_entry(struct dedupe *dedupe, struct entry *entry)
 {
-	return entry->state != ENTRY_FREE && entry->is_local == caller->is_local &&
-	       strcmp(entry->caller, caller->name) == 0;
+	uint32_t place = place_of(dedupe, entry);
+	uint32_t *link = bucket_of(dedupe, entry->key);
+	while (*link != place)
+		link = &at(dedupe, *link)->chain;
+	*link = entry->chain;
+	list_remove(dedupe, entry);
+	drop_answer(dedupe, entry);
+	dedupe->held[entry->caller]--;
+	*entry = (struct entry){.chain = dedupe->vacant};
+	dedupe->vacant = place;
 }
 
-static struct entry *find_entry(struct dedupe *dedupe, const struct identity *caller,
-				const uint8_t *id)
+static void drop_old(struct dedupe *dedupe, int64_t now)
 {
-	for (size_t i = 0; i < DEDUPE_ENTRIES; i++) {
-		struct entry *entry = &dedupe->entries[i];
-		if (is_of(entry, caller) && memcmp(entry->id, id, REQUEST_ID_BYTES) == 0)
-			return entry;
-	}
-	return NULL;
+	for (struct entry *entry = at(dedupe, dedupe->oldest);
+	     entry != NULL && entry->done_ms + dedupe->limits.age_ms <= now;
+	     entry = at(dedupe, dedupe->oldest))
+		drop_entry(dedupe, entry);
 }
 
-static void drop_old(struct dedupe *dedupe)
+/* Forgets the oldest that nobody will ask for again, of this caller only unless that is -1. */
+static bool drop_one(struct dedupe *dedupe, int64_t now, int caller)
 {
-	int64_t limit = monotonic_ms() - DEDUPE_AGE_MS;
-	for (size_t i = 0; i < DEDUPE_ENTRIES; i++) {
-		struct entry *entry = &dedupe->entries[i];
-		if (entry->state == ENTRY_DONE && entry->since_ms < limit)
-			drop_entry(dedupe, entry);
-	}
+	struct entry *entry = at(dedupe, dedupe->oldest);
+	while (entry != NULL &&
+	       (entry->needed_ms > now || (caller >= 0 && entry->caller != caller)))
+		entry = at(dedupe, entry->younger);
+	if (entry != NULL)
+		drop_entry(dedupe, entry);
+	return entry != NULL;
 }
 
-/* The oldest answer, of `caller` only unless that is NULL. */
-static struct entry *oldest_answer(struct dedupe *dedupe, const struct identity *caller)
+static bool has_room(struct dedupe *dedupe, int64_t now, uint16_t caller)
 {
-	struct entry *oldest = NULL;
-	for (size_t i = 0; i < DEDUPE_ENTRIES; i++) {
-		struct entry *entry = &dedupe->entries[i];
-		if (entry->state != ENTRY_DONE || (caller != NULL && !is_of(entry, caller)))
-			continue;
-		if (oldest == NULL || entry->ticket < oldest->ticket)
-			oldest = entry;
-	}
-	return oldest;
+	drop_old(dedupe, now);
+	if (dedupe->held[caller] >= dedupe->limits.requests / 4 && !drop_one(dedupe, now, caller))
+		return false;
+	return dedupe->vacant != 0 || drop_one(dedupe, now, -1);
 }
 
-static struct entry *free_entry(struct dedupe *dedupe, const struct identity *caller)
+static void identify(const struct identity *caller, const Haul__V1__Request *request,
+		     struct wanted *ret_wanted)
 {
-	struct entry *vacant = NULL;
-	unsigned held = 0;
-	drop_old(dedupe);
-	for (size_t i = 0; i < DEDUPE_ENTRIES; i++) {
-		held += is_of(&dedupe->entries[i], caller) ? 1 : 0;
-		if (dedupe->entries[i].state == ENTRY_FREE && vacant == NULL)
-			vacant = &dedupe->entries[i];
-	}
-	if (vacant != NULL)
-		return vacant;
-	struct entry *victim = held > DEDUPE_SHARE ? oldest_answer(dedupe, caller) : NULL;
-	if (victim == NULL)
-		victim = oldest_answer(dedupe, NULL);
-	if (victim != NULL)
-		drop_entry(dedupe, victim);
-	return victim;
-}
-
-static void digest_request(const Haul__V1__Request *request, uint8_t *ret_digest)
-{
-	uint8_t parts[2 * SHA256_DIGEST_LENGTH];
+	uint8_t parts[2 * SHA256_DIGEST_LENGTH], who[1 + LIMIT_NAME + 1] = {0};
+	uint8_t hash[SHA256_DIGEST_LENGTH];
+	who[0] = caller->is_local ? 1 : 0;
+	memcpy(who + 1, caller->name, strlen(caller->name));
+	(void)SHA256(who, sizeof(who), hash);
+	memcpy(&ret_wanted->caller, hash, sizeof(ret_wanted->caller));
+	ret_wanted->caller %= CALLERS;
+	memcpy(parts, hash, sizeof(hash));
+	memcpy(parts + sizeof(hash), request->request_id.data, REQUEST_ID_BYTES);
+	(void)SHA256(parts, sizeof(hash) + REQUEST_ID_BYTES, hash);
+	memcpy(ret_wanted->key, hash, KEY_BYTES);
 	(void)SHA256((const uint8_t *)request->method, strlen(request->method), parts);
 	(void)SHA256(request->payload.data, request->payload.len, parts + SHA256_DIGEST_LENGTH);
-	(void)SHA256(parts, sizeof(parts), ret_digest);
+	(void)SHA256(parts, sizeof(parts), ret_wanted->digest);
 }
 
-static void copy_answer(const struct entry *entry, struct buffer *ret_answer)
+static bool copy_answer(const struct buffer *answer, struct buffer *ret_answer)
 {
-	struct buffer copy = {.data = malloc(entry->answer.size + 1), .size = entry->answer.size};
+	struct buffer copy = {.data = malloc(answer->size + 1), .size = answer->size};
 	if (copy.data == NULL)
-		copy.size = 0;
-	else if (copy.size > 0)
-		memcpy(copy.data, entry->answer.data, copy.size);
+		return false;
+	if (copy.size > 0)
+		memcpy(copy.data, answer->data, copy.size);
 	*ret_answer = copy;
+	return true;
 }
 
-/* Waits while `entry` runs for this id; caller holds the lock. The entry may be another's after. */
-static struct entry *wait_for(struct dedupe *dedupe, const struct identity *caller,
-			      const uint8_t *id, int64_t deadline_ms)
+/* Waits while this request runs; caller holds the lock. The entry may be another's after. */
+static struct entry *wait_for(struct dedupe *dedupe, const struct wanted *wanted,
+			      int64_t deadline_ms)
 {
-	struct timespec until = {.tv_sec = deadline_ms / 1000,
-				 .tv_nsec = (deadline_ms % 1000) * 1000000};
-	struct entry *entry = find_entry(dedupe, caller, id);
+	int64_t latest = monotonic_ms() + DEDUPE_WAIT_MS;
+	int64_t until_ms = deadline_ms > 0 && deadline_ms < latest ? deadline_ms : latest;
+	struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = (until_ms % 1000) * 1000000};
+	struct entry *entry = find_entry(dedupe, wanted);
 	while (entry != NULL && entry->state == ENTRY_RUNNING && !dedupe->is_stopped) {
 		if (pthread_cond_timedwait(&dedupe->done, &dedupe->lock, &until) != 0)
 			break;
-		entry = find_entry(dedupe, caller, id);
+		entry = find_entry(dedupe, wanted);
 	}
 	return entry;
 }
 
-static enum dedupe_verdict begin_new(struct dedupe *dedupe, const struct identity *caller,
-				     const uint8_t *id, const uint8_t *digest, uint64_t *ret_ticket)
+static int64_t needed_until(const struct dedupe *dedupe, int64_t now, int64_t deadline_ms)
 {
-	struct entry *entry = free_entry(dedupe, caller);
-	*ret_ticket = 0;
-	if (entry == NULL) /* every entry runs: cannot be, there are fewer threads */
-		return DEDUPE_RUN;
-	entry->state = ENTRY_RUNNING;
-	entry->ticket = ++dedupe->tickets;
-	entry->since_ms = monotonic_ms();
-	entry->is_local = caller->is_local;
-	memcpy(entry->caller, caller->name, sizeof(entry->caller));
-	memcpy(entry->id, id, REQUEST_ID_BYTES);
-	memcpy(entry->digest, digest, sizeof(entry->digest));
-	*ret_ticket = entry->ticket;
+	int64_t left_ms = deadline_ms > 0 ? deadline_ms - monotonic_ms() : dedupe->limits.age_ms;
+	int64_t needed_ms = left_ms + dedupe->limits.margin_ms;
+	return now + (needed_ms < dedupe->limits.age_ms ? needed_ms : dedupe->limits.age_ms);
+}
+
+static enum dedupe_verdict begin_new(struct dedupe *dedupe, const struct wanted *wanted,
+				     int64_t deadline_ms, uint64_t *ret_ticket)
+{
+	int64_t now = dedupe->limits.now_ms();
+	if (!has_room(dedupe, now, wanted->caller))
+		return DEDUPE_FULL;
+	struct entry *entry = at(dedupe, dedupe->vacant);
+	uint32_t *bucket = bucket_of(dedupe, wanted->key);
+	dedupe->vacant = entry->chain;
+	*entry = (struct entry){.state = ENTRY_RUNNING,
+				.caller = wanted->caller,
+				.chain = *bucket,
+				.ticket = ++dedupe->tickets,
+				.needed_ms = needed_until(dedupe, now, deadline_ms)};
+	memcpy(entry->key, wanted->key, sizeof(entry->key));
+	memcpy(entry->digest, wanted->digest, sizeof(entry->digest));
+	*bucket = place_of(dedupe, entry);
+	dedupe->held[wanted->caller]++;
+	/* The ticket names the place, so that finishing needs no search. */
+	*ret_ticket = entry->ticket * dedupe->limits.requests + (place_of(dedupe, entry) - 1);
 	return DEDUPE_RUN;
 }
 
@@ -178,48 +274,50 @@ enum dedupe_verdict dedupe_begin(struct dedupe *dedupe, const struct identity *c
 				 const Haul__V1__Request *request, int64_t deadline_ms,
 				 uint64_t *ret_ticket, struct buffer *ret_answer)
 {
-	uint8_t digest[SHA256_DIGEST_LENGTH];
-	const uint8_t *id = request->request_id.data;
-	int64_t latest = monotonic_ms() + DEDUPE_WAIT_MS;
+	struct wanted wanted;
 	enum dedupe_verdict verdict = DEDUPE_ANSWERED;
-	digest_request(request, digest);
+	identify(caller, request, &wanted);
 	(void)pthread_mutex_lock(&dedupe->lock);
-	struct entry *entry = find_entry(dedupe, caller, id);
-	if (entry != NULL && memcmp(entry->digest, digest, sizeof(digest)) == 0)
-		entry = wait_for(dedupe, caller, id,
-				 deadline_ms > 0 && deadline_ms < latest ? deadline_ms : latest);
+	drop_old(dedupe, dedupe->limits.now_ms());
+	struct entry *entry = find_entry(dedupe, &wanted);
+	if (entry != NULL && memcmp(entry->digest, wanted.digest, sizeof(wanted.digest)) == 0)
+		entry = wait_for(dedupe, &wanted, deadline_ms);
 	if (entry == NULL)
-		verdict = begin_new(dedupe, caller, id, digest, ret_ticket);
-	else if (memcmp(entry->digest, digest, sizeof(digest)) != 0)
+		verdict = begin_new(dedupe, &wanted, deadline_ms, ret_ticket);
+	else if (memcmp(entry->digest, wanted.digest, sizeof(wanted.digest)) != 0)
 		verdict = DEDUPE_DIFFERENT;
 	else if (entry->state == ENTRY_RUNNING)
 		verdict = DEDUPE_TIMEOUT;
-	else
-		copy_answer(entry, ret_answer);
+	else if (!entry->has_answer || !copy_answer(&entry->answer, ret_answer))
+		verdict = DEDUPE_FORGOTTEN;
 	(void)pthread_mutex_unlock(&dedupe->lock);
 	return verdict;
 }
 
+/* Answers go by age, those that may still be asked for last. */
+static void shrink(struct dedupe *dedupe, int64_t now)
+{
+	for (int pass = 0; pass < 2 && dedupe->bytes > dedupe->limits.bytes; pass++) {
+		struct entry *entry = at(dedupe, dedupe->oldest);
+		while (entry != NULL && dedupe->bytes > dedupe->limits.bytes) {
+			if (pass == 1 || entry->needed_ms <= now)
+				drop_answer(dedupe, entry);
+			entry = at(dedupe, entry->younger);
+		}
+	}
+}
+
 void dedupe_finish(struct dedupe *dedupe, uint64_t ticket, const struct buffer *answer)
 {
+	struct entry *entry = &dedupe->entries[ticket % dedupe->limits.requests];
 	(void)pthread_mutex_lock(&dedupe->lock);
-	for (size_t i = 0; i < DEDUPE_ENTRIES && ticket != 0; i++) {
-		struct entry *entry = &dedupe->entries[i];
-		if (entry->state != ENTRY_RUNNING || entry->ticket != ticket)
-			continue;
-		struct entry given = {.answer = *answer};
-		copy_answer(&given, &entry->answer);
-		entry->state = ENTRY_DONE;
-		entry->since_ms = monotonic_ms();
-		dedupe->bytes += entry->answer.size;
-		break;
-	}
-	for (struct entry *oldest = NULL; dedupe->bytes > DEDUPE_BYTES;) {
-		oldest = oldest_answer(dedupe, NULL);
-		if (oldest == NULL)
-			break;
-		drop_entry(dedupe, oldest);
-	}
+	assert(entry->state == ENTRY_RUNNING && entry->ticket == ticket / dedupe->limits.requests);
+	entry->has_answer = copy_answer(answer, &entry->answer);
+	entry->state = ENTRY_DONE;
+	entry->done_ms = dedupe->limits.now_ms();
+	dedupe->bytes += entry->answer.size;
+	list_append(dedupe, entry);
+	shrink(dedupe, entry->done_ms);
 	(void)pthread_cond_broadcast(&dedupe->done);
 	(void)pthread_mutex_unlock(&dedupe->lock);
 }
@@ -236,8 +334,10 @@ void dedupe_free(struct dedupe *dedupe)
 {
 	if (dedupe == NULL)
 		return;
-	for (size_t i = 0; i < DEDUPE_ENTRIES; i++)
+	for (uint32_t i = 0; dedupe->entries != NULL && i < dedupe->limits.requests; i++)
 		buffer_free(&dedupe->entries[i].answer);
+	free(dedupe->entries);
+	free(dedupe->buckets);
 	(void)pthread_cond_destroy(&dedupe->done);
 	(void)pthread_mutex_destroy(&dedupe->lock);
 	free(dedupe);

@@ -3,13 +3,11 @@
  * receive, dispatch, answer. A watchdog thread a listener closes silent connections and reports
  * refusals. All blocking nng operations are aios that rpc_server_stop can cancel: they are started
  * under the server's lock, after a look at the phase. */
-#include "rpc/server.h"
+#include "rpc/server_internal.h"
 
 #include <errno.h>
-#include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/transport/ipc/ipc.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,65 +15,16 @@
 #include <sys/un.h>
 #include <time.h>
 
-#include "proto/envelope.h"
-#include "rpc/connections.h"
-#include "rpc/dedupe.h"
 #include "rpc/nng_error.h"
 #include "rpc/tls_engine.h"
 
-enum {
-	SERVER_LISTENERS = 8,
-	WATCHDOG_MS = 500,
-	REPLY_MS = 10000,
-	/* Room for nng's own header in front of a request. */
-	REQUEST_ROOM = 256,
-};
-
-enum server_phase { SERVER_RUNS, SERVER_DRAINS, SERVER_STOPPED };
-
-struct listener;
-
-struct worker {
-	struct listener *listener;
-	pthread_t thread;
-	bool has_thread;
-	bool is_busy; /* server->lock */
-	nng_ctx ctx;
-	nng_aio *aio;
-};
-
-struct listener {
-	struct rpc_server *server;
-	struct endpoint endpoint;
-	nng_socket socket;
-	bool has_socket;
-	struct tls_context *tls;
-	struct connections *connections;
-	pthread_t watchdog;
-	bool has_watchdog;
-	unsigned worker_count;
-	unsigned busy;	     /* server->lock */
-	int64_t all_busy_ms; /* server->lock: when no worker was free last */
-	struct worker *workers;
-};
-
-struct rpc_server {
-	struct rpc_server_config config;
-	struct dedupe *dedupe;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	enum server_phase phase;
-	unsigned running; /* calls */
-	unsigned listener_count;
-	struct listener *listeners[SERVER_LISTENERS];
-};
-
+enum { WATCHDOG_MS = 500, REPLY_MS = 10000 };
 status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server **ret_server)
 {
 	struct rpc_server *server = calloc(1, sizeof(*server));
 	if (server == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a server");
-	status *st = dedupe_new(&server->dedupe);
+	status *st = dedupe_new(NULL, &server->dedupe);
 	if (st != NULL) {
 		free(server);
 		return st;
@@ -89,174 +38,6 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 	(void)pthread_mutex_init(&server->lock, NULL);
 	*ret_server = server;
 	return NULL;
-}
-
-/* One request on its way through the server. */
-struct job {
-	struct listener *listener;
-	struct identity caller;
-	const Haul__V1__Request *request;
-	struct rpc_call call;
-	const struct rpc_service *service;
-	const ProtobufCMethodDescriptor *method;
-	rpc_handler handler;
-};
-
-static status *find_method(const struct rpc_server *server, struct job *job)
-{
-	const char *slash = strchr(job->request->method + 1, '/');
-	size_t length = (size_t)(slash - job->request->method - 1);
-	for (size_t i = 0; i < server->config.service_count; i++) {
-		const struct rpc_service *service = &server->config.services[i];
-		const char *name = service->descriptor->name;
-		if (strlen(name) != length || strncmp(name, job->request->method + 1, length) != 0)
-			continue;
-		job->service = service;
-		job->method = protobuf_c_service_descriptor_get_method_by_name(service->descriptor,
-									       slash + 1);
-		if (job->method == NULL)
-			break;
-		job->handler = service->handlers[job->method - service->descriptor->methods];
-		break;
-	}
-	if (job->handler == NULL)
-		return status_errorf(STATUS_UNIMPLEMENTED, "this engine has no method %s",
-				     job->request->method);
-	return NULL;
-}
-
-static status *run_handler(const struct job *job, ProtobufCMessage **ret_response)
-{
-	scoped(message) ProtobufCMessage *message = NULL;
-	status *st = unpack_message(job->method->input, job->request->payload.data,
-				    job->request->payload.len, LIMIT_UNARY_BYTES, &message);
-	if (st != NULL)
-		return st;
-	if (job->call.deadline_ms > 0 && monotonic_ms() >= job->call.deadline_ms)
-		return status_errorf(STATUS_DEADLINE_EXCEEDED,
-				     "the caller's time was over before %s began; nothing was done",
-				     job->call.method);
-	st = job->handler(job->service->self, &job->call, message, ret_response);
-	if (st == NULL && *ret_response == NULL)
-		return status_errorf(STATUS_INTERNAL, "%s gave no answer", job->call.method);
-	return st;
-}
-
-/* A reply of this status or response. Replies are never refused for their size: a response that is
- * too large becomes an error, and errors are small. */
-static void make_reply(const status *st, const ProtobufCMessage *response, struct buffer *ret_reply)
-{
-	Haul__V1__Reply reply = HAUL__V1__REPLY__INIT;
-	scoped(buffer) struct buffer payload = {0};
-	status *trouble = NULL;
-	reply.version = ENVELOPE_VERSION;
-	if (st == NULL) {
-		trouble = pack_message(response, LIMIT_UNARY_BYTES - REQUEST_ROOM, &payload);
-		reply.payload.data = payload.data;
-		reply.payload.len = payload.size;
-	}
-	reply.status = status_to_wire(st != NULL ? st : trouble);
-	status *failed = pack_message(&reply.base, LIMIT_UNARY_BYTES, ret_reply);
-	if (failed != NULL) /* no memory: an empty reply, which is malformed to the client */
-		*ret_reply = (struct buffer){0};
-	if (reply.status != NULL)
-		haul__v1__status__free_unpacked(reply.status, NULL);
-	status_free(trouble);
-	status_free(failed);
-}
-
-static void observe(const struct job *job, const status *st, int64_t since_us)
-{
-	const struct rpc_observer *observer = &job->listener->server->config.observer;
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	int64_t now_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-	if (observer->called != NULL)
-		observer->called(observer->self, &job->call, st, now_us - since_us);
-}
-
-/* Runs a call that has not been run before, and remembers its answer. */
-static void run_new(struct job *job, uint64_t ticket, struct buffer *ret_reply)
-{
-	struct timespec start;
-	ProtobufCMessage *response = NULL;
-	(void)clock_gettime(CLOCK_MONOTONIC, &start);
-	status *st = run_handler(job, &response);
-	make_reply(st, response, ret_reply);
-	dedupe_finish(job->listener->server->dedupe, ticket, ret_reply);
-	observe(job, st, (int64_t)start.tv_sec * 1000000 + start.tv_nsec / 1000);
-	message_free(response);
-	status_free(st);
-}
-
-static status *admit_call(struct job *job)
-{
-	struct rpc_server *server = job->listener->server;
-	(void)pthread_mutex_lock(&server->lock);
-	bool is_running = server->phase == SERVER_RUNS;
-	(void)pthread_mutex_unlock(&server->lock);
-	if (!is_running)
-		return status_errorf(
-		    STATUS_UNAVAILABLE,
-		    "the engine is stopping and takes no new calls; nothing was done");
-	status *st = NULL;
-	if (server->config.authorize != NULL)
-		st = server->config.authorize(server->config.authorize_self, &job->caller,
-					      job->request->method);
-	return st != NULL ? st : find_method(server, job);
-}
-
-static void answer_request(struct job *job, struct buffer *ret_reply)
-{
-	uint64_t ticket = 0;
-	status *st = admit_call(job);
-	if (st != NULL) {
-		struct timespec now;
-		(void)clock_gettime(CLOCK_MONOTONIC, &now);
-		make_reply(st, NULL, ret_reply);
-		observe(job, st, (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000);
-		status_free(st);
-		return;
-	}
-	switch (dedupe_begin(job->listener->server->dedupe, &job->caller, job->request,
-			     job->call.deadline_ms, &ticket, ret_reply)) {
-	case DEDUPE_RUN:
-		run_new(job, ticket, ret_reply);
-		return;
-	case DEDUPE_ANSWERED:
-		return;
-	case DEDUPE_DIFFERENT:
-		st = status_errorf(
-		    STATUS_ALREADY_EXISTS,
-		    "another request was sent with the same request id; nothing was done");
-		break;
-	case DEDUPE_TIMEOUT:
-		st = status_errorf(STATUS_DEADLINE_EXCEEDED,
-				   "the same request is still being carried out");
-		break;
-	}
-	make_reply(st, NULL, ret_reply);
-	status_free(st);
-}
-
-static void handle_message(struct listener *listener, const struct identity *caller, nng_msg *msg,
-			   struct buffer *ret_reply)
-{
-	Haul__V1__Request *request = NULL;
-	status *st = request_decode(nng_msg_body(msg), nng_msg_len(msg), &request);
-	if (st != NULL) {
-		make_reply(st, NULL, ret_reply);
-		status_free(st);
-		return;
-	}
-	struct job job = {.listener = listener, .caller = *caller, .request = request};
-	job.call.caller = &job.caller;
-	job.call.method = request->method;
-	if (request->timeout_ms > 0)
-		job.call.deadline_ms = monotonic_ms() + request->timeout_ms;
-	connection_reached_host(nng_msg_get_pipe(msg), &listener->endpoint, job.call.server_host);
-	answer_request(&job, ret_reply);
-	haul__v1__request__free_unpacked(request, NULL);
 }
 
 /* Starts `start` on the worker's aio unless the server has stopped, and waits. */
@@ -315,7 +96,7 @@ static void serve_message(struct worker *worker, nng_msg *msg)
 	if (!connections_begin_call(listener->connections, pipe, &caller))
 		return;
 	scoped(buffer) struct buffer reply = {0};
-	handle_message(listener, &caller, msg, &reply);
+	server_answer(listener, &caller, msg, &reply);
 	send_reply(worker, &reply);
 	connections_end_call(listener->connections, pipe);
 }

@@ -11,8 +11,9 @@
 /* What a handler knows of its call. */
 struct rpc_call {
 	const struct identity *caller;
-	const char *method;  /* "/haul.v1.Peer/Commit" */
-	int64_t deadline_ms; /* CLOCK_MONOTONIC; 0 = none */
+	const char *method;	   /* "/haul.v1.Peer/Commit" */
+	const uint8_t *request_id; /* REQUEST_ID_BYTES; the same when a client asks again */
+	int64_t deadline_ms;	   /* CLOCK_MONOTONIC; 0 = none */
 	/* Host by which the caller reached this server (of the listener's URL, or of the connection
 	 * when that is for every address); "" for ipc. */
 	char server_host[LIMIT_NAME + 1];

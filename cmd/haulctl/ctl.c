@@ -35,11 +35,13 @@ static status *connect_client(struct ctl *ctl)
 		st = load_credentials(ctl);
 	if (st != NULL)
 		return st;
-	if (ctl->server == NULL)
-		return rpc_client_new(ctl->local != NULL ? ctl->local
-							 : "ipc:///run/haul/hauld.sock",
-				      NULL, &ctl->client);
-	return rpc_client_new(ctl->server, ctl->credentials, &ctl->client);
+	const char *local = ctl->local != NULL ? ctl->local : "ipc:///run/haul/hauld.sock";
+	st = rpc_client_new(ctl->server != NULL ? ctl->server : local, ctl->credentials,
+			    &ctl->client);
+	/* What got lost on the way is sent again: the engine carries a request out once. */
+	if (st == NULL)
+		rpc_client_enable_retry(ctl->client);
+	return st;
 }
 
 status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service, const char *method,

@@ -11,6 +11,7 @@
 
 #include "engine/core.h"
 #include "haul/v1/migrations.pb-c.h"
+#include "rpc/service.h"
 
 struct sources; /* all of an engine */
 
@@ -18,8 +19,11 @@ struct sources *sources_new(struct core *core);
 /* Takes up what the journal says was open, before anything is served. */
 must_check status *sources_recover(struct sources *sources);
 
-/* Starts one; *ret_view is a copy for the caller. */
-must_check status *sources_start(struct sources *sources, const Haul__V1__StartRequest *request,
+/* Starts one; *ret_view is a copy for the caller. The id is made from the caller and its request's
+ * id, so that the same request finds the migration that it started, also after hauld was restarted
+ * in between. Without a call (NULL) the id is random. */
+must_check status *sources_start(struct sources *sources, const struct rpc_call *call,
+				 const Haul__V1__StartRequest *request,
 				 Haul__V1__Migration **ret_view);
 must_check status *sources_cancel(struct sources *sources, const char *id);
 /* An operator's decision on one in doubt; NOT_FOUND when it is none of ours. */

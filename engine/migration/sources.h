@@ -17,4 +17,7 @@ must_check status *sources_add(struct sources *sources, struct source *source);
 
 Haul__V1__Migration *source_view(const struct source *source);
 
+/* Joins and frees those that are over. With the lock held. */
+void sources_reap(struct sources *sources);
+
 #endif

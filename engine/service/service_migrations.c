@@ -20,8 +20,7 @@ static status *start(void *self, const struct rpc_call *call, const ProtobufCMes
 {
 	struct services *services = self;
 
-	(void)call;
-	return sources_start(services->sources, (const Haul__V1__StartRequest *)request,
+	return sources_start(services->sources, call, (const Haul__V1__StartRequest *)request,
 			     (Haul__V1__Migration **)ret_response);
 }
 

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a source migration begins: its id, its options, its view. */
+#include <openssl/rand.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/host/clock.h"
+#include "engine/migration/sources.h"
+#include "proto/envelope.h"
+
+enum { ID_BYTES = 8 };
+
+/* One migration of a tree at a time. */
+static status *check_free_locked(struct sources *sources, pid_t pid)
+{
+	for (size_t i = 0; i < sources->count; i++) {
+		if (sources->list[i]->pid == pid)
+			return status_detailf(
+			    status_errorf(STATUS_ALREADY_EXISTS,
+					  "pid:%d is being migrated already, as %s", pid,
+					  sources->list[i]->id),
+			    "next", "`haulctl watch %s`", sources->list[i]->id);
+	}
+	return NULL;
+}
+
+/* Random, or for a request what is made from it: a second one like it then finds the first. */
+static status *make_id(const struct rpc_call *call, char ret_id[LIMIT_ID + 1])
+{
+	unsigned char bytes[SHA256_DIGEST_LENGTH], seed[LIMIT_NAME + 2 + REQUEST_ID_BYTES] = {0};
+
+	if (call == NULL) {
+		if (RAND_bytes(bytes, ID_BYTES) != 1)
+			return status_errorf(STATUS_INTERNAL, "no random numbers to be had");
+	} else {
+		seed[0] = call->caller->is_local ? 1 : 0;
+		memcpy(seed + 1, call->caller->name, strlen(call->caller->name));
+		memcpy(seed + sizeof(seed) - REQUEST_ID_BYTES, call->request_id, REQUEST_ID_BYTES);
+		(void)SHA256(seed, sizeof(seed), bytes);
+	}
+	for (size_t i = 0; i < ID_BYTES; i++)
+		(void)snprintf(ret_id + 2 * i, 3, "%02x", bytes[i]);
+	return NULL;
+}
+
+/* The migration that an earlier request with this id has started: it is the answer again. */
+static status *find_started(struct sources *sources, const char *id,
+			    const Haul__V1__StartRequest *request, Haul__V1__Migration **ret_view)
+{
+	scoped(migration_view) Haul__V1__Migration *view = NULL;
+	status *st = registry_get(sources->core->registry, id, &view);
+
+	if (st != NULL) {
+		status_free(st);
+		return NULL;
+	}
+	if (strcmp(view->workload, request->workload) != 0 || strcmp(view->peer, request->to) != 0)
+		return status_errorf(
+		    STATUS_ALREADY_EXISTS,
+		    "the same request id has started migration %s of %s to %s; nothing was done",
+		    id, view->workload, view->peer);
+	*ret_view = TAKE(view);
+	return NULL;
+}
+
+static status *check_options(const Haul__V1__StartRequest *request)
+{
+	const Haul__V1__MigrateOptions *options = request->options;
+	struct endpoint endpoint;
+
+	status *st = endpoint_parse(request->to, &endpoint);
+	if (st != NULL)
+		return status_wrapf(st, "--to");
+	if (options == NULL)
+		return NULL;
+	if (options->max_rounds > LIMIT_ROUNDS)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d",
+				     LIMIT_ROUNDS);
+	if (options->dest_root[0] != '\0' &&
+	    (options->dest_root[0] != '/' || strlen(options->dest_root) > 1000))
+		return status_errorf(STATUS_INVALID_ARGUMENT, "--dest-root: an absolute path");
+	return NULL;
+}
+
+static void take_options(struct source *source, const Haul__V1__StartRequest *request)
+{
+	if (request->options != NULL) {
+		source->options = *request->options;
+		(void)snprintf(source->dest_root, sizeof(source->dest_root), "%s",
+			       request->options->dest_root);
+	}
+	source->options.dest_root = source->dest_root;
+	if (source->options.max_downtime_ms == 0)
+		source->options.max_downtime_ms = 300;
+	if (source->options.max_rounds == 0)
+		source->options.max_rounds = 8;
+	source->begun_ms = clock_monotonic_fine_ms();
+	if (source->options.timeout_ms != 0)
+		source->deadline_ms = clock_monotonic_ms() + source->options.timeout_ms;
+	(void)snprintf(source->to, sizeof(source->to), "%s", request->to);
+	(void)snprintf(source->workload, sizeof(source->workload), "%s", request->workload);
+}
+
+Haul__V1__Migration *source_view(const struct source *source)
+{
+	Haul__V1__Migration *view = malloc(sizeof(*view));
+
+	if (view == NULL)
+		abort();
+	haul__v1__migration__init(view);
+	view->id = text_copy(source->id);
+	view->state = HAUL__V1__MIGRATION_STATE__RUNNING;
+	view->stage = text_copy(source_row(source->stage)->name);
+	view->role = text_copy("source");
+	view->workload = text_copy(source->workload);
+	view->peer = text_copy(source->to);
+	view->started_unix_ms = clock_unix_ms();
+	view->tracking = text_copy(source->core->has_dirty_tracking ? "soft-dirty" : "none");
+	view->doubt = text_copy("");
+	view->pid = source->pid;
+	return view;
+}
+
+static status *start_locked(struct sources *sources, struct source *source)
+{
+	status *st = check_free_locked(sources, source->pid);
+
+	if (st == NULL)
+		st = journal_reserve(sources->core->journal);
+	if (st == NULL)
+		st = rpc_client_new(source->to, sources->core->config.credentials, &source->peer);
+	if (st == NULL)
+		st = source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_BEGUN, NULL);
+	if (st == NULL)
+		st = registry_add(sources->core->registry, source_view(source));
+	return st == NULL ? sources_add(sources, source) : st;
+}
+
+status *sources_start(struct sources *sources, const struct rpc_call *call,
+		      const Haul__V1__StartRequest *request, Haul__V1__Migration **ret_view)
+{
+	char id[LIMIT_ID + 1];
+	Haul__V1__Migration *known = NULL;
+	pid_t pid = 0;
+	status *st = workload_parse(request->workload, &pid);
+
+	if (st == NULL)
+		st = check_options(request);
+	if (st == NULL && atomic_load(&sources->core->is_draining))
+		st =
+		    status_errorf(STATUS_UNAVAILABLE, "this engine is stopping: no new migrations");
+	if (st == NULL)
+		st = make_id(call, id);
+	if (st == NULL)
+		st = find_started(sources, id, request, &known);
+	if (known != NULL)
+		*ret_view = known;
+	if (st != NULL || known != NULL)
+		return st;
+	struct source *source = source_new(sources->core, id);
+	source->pid = pid;
+	take_options(source, request);
+	(void)pthread_mutex_lock(&sources->lock);
+	sources_reap(sources);
+	st = start_locked(sources, source);
+	(void)pthread_mutex_unlock(&sources->lock);
+	if (st != NULL) {
+		source_free(source);
+		return st;
+	}
+	return registry_get(sources->core->registry, id, ret_view);
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The connection of a client.
+ *
+ * nng connects again by itself and never says why it could not; so every connection gets a dialer
+ * of its own, which one caller (`is_dialing`) makes while the others wait, and which is closed when
+ * it is lost or not needed for a while: the server drops silent connections, and a request that
+ * leaves at that very moment would have an unknown fate. */
+#include "rpc/client_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "rpc/nng_error.h"
+#include "rpc/probe.h"
+#include "rpc/tls_engine.h"
+
+enum {
+	DIAL_SLICE_MS = 20,
+	RECONNECT_MS = 100,
+	/* A connection unused for longer is made anew: half the time after which the server drops
+	   it. */
+	IDLE_MS = LIMIT_SILENT_MS / 2,
+	/* Nobody listens: a service that restarts is back by then, and a person is not kept
+	   waiting. */
+	REFUSED_MS = 3000,
+	NEVER_MS = 24 * 3600 * 1000,
+};
+
+status *client_interrupted(void)
+{
+	return status_errorf(STATUS_CANCELLED, "the call was interrupted");
+}
+
+static status *not_connected(const struct rpc_client *client, const char *tls_text)
+{
+	const char *url = client->endpoint.url;
+	char buffer[128];
+	if (tls_text[0] != '\0')
+		return status_errorf(STATUS_UNAVAILABLE,
+				     "not connected to %s, the request has not left: %s", url,
+				     tls_text);
+	int err = probe_endpoint(&client->endpoint);
+	return status_errorf(STATUS_UNAVAILABLE,
+			     "not connected to %s, the request has not left: %s", url,
+			     err != 0
+				 ? strerror_r(err, buffer, sizeof(buffer))
+				 : "no answer in time (is the name right, is the server well?)");
+}
+
+void client_wait_until(struct rpc_client *client, int64_t deadline_ms)
+{
+	struct timespec until = {.tv_sec = deadline_ms / 1000,
+				 .tv_nsec = (deadline_ms % 1000) * 1000000};
+	(void)pthread_cond_timedwait(&client->changed, &client->lock, &until);
+}
+
+/* Waits until the dialer is connected; caller holds the lock. */
+static status *wait_connected(struct rpc_client *client, struct tls_context *tls,
+			      int64_t deadline_ms)
+{
+	struct tls_failure failure = {0};
+	int64_t refused_ms = monotonic_ms() + REFUSED_MS;
+	while (client->pipe_id == 0) {
+		int64_t now = monotonic_ms();
+		if (client->is_interrupted)
+			return client_interrupted();
+		if (tls != NULL && tls_context_take_failure(tls, &failure) && failure.is_auth)
+			return status_errorf(STATUS_UNAUTHENTICATED,
+					     "not connected to %s, the request has not left: %s",
+					     client->endpoint.url, failure.text);
+		if (now >= deadline_ms)
+			return not_connected(client, failure.text);
+		if (now >= refused_ms && failure.text[0] == '\0') {
+			int err = probe_endpoint(&client->endpoint);
+			if (err == ECONNREFUSED || err == ENOENT)
+				return not_connected(client, "");
+			refused_ms = now + REFUSED_MS;
+		}
+		client_wait_until(client, now + DIAL_SLICE_MS < deadline_ms ? now + DIAL_SLICE_MS
+									    : deadline_ms);
+	}
+	return NULL;
+}
+
+static status *make_dialer(struct rpc_client *client, struct tls_context *tls,
+			   nng_dialer *ret_dialer)
+{
+	nng_dialer dialer;
+	int rv = nng_dialer_create(&dialer, client->socket, client->endpoint.url);
+	if (rv != 0)
+		return nng_errorf(rv, "cannot connect to %s", client->endpoint.url);
+	status *st = tls != NULL ? tls_context_apply_to_dialer(tls, dialer) : NULL;
+	rv = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, RECONNECT_MS);
+	if (rv == 0)
+		rv = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, RECONNECT_MS);
+	if (rv == 0 && client->endpoint.transport != TRANSPORT_IPC)
+		rv = nng_dialer_set_bool(dialer, NNG_OPT_TCP_KEEPALIVE, true);
+	if (st == NULL && rv != 0)
+		st = nng_errorf(rv, "cannot connect to %s", client->endpoint.url);
+	if (st != NULL) {
+		(void)nng_dialer_close(dialer);
+		return st;
+	}
+	*ret_dialer = dialer;
+	return NULL;
+}
+
+/* Takes the dialer out; caller holds the lock and closes it without. */
+static bool take_dialer(struct rpc_client *client, nng_dialer *ret_dialer)
+{
+	bool had = client->has_dialer;
+	*ret_dialer = client->dialer;
+	client->has_dialer = false;
+	client->pipe_id = 0;
+	client->is_suspect = false;
+	return had;
+}
+
+/* Makes the connection anew. Caller holds the lock, which is given up meanwhile, and is_dialing. */
+static status *dial(struct rpc_client *client, int64_t deadline_ms)
+{
+	scoped(tls_context) struct tls_context *tls = NULL;
+	nng_dialer old;
+	nng_dialer dialer;
+	bool had = take_dialer(client, &old);
+	(void)pthread_mutex_unlock(&client->lock);
+	if (had)
+		(void)nng_dialer_close(old);
+	status *st = NULL;
+	if (client->endpoint.transport == TRANSPORT_TLS)
+		st = tls_context_new(client->credentials, client->endpoint.host, &tls);
+	if (st == NULL)
+		st = make_dialer(client, tls, &dialer);
+	(void)pthread_mutex_lock(&client->lock);
+	if (st != NULL)
+		return st;
+	client->dialer = dialer;
+	client->has_dialer = true;
+	int rv = nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
+	st = rv == 0 ? wait_connected(client, tls, deadline_ms)
+		     : nng_errorf(rv, "cannot connect to %s", client->endpoint.url);
+	if (st == NULL) {
+		/* From now on losing it must not bring it back. */
+		(void)nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, NEVER_MS);
+		(void)nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, NEVER_MS);
+		return NULL;
+	}
+	had = take_dialer(client, &old);
+	(void)pthread_mutex_unlock(&client->lock);
+	if (had)
+		(void)nng_dialer_close(old);
+	(void)pthread_mutex_lock(&client->lock);
+	return st;
+}
+
+static bool is_usable(const struct rpc_client *client)
+{
+	bool is_stale = client->is_suspect || monotonic_ms() - client->used_ms > IDLE_MS;
+	/* Closing it under other calls only where they are tried again. */
+	if (client->is_suspect && client->does_retry)
+		return false;
+	return client->pipe_id != 0 && (client->active > 0 || !is_stale);
+}
+
+status *client_connect(struct rpc_client *client, int64_t deadline_ms)
+{
+	while (!client->is_interrupted) {
+		if (is_usable(client)) {
+			client->used_ms = monotonic_ms();
+			return NULL;
+		}
+		if (monotonic_ms() >= deadline_ms)
+			return not_connected(client, "");
+		if (client->is_dialing) {
+			client_wait_until(client, deadline_ms);
+			continue;
+		}
+		client->is_dialing = true;
+		status *st = dial(client, deadline_ms);
+		client->is_dialing = false;
+		client->used_ms = monotonic_ms();
+		(void)pthread_cond_broadcast(&client->changed);
+		if (st != NULL)
+			return st;
+	}
+	return client_interrupted();
+}

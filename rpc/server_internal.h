@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by server.c (listeners and their threads) and server_call.c (one request on its way). */
+#ifndef HAUL_RPC_SERVER_INTERNAL_H
+#define HAUL_RPC_SERVER_INTERNAL_H
+
+#include <nng/nng.h>
+#include <pthread.h>
+
+#include "rpc/connections.h"
+#include "rpc/dedupe.h"
+#include "rpc/server.h"
+
+enum {
+	SERVER_LISTENERS = 8,
+	/* Room for nng's own header in front of a request. */
+	REQUEST_ROOM = 256,
+};
+
+enum server_phase { SERVER_RUNS, SERVER_DRAINS, SERVER_STOPPED };
+
+struct listener;
+
+struct worker {
+	struct listener *listener;
+	pthread_t thread;
+	bool has_thread;
+	bool is_busy; /* server->lock */
+	nng_ctx ctx;
+	nng_aio *aio;
+};
+
+struct listener {
+	struct rpc_server *server;
+	struct endpoint endpoint;
+	nng_socket socket;
+	bool has_socket;
+	struct tls_context *tls;
+	struct connections *connections;
+	pthread_t watchdog;
+	bool has_watchdog;
+	unsigned worker_count;
+	unsigned busy;	     /* server->lock */
+	int64_t all_busy_ms; /* server->lock: when no worker was free last */
+	struct worker *workers;
+};
+
+struct rpc_server {
+	struct rpc_server_config config;
+	struct dedupe *dedupe;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum server_phase phase;
+	unsigned running; /* calls */
+	unsigned listener_count;
+	struct listener *listeners[SERVER_LISTENERS];
+};
+
+/* Serves the request in the message: decodes, admits, runs, answers. */
+void server_answer(struct listener *listener, const struct identity *caller, nng_msg *msg,
+		   struct buffer *ret_reply);
+
+#endif
