@@ -24,3 +24,15 @@ function(haul_protobuf name base)
   target_link_libraries(${name} PUBLIC PkgConfig::protobuf_c)
   target_compile_options(${name} PRIVATE -w)
 endfunction()
+
+# haul_descriptors(NAME BASE FILES …): a FileDescriptorSet of these files and their imports, as the bytes
+# NAME[] and their number NAME_size in a library of that name.
+function(haul_descriptors name base)
+  set(out ${PROJECT_BINARY_DIR}/gen/${name})
+  list(TRANSFORM ARGN PREPEND ${base}/ OUTPUT_VARIABLE files)
+  add_custom_command(OUTPUT ${out}.c BYPRODUCTS ${out}.pb
+    COMMAND ${PROTOC_C} --include_imports --descriptor_set_out=${out}.pb -I${base} ${files}
+    COMMAND ${CMAKE_COMMAND} -DIN=${out}.pb -DOUT=${out}.c -DNAME=${name} -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    DEPENDS ${files} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
+  add_library(${name} STATIC ${out}.c)
+endfunction()

@@ -45,6 +45,13 @@ enum {
 	LIMIT_JOURNAL_RECORD = 16 * 1024,
 	/* A configuration file. */
 	LIMIT_CONFIG = 64 * 1024,
+	/* A message as JSON: nesting (objects and arrays of the text, messages in messages), values
+	 * in one message as it is printed, entries of one map; and the fields of a message that
+	 * another program's descriptors tell of. They bound recursion, memory and searches. */
+	LIMIT_JSON_DEPTH = 64,
+	LIMIT_JSON_NODES = 1024 * 1024,
+	LIMIT_JSON_MAP = 4096,
+	LIMIT_SCHEMA_FIELDS = 512,
 };
 
 #endif

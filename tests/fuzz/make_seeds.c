@@ -13,6 +13,7 @@
 #include "haul/v1/journal.pb-c.h"
 #include "haul/v1/pipe.pb-c.h"
 #include "proto/envelope.h"
+#include "proto/schema.h"
 
 enum { SEED_MOST = 32768 };
 
@@ -216,6 +217,46 @@ static void journal(const char *corpus)
 	write_seed(corpus, "journal", "torn", &file);
 }
 
+extern const uint8_t every_descriptor_set[];
+extern const size_t every_descriptor_set_size;
+
+static void descriptors(const char *corpus)
+{
+	/* A Migration, and a message with every kind of field. */
+	static const uint8_t migration[] = {0x0a, 1, 'a', 0x10, 1, 0x52, 4, 0x08, 1, 0x10, 2};
+	static const uint8_t message[] = {0x18, 1,    0x8a, 1,	 3,    0x0a, 1,	   'a', 0x9a, 3,
+					  5,	0x0a, 1,    'k', 0x10, 1,    0xea, 3,	2,    8,
+					  5,	0xb2, 1,    2,	 1,    2,    0x7a, 1,	0xff};
+	struct seed seed = {.size = 0}, set = {.size = 0};
+
+	add(&set, own_descriptor_set, own_descriptor_set_size);
+	add_piece(&seed, &set, 2);
+	add(&seed, migration, sizeof(migration));
+	write_seed(corpus, "descriptor", "own", &seed);
+	set.size = seed.size = 0;
+	add(&set, every_descriptor_set, every_descriptor_set_size);
+	add_piece(&seed, &set, 2);
+	add(&seed, message, sizeof(message));
+	write_seed(corpus, "descriptor", "every", &seed);
+}
+
+static void json(const char *corpus)
+{
+	write_text(corpus, "json", "scalars",
+		   "{\"aDouble\": -1.5e-3, \"aFloat\": \"NaN\", \"anInt32\": -1, \"anInt64\": "
+		   "\"-9223372036854775808\", \"aUint64\": 7, \"aSint64\": \"3\", "
+		   "\"a_bool\": true, \"aString\": \"\\u00fc\\n\", \"someBytes\": \"AA==\", "
+		   "\"colour\": \"RED\"}");
+	write_text(corpus, "json", "messages",
+		   "{\"inner\": {\"text\": \"a\", \"deeper\": {}, \"numbers\": [1, -1]}, "
+		   "\"int32s\": [1, 2], \"colours\": [2, \"RED\"], \"byNumber\": 1, "
+		   "\"byText\": {\"k\": 1}, \"byInt32\": {\"-1\": {}}, \"byBool\": {\"true\": "
+		   "\"\"}, \"maybeInt32\": 0, \"inners\": [{}], \"byName\": null}");
+	write_text(corpus, "json", "moments",
+		   "{\"at\": \"2024-02-29T23:59:59.5+01:00\", \"took\": \"-1.5s\", \"tooks\": "
+		   "[\"0s\"], \"@other\": \"\"}");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -229,6 +270,8 @@ int main(int argc, char **argv)
 	pages(argv[1]);
 	images(argv[1]);
 	journal(argv[1]);
+	descriptors(argv[1]);
+	json(argv[1]);
 	write_text(argv[1], "seal", "whole", "aaasealed message");
 	write_text(argv[1], "config", "some",
 		   "{\"node\": \"a\", \"listen\": \"tcp://0.0.0.0:7799\", \"insecure\": true, "

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parts of the JSON mapping. */
+#ifndef HAUL_PROTO_JSON_INTERNAL_H
+#define HAUL_PROTO_JSON_INTERNAL_H
+
+#include "proto/json.h"
+#include "proto/wire.h"
+
+/* How a scalar of this type travels. */
+enum wire_type scalar_wire_type(enum schema_type type);
+
+bool is_scalar_packable(enum schema_type type);
+
+/* A value from the wire, to JSON: `wire` has the type's own wire type. DATA_LOSS for a text that is
+ * none. */
+must_check status *scalar_to_json(const struct schema_field *field, const struct wire_field *wire,
+				  cJSON **ret_json);
+
+/* JSON to a value for the wire. For texts and bytes, what ret_wire borrows is *ret_bytes or the
+ * JSON. */
+must_check status *scalar_from_json(const struct schema_field *field, const cJSON *json,
+				    struct wire_field *ret_wire, struct buffer *ret_bytes);
+
+/* Zero, or empty. */
+bool is_scalar_default(const struct wire_field *wire);
+
+/* UTF-8 without a NUL, which no text of ours can have. */
+bool is_text(const uint8_t *data, size_t size);
+
+char *base64_encode(const uint8_t *data, size_t size);
+
+/* Both alphabets, with or without padding. false = it is none. */
+bool base64_decode(const char *text, struct buffer *ret_bytes);
+
+/* Messages of google.protobuf that are not objects in JSON. */
+enum special { SPECIAL_NONE, SPECIAL_TIMESTAMP, SPECIAL_DURATION, SPECIAL_REFUSED };
+enum special special_of(const struct schema_message *type);
+
+struct moment {
+	int64_t seconds;
+	int32_t nanos;
+};
+
+/* As text: DATA_LOSS or INVALID_ARGUMENT when it is out of the type's range. Heap. */
+must_check status *moment_to_text(enum special kind, const struct moment *moment, char **ret_text);
+must_check status *moment_from_text(enum special kind, const char *text, struct moment *ret_moment);
+
+/* "is not of a kind that …" for a value: names what it is. */
+must_check status *wrong_kind(const cJSON *json, const char *wanted);
+must_check status *refuse_special(const struct schema_message *type);
+
+#endif
