@@ -10,11 +10,14 @@
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/service/services.h"
+#include "proto/schema.h"
+#include "rpc/reflection.h"
 
 struct engine {
 	struct core core;
 	struct services parts;
 	struct rpc_service services[ENGINE_SERVICES];
+	struct reflection *reflection;
 	/* Owned copies of the configuration's strings. */
 	char *node, *state_dir, *criu, *local_dir;
 };
@@ -95,7 +98,13 @@ static status *recover(struct engine *engine)
 	engine->services[0] = services_migrations(parts);
 	engine->services[1] = services_peer(parts);
 	engine->services[2] = services_node(parts);
-	status *st = incomings_recover(parts->incomings);
+	engine->services[3] = services_health(parts);
+	status *st = reflection_new(engine->services, ENGINE_SERVICES, own_descriptor_set,
+				    own_descriptor_set_size, &engine->reflection);
+	if (st == NULL) {
+		engine->services[4] = reflection_service(engine->reflection);
+		st = incomings_recover(parts->incomings);
+	}
 	if (st == NULL)
 		st = incomings_start(parts->incomings);
 	return st == NULL ? sources_recover(parts->sources) : st;
@@ -125,9 +134,11 @@ const struct rpc_service *engine_services(struct engine *engine)
 void engine_drain(struct engine *engine, int64_t grace_ms)
 {
 	atomic_store(&engine->core.is_draining, true);
+	watchers_wake(engine->parts.watchers, false);
 	sources_drain(engine->parts.sources, grace_ms);
 	incomings_drain(engine->parts.incomings);
 	registry_close(engine->core.registry);
+	watchers_wake(engine->parts.watchers, true);
 }
 
 void engine_free(struct engine *engine)
@@ -140,6 +151,7 @@ void engine_free(struct engine *engine)
 	sources_free(engine->parts.sources);
 	incomings_free(engine->parts.incomings);
 	registry_free(engine->core.registry);
+	reflection_free(engine->reflection);
 	journal_close(engine->core.journal);
 	free(engine->node);
 	free(engine->state_dir);

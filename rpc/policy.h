@@ -11,7 +11,8 @@ struct policy;
 /* From JSON text: {"rules": [{"identities": ["a", "*.example.org"], "methods":
  * ["/haul.v1.Peer/Commit", …]}], "insecure": bool}. Unknown members are refused. NULL text = the
  * default policy: the local socket may call everything; authenticated identities that our CA signed
- * may call haul.v1.Peer (be a migration partner) and haul.v1.Node/Info. */
+ * may call haul.v1.Peer (be a migration partner), haul.v1.Node/Info, haul.v1.Reflection and
+ * grpc.health.v1.Health/Check. */
 must_check status *policy_parse(const char *json, struct policy **ret_policy);
 void policy_free(struct policy *policy);
 

@@ -27,9 +27,19 @@ enum {
 static bool is_mutating(const char *method)
 {
 	static const char *const asks[] = {
-	    "/haul.v1.Migrations/Get", "/haul.v1.Migrations/List", "/haul.v1.Migrations/Watch",
-	    "/haul.v1.Peer/Hello",     "/haul.v1.Peer/Query",	   "/haul.v1.Peer/BeginRound",
-	    "/haul.v1.Peer/EndRound",  "/haul.v1.Node/Info",	   "/haul.v1.Node/Check",
+	    "/haul.v1.Migrations/Get",
+	    "/haul.v1.Migrations/List",
+	    "/haul.v1.Migrations/Watch",
+	    "/haul.v1.Peer/Hello",
+	    "/haul.v1.Peer/Query",
+	    "/haul.v1.Peer/BeginRound",
+	    "/haul.v1.Peer/EndRound",
+	    "/haul.v1.Node/Info",
+	    "/haul.v1.Node/Check",
+	    "/grpc.health.v1.Health/Check",
+	    "/grpc.health.v1.Health/Watch",
+	    "/haul.v1.Reflection/ListServices",
+	    "/haul.v1.Reflection/FileContainingSymbol",
 	};
 
 	for (size_t i = 0; i < array_len(asks); i++)

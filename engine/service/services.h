@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The three services of an engine: thin, each method calls what does the work. */
+/* The services of an engine: thin, each method calls what does the work. */
 #ifndef HAUL_ENGINE_SERVICE_SERVICES_H
 #define HAUL_ENGINE_SERVICE_SERVICES_H
 
@@ -20,6 +20,7 @@ struct services {
 struct rpc_service services_migrations(struct services *services);
 struct rpc_service services_peer(struct services *services);
 struct rpc_service services_node(struct services *services);
+struct rpc_service services_health(struct services *services);
 
 /* A response on the heap, initialised. */
 void *response_new(const ProtobufCMessageDescriptor *descriptor);

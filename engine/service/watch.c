@@ -18,46 +18,83 @@ struct watchers {
 	unsigned count;
 	struct pipe *pipes[WATCHERS_MOST]; /* to interrupt at the end */
 	bool is_closing;
+	pthread_cond_t woken;
+	unsigned wakes;
+	bool is_ending;
 };
 
 struct watcher {
 	struct watchers *watchers;
 	unsigned place;
 	struct pipe *pipe;
-	char id[LIMIT_ID + 1];
+	watch_send send;
+	char key[LIMIT_NAME + 1];
 };
 
 struct watchers *watchers_new(struct core *core)
 {
 	struct watchers *watchers = calloc(1, sizeof(*watchers));
+	pthread_condattr_t attributes;
 
 	if (watchers == NULL)
 		abort();
 	watchers->core = core;
 	(void)pthread_mutex_init(&watchers->lock, NULL);
 	(void)pthread_cond_init(&watchers->changed, NULL);
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&watchers->woken, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
 	return watchers;
 }
 
-/* Sends every change it gets to see (several may become one) until it is over. */
-static status *send_changes(struct watcher *watcher)
+bool watchers_wait(struct watchers *watchers, int64_t timeout_ms)
 {
-	struct registry *registry = watcher->watchers->core->registry;
+	struct timespec until = {0};
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	int64_t nanos = until.tv_nsec + timeout_ms % 1000 * 1000000;
+	until.tv_sec += (time_t)(timeout_ms / 1000 + nanos / 1000000000);
+	until.tv_nsec = (long)(nanos % 1000000000);
+	(void)pthread_mutex_lock(&watchers->lock);
+	unsigned wakes = watchers->wakes;
+	while (wakes == watchers->wakes && !watchers->is_ending)
+		if (pthread_cond_timedwait(&watchers->woken, &watchers->lock, &until) != 0)
+			break;
+	bool goes_on = !watchers->is_ending;
+	(void)pthread_mutex_unlock(&watchers->lock);
+	return goes_on;
+}
+
+void watchers_wake(struct watchers *watchers, bool is_end)
+{
+	(void)pthread_mutex_lock(&watchers->lock);
+	watchers->wakes++;
+	watchers->is_ending |= is_end;
+	(void)pthread_cond_broadcast(&watchers->woken);
+	(void)pthread_mutex_unlock(&watchers->lock);
+}
+
+/* Sends every change it gets to see (several may become one) until it is over. */
+static status *send_changes(struct watchers *watchers, const struct core *core, struct pipe *pipe,
+			    const char *id)
+{
+	struct registry *registry = core->registry;
 	uint64_t sequence = 0;
 
+	(void)watchers;
 	for (;;) {
 		scoped(migration_view) Haul__V1__Migration *view = NULL;
-		status *st = registry_wait(registry, watcher->id, sequence, TICK_MS, &view);
+		status *st = registry_wait(registry, id, sequence, TICK_MS, &view);
 		if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED) {
 			status_free(st);
-			st = registry_get(registry, watcher->id,
-					  &view); /* an unchanged one says "alive" */
+			st = registry_get(registry, id, &view); /* an unchanged one says "alive" */
 		}
 		if (st != NULL)
 			return st;
 		sequence = view->sequence;
-		st = pipe_send_message(watcher->pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT,
-				       &view->base, SEND_MS);
+		st = pipe_send_message(pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT, &view->base,
+				       SEND_MS);
 		if (st != NULL || migration_is_over(view))
 			return st;
 	}
@@ -95,7 +132,9 @@ static void *watch(void *self)
 	scoped(status) status *st = pipe_accept(watcher->pipe, ACCEPT_MS);
 
 	if (st == NULL) {
-		scoped(status) status *verdict = send_changes(watcher);
+		scoped(status) status *verdict =
+		    watcher->send(watcher->watchers, watcher->watchers->core, watcher->pipe,
+				  watcher->key);
 		scoped(status) status *sent = pipe_send_end(watcher->pipe, verdict, SEND_MS);
 		if (sent == NULL)
 			await_goodbye(watcher->pipe);
@@ -146,11 +185,10 @@ static status *start(struct watcher *watcher)
 	return status_errnof(failed, "cannot start a thread");
 }
 
-status *watchers_add(struct watchers *watchers, const struct rpc_call *call, const char *id,
-		     Haul__V1__PipeAddress **ret_address)
+status *watchers_open(struct watchers *watchers, const struct rpc_call *call, watch_send send,
+		      const char *key, Haul__V1__PipeAddress **ret_address)
 {
 	const struct engine_config *config = &watchers->core->config;
-	scoped(migration_view) Haul__V1__Migration *view = NULL;
 	Haul__V1__PipeAddress *address = NULL;
 	bool is_local = call->caller->is_local;
 	struct pipe_place place = {
@@ -160,15 +198,13 @@ status *watchers_add(struct watchers *watchers, const struct rpc_call *call, con
 	    .directory = config->local_dir,
 	};
 
-	status *st = registry_get(watchers->core->registry, id, &view);
-	if (st != NULL)
-		return st;
 	struct watcher *watcher = calloc(1, sizeof(*watcher));
 	if (watcher == NULL)
 		return status_errnof(ENOMEM, "watch");
 	watcher->watchers = watchers;
-	(void)snprintf(watcher->id, sizeof(watcher->id), "%s", id);
-	st = pipe_listen(&place, &watcher->pipe, &address);
+	watcher->send = send;
+	(void)snprintf(watcher->key, sizeof(watcher->key), "%s", key);
+	status *st = pipe_listen(&place, &watcher->pipe, &address);
 	if (st != NULL) {
 		free(watcher);
 		return st;
@@ -182,10 +218,21 @@ status *watchers_add(struct watchers *watchers, const struct rpc_call *call, con
 	return NULL;
 }
 
+status *watchers_add(struct watchers *watchers, const struct rpc_call *call, const char *id,
+		     Haul__V1__PipeAddress **ret_address)
+{
+	scoped(migration_view) Haul__V1__Migration *view = NULL;
+	status *st = registry_get(watchers->core->registry, id, &view);
+
+	/* Of what the registry has the id is short enough. */
+	return st != NULL ? st : watchers_open(watchers, call, send_changes, id, ret_address);
+}
+
 void watchers_free(struct watchers *watchers)
 {
 	if (watchers == NULL)
 		return;
+	watchers_wake(watchers, true);
 	(void)pthread_mutex_lock(&watchers->lock);
 	watchers->is_closing = true;
 	for (size_t i = 0; i < WATCHERS_MOST; i++) {
@@ -196,6 +243,7 @@ void watchers_free(struct watchers *watchers)
 		(void)pthread_cond_wait(&watchers->changed, &watchers->lock);
 	(void)pthread_mutex_unlock(&watchers->lock);
 	(void)pthread_cond_destroy(&watchers->changed);
+	(void)pthread_cond_destroy(&watchers->woken);
 	(void)pthread_mutex_destroy(&watchers->lock);
 	free(watchers);
 }

@@ -27,6 +27,9 @@ static void without_a_file_peers_may_be_partners_and_local_may_all(void **state)
 	assert_ok(check(NULL, &local, "/haul.v1.Migrations/Start"));
 	assert_ok(check(NULL, &node, "/haul.v1.Peer/Commit"));
 	assert_ok(check(NULL, &node, "/haul.v1.Node/Info"));
+	assert_ok(check(NULL, &node, "/haul.v1.Reflection/ListServices"));
+	assert_ok(check(NULL, &node, "/grpc.health.v1.Health/Check"));
+	assert_code(check(NULL, &node, "/grpc.health.v1.Health/Watch"), STATUS_PERMISSION_DENIED);
 	assert_code(check(NULL, &node, "/haul.v1.Node/Check"), STATUS_PERMISSION_DENIED);
 	assert_code(check(NULL, &node, "/haul.v1.Migrations/Start"), STATUS_PERMISSION_DENIED);
 	assert_code(check(NULL, &node, "/haul.v1.PeerX/Commit"), STATUS_PERMISSION_DENIED);

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* grpc.health.v1.Health. The engine as a whole serves until it drains; what moves workloads serves
+ * only where CRIU works. */
+#include <string.h>
+
+#include "engine/service/services.h"
+#include "grpc/health/v1/health.pb-c.h"
+#include "haul/v1/migrations.pb-c.h"
+#include "haul/v1/node.pb-c.h"
+#include "haul/v1/peer.pb-c.h"
+#include "haul/v1/reflection.pb-c.h"
+
+typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving;
+
+#define SERVING(name) GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__##name
+
+enum { REPEAT_MS = 1000, SEND_MS = 10000 };
+
+static const struct {
+	const ProtobufCServiceDescriptor *service;
+	bool needs_criu;
+} services_known[] = {
+    {&haul__v1__migrations__descriptor, true},	    {&haul__v1__peer__descriptor, true},
+    {&haul__v1__node__descriptor, false},	    {&haul__v1__reflection__descriptor, false},
+    {&grpc__health__v1__health__descriptor, false},
+};
+
+static serving state_of(const struct core *core, const char *service)
+{
+	bool is_known = service[0] == '\0';
+	bool is_fit = true;
+
+	for (size_t i = 0; i < array_len(services_known); i++)
+		if (strcmp(services_known[i].service->name, service) == 0) {
+			is_known = true;
+			is_fit = core->criu_version != 0 || !services_known[i].needs_criu;
+		}
+	if (!is_known)
+		return SERVING(SERVICE_UNKNOWN);
+	return is_fit && !atomic_load(&core->is_draining) ? SERVING(SERVING) : SERVING(NOT_SERVING);
+}
+
+static status *check(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response)
+{
+	const struct services *services = self;
+	const char *service = ((const Grpc__Health__V1__HealthCheckRequest *)request)->service;
+	serving state = state_of(services->core, service);
+
+	(void)call;
+	if (state == SERVING(SERVICE_UNKNOWN))
+		return status_errorf(STATUS_NOT_FOUND, "this engine has no service \"%.80s\"",
+				     service);
+	Grpc__Health__V1__HealthCheckResponse *response =
+	    response_new(&grpc__health__v1__health_check_response__descriptor);
+	response->status = state;
+	*ret_response = &response->base;
+	return NULL;
+}
+
+/* Sends the state at once, and again when it changes or a second has passed, until the engine ends
+ * or the caller is gone. */
+static status *send_states(struct watchers *watchers, const struct core *core, struct pipe *pipe,
+			   const char *service)
+{
+	status *st = NULL;
+
+	do {
+		Grpc__Health__V1__HealthCheckResponse event =
+		    GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+		event.status = state_of(core, service);
+		st = pipe_send_message(pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT, &event.base,
+				       SEND_MS);
+	} while (st == NULL && watchers_wait(watchers, REPEAT_MS));
+	return st != NULL ? st : status_errorf(STATUS_UNAVAILABLE, "the engine stops");
+}
+
+static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	Haul__V1__PipeAddress *pipe = NULL;
+	const char *service = ((const Grpc__Health__V1__HealthCheckRequest *)request)->service;
+
+	if (strlen(service) > LIMIT_NAME)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "a service's name is too long");
+	status *st = watchers_open(services->watchers, call, send_states, service, &pipe);
+	if (st != NULL)
+		return st;
+	Grpc__Health__V1__HealthWatchResponse *response =
+	    response_new(&grpc__health__v1__health_watch_response__descriptor);
+	response->pipe = pipe;
+	*ret_response = &response->base;
+	return NULL;
+}
+
+static const rpc_handler handlers[] = {check, watch};
+
+struct rpc_service services_health(struct services *services)
+{
+	return (struct rpc_service){&grpc__health__v1__health__descriptor, handlers, services};
+}
