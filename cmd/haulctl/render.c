@@ -155,9 +155,9 @@ static void print_rounds(FILE *out, const Haul__V1__Migration *migration)
 		format_duration(frozen, round->frozen_ms);
 		(void)fprintf(out,
 			      "  round %-6zu%" PRIu64 " pages sent, %" PRIu64
-			      " skipped, %s in %s, frozen %s\n",
-			      i + 1, round->pages_sent, round->pages_skipped, bytes, duration,
-			      frozen);
+			      " clean, %" PRIu64 " unchanged, %s in %s, frozen %s\n",
+			      i + 1, round->pages_sent, round->pages_skipped,
+			      round->pages_same, bytes, duration, frozen);
 	}
 }
 

@@ -30,6 +30,8 @@ static cJSON *json_of_rounds(const Haul__V1__Migration *migration)
 		cJSON *round = cJSON_CreateObject();
 		(void)cJSON_AddNumberToObject(round, "pagesSent", (double)from->pages_sent);
 		(void)cJSON_AddNumberToObject(round, "pagesSkipped", (double)from->pages_skipped);
+		(void)cJSON_AddNumberToObject(round, "pagesSame", (double)from->pages_same);
+		(void)cJSON_AddNumberToObject(round, "pagesZero", (double)from->pages_zero);
 		(void)cJSON_AddNumberToObject(round, "bytes", (double)from->bytes);
 		(void)cJSON_AddNumberToObject(round, "durationMs", from->duration_ms);
 		(void)cJSON_AddNumberToObject(round, "frozenMs", from->frozen_ms);

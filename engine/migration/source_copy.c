@@ -241,6 +241,8 @@ static void show_round(void *self, Haul__V1__Migration *view)
 	haul__v1__round__init(shown);
 	shown->pages_sent = round->memory.pages_sent;
 	shown->pages_skipped = round->memory.pages_skipped;
+	shown->pages_same = round->memory.pages_same;
+	shown->pages_zero = round->memory.pages_zero;
 	shown->bytes = round->memory.bytes;
 	shown->duration_ms = round->duration_ms;
 	shown->frozen_ms = round->frozen_ms;
@@ -270,7 +272,7 @@ static status *begin_round(struct source *source, bool is_last, char ret_dir[FIL
 	if (st == NULL)
 		st = source_call(source, "BeginRound", &request.base,
 				 source->core->config.call_timeout_ms, &response);
-	return st == NULL ? memory_sender_begin(source->sender, source->round) : st;
+	return st == NULL ? memory_sender_begin(source->sender, source->round, is_last) : st;
 }
 
 /* Both sides must have counted the same. */

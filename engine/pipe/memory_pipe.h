@@ -12,17 +12,20 @@
 struct memory_round {
 	uint64_t pages_sent; /* PRESENT, zero pages included */
 	uint64_t pages_zero;
-	uint64_t pages_skipped; /* in parent */
+	uint64_t pages_skipped; /* clean, says the kernel: the destination has them */
+	uint64_t pages_same;	/* dirty, but with the content that the destination has; the
+				   receiver cannot tell them from skipped ones */
 	uint64_t bytes;		/* on the wire */
 	uint64_t digest;
 };
 
-/* Source. Remembers which images earlier rounds had. */
+/* Source. Remembers what the round before had (page_table.h). */
 struct memory_sender;
 must_check status *memory_sender_new(int criu_fd, struct pipe *pipe,
 				     struct memory_sender **ret_sender);
-/* Serves one round on a thread of its own, from now until CRIU closes it. */
-must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round);
+/* Serves one round on a thread of its own, from now until CRIU closes it. After the last one
+ * nothing is compared with it, so nothing is noted. */
+must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round, bool is_last);
 /* Waits for the round's end (all sent, RoundEnd too). An error also shuts criu_fd, so that CRIU
  * does not wait for ever. */
 must_check status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sending half: a page server for CRIU that keeps nothing. Page data is read from CRIU's socket
- * straight into the frame that leaves; a page of zeros is found there and becomes part of a run
- * without data. */
+ * straight into the frame that leaves; a page of zeros, or one that the destination has already, is
+ * found there and becomes part of a run without data. */
 #include "engine/pipe/memory_pipe.h"
 
 #include <endian.h>
@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "engine/host/clock.h"
+#include "engine/pipe/page_table.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
 
@@ -29,15 +30,10 @@ enum {
 			   meanwhile */
 };
 
-struct image_set {
-	uint64_t *ids;
-	size_t count, room;
-};
-
 struct memory_sender {
 	int criu_fd;
 	struct pipe *pipe;
-	struct image_set before, now; /* images of the last round and of this */
+	struct page_table *table; /* what the destination has */
 
 	/* The serving thread's: */
 	unsigned round_number;
@@ -58,33 +54,6 @@ struct memory_sender {
 	bool is_over;
 	status *error;
 };
-
-/* --- images of a round --- */
-
-static bool set_has(const struct image_set *set, uint64_t id)
-{
-	for (size_t i = 0; i < set->count; i++)
-		if (set->ids[i] == id)
-			return true;
-	return false;
-}
-
-static status *set_add(struct image_set *set, uint64_t id)
-{
-	if (set->count == LIMIT_IMAGES)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d memory images",
-				     LIMIT_IMAGES);
-	if (set->count == set->room) {
-		size_t room = set->room * 2 + 16;
-		uint64_t *grown = realloc(set->ids, room * sizeof(*grown));
-		if (grown == NULL)
-			return status_errnof(ENOMEM, "memory images");
-		set->ids = grown;
-		set->room = room;
-	}
-	set->ids[set->count++] = id;
-	return NULL;
-}
 
 /* --- CRIU's socket --- */
 
@@ -182,46 +151,79 @@ static bool is_zero(const uint8_t *page)
 	return first == 0 && memcmp(page, page + sizeof(first), PAGE_BYTES - sizeof(first)) == 0;
 }
 
-/* The pages lie in the frame behind a header's room; zeros are taken out from left to right. Each
- * run of zeros that goes makes more room than the headers that come. */
-static uint64_t put_pages(struct memory_sender *sender, struct page_header run)
-{
-	const uint8_t *pages = sender->out.body + sender->used + PAGE_HEADER_BYTES;
-	uint32_t total = run.pages;
-	uint64_t zeros = 0, base = run.address;
+/* How a page travels. */
+enum page_kind { KIND_DATA, KIND_ZERO, KIND_SAME };
 
-	for (uint32_t begin = 0, end; begin < total; begin = end) {
-		bool zero = is_zero(pages + (size_t)begin * PAGE_BYTES);
-		for (end = begin + 1;
-		     end < total && is_zero(pages + (size_t)end * PAGE_BYTES) == zero; end++)
-			;
-		run.pages = end - begin;
-		run.address = base + (uint64_t)begin * PAGE_BYTES;
-		run.flags = zero ? PAGE_PRESENT | PAGE_ZERO : PAGE_PRESENT;
-		if (zero) {
-			put_bare_run(sender, &run);
-			zeros += run.pages;
-			continue;
-		}
-		size_t bytes = (size_t)run.pages * PAGE_BYTES;
-		/* First the data, then the header before it: the header's place may be data's old
-		 * one. */
-		memmove(sender->out.body + sender->used + PAGE_HEADER_BYTES,
-			pages + (size_t)begin * PAGE_BYTES, bytes);
-		put_header(sender, &run);
-		sender->used += bytes;
-		sender->batch_pages += run.pages;
-	}
-	return zeros;
+static status *kind_of(struct memory_sender *sender, uint64_t address, const uint8_t *page,
+		       enum page_kind *ret_kind)
+{
+	bool is_same = false;
+	status *st = page_table_note(sender->table, address, page, &is_same);
+
+	if (st == NULL)
+		*ret_kind = is_same ? KIND_SAME : is_zero(page) ? KIND_ZERO : KIND_DATA;
+	return st;
 }
 
-static void count_pages(struct memory_sender *sender, uint64_t sent, uint64_t zero,
-			uint64_t skipped)
+static const uint32_t kind_flags[] = {
+    [KIND_DATA] = PAGE_PRESENT,
+    [KIND_ZERO] = PAGE_PRESENT | PAGE_ZERO,
+    [KIND_SAME] = PAGE_IN_PARENT,
+};
+
+/* One run of pages that travel alike, which lie at `pages` in the frame that they leave with. */
+static void put_run(struct memory_sender *sender, const struct page_header *run,
+		    const uint8_t *pages)
+{
+	if ((run->flags & (PAGE_ZERO | PAGE_IN_PARENT)) != 0) {
+		put_bare_run(sender, run);
+		return;
+	}
+	size_t bytes = (size_t)run->pages * PAGE_BYTES;
+	/* First the data, then the header before it: the header's place may be data's old one. */
+	memmove(sender->out.body + sender->used + PAGE_HEADER_BYTES, pages, bytes);
+	put_header(sender, run);
+	sender->used += bytes;
+	sender->batch_pages += run->pages;
+}
+
+/* The pages lie in the frame behind a header's room; what travels without data is taken out from
+ * left to right. Each such run makes more room than the headers that come. */
+static status *put_pages(struct memory_sender *sender, struct page_header run,
+			 struct memory_round *counts)
+{
+	const uint8_t *pages = sender->out.body + sender->used + PAGE_HEADER_BYTES;
+	uint32_t total = run.pages, begin = 0;
+	uint64_t base = run.address;
+	enum page_kind kind, next = KIND_DATA;
+	status *st = kind_of(sender, base, pages, &kind);
+
+	for (uint32_t end = 1; st == NULL && begin < total; end++) {
+		if (end < total)
+			st = kind_of(sender, base + (uint64_t)end * PAGE_BYTES,
+				     pages + (size_t)end * PAGE_BYTES, &next);
+		if (st != NULL || (end < total && next == kind))
+			continue;
+		run.pages = end - begin;
+		run.address = base + (uint64_t)begin * PAGE_BYTES;
+		run.flags = kind_flags[kind];
+		put_run(sender, &run, pages + (size_t)begin * PAGE_BYTES);
+		counts->pages_sent += kind == KIND_SAME ? 0 : run.pages;
+		counts->pages_zero += kind == KIND_ZERO ? run.pages : 0;
+		counts->pages_same += kind == KIND_SAME ? run.pages : 0;
+		begin = end;
+		kind = next;
+	}
+	return st;
+}
+
+static void count_pages(struct memory_sender *sender, const struct memory_round *counts)
 {
 	(void)pthread_mutex_lock(&sender->lock);
-	sender->round.pages_sent += sent;
-	sender->round.pages_zero += zero;
-	sender->round.pages_skipped += skipped;
+	sender->round.pages_sent += counts->pages_sent;
+	sender->round.pages_zero += counts->pages_zero;
+	sender->round.pages_skipped += counts->pages_skipped;
+	sender->round.pages_same += counts->pages_same;
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
 }
@@ -244,8 +246,10 @@ static status *serve_pages(struct memory_sender *sender, const struct page_heade
 			st = read_all(sender->criu_fd,
 				      sender->out.body + sender->used + PAGE_HEADER_BYTES,
 				      (size_t)run.pages * PAGE_BYTES);
+			struct memory_round counts = {0};
 			if (st == NULL)
-				count_pages(sender, run.pages, put_pages(sender, run), 0);
+				st = put_pages(sender, run, &counts);
+			count_pages(sender, &counts);
 			run.address += (uint64_t)run.pages * PAGE_BYTES;
 			left -= run.pages;
 		}
@@ -263,22 +267,25 @@ static status *serve_add(struct memory_sender *sender, const struct page_header 
 	if (header->flags != PAGE_IN_PARENT)
 		return status_errorf(STATUS_UNIMPLEMENTED,
 				     "CRIU sends lazy pages, which it was not asked for");
-	status *st = make_room(sender, 0);
+	const struct memory_round counts = {.pages_skipped = header->pages};
+	status *st = page_table_keep(sender->table, header->address, header->pages);
+	if (st == NULL)
+		st = make_room(sender, 0);
 	if (st != NULL)
 		return st;
 	put_bare_run(sender, header);
-	count_pages(sender, 0, 0, header->pages);
+	count_pages(sender, &counts);
 	return NULL;
 }
 
 static status *serve_open(struct memory_sender *sender, const struct page_header *header)
 {
-	uint8_t has_parent = set_has(&sender->before, header->image);
+	uint8_t has_parent = page_table_has_image(sender->table, header->image);
 	struct page_header open = {.command = PAGE_OPEN, .image = header->image};
 	status *st = answer(sender->criu_fd, &has_parent, sizeof(has_parent));
 
 	if (st == NULL)
-		st = set_add(&sender->now, header->image);
+		st = page_table_open(sender->table, header->image);
 	if (st == NULL)
 		st = make_room(sender, 0);
 	if (st == NULL)
@@ -326,7 +333,7 @@ static status *serve_one(struct memory_sender *sender, bool *ret_over)
 		return st;
 	switch (header.command) {
 	case PAGE_PARENT:
-		has = set_has(&sender->before, header.image);
+		has = page_table_has_image(sender->table, header.image);
 		return answer(sender->criu_fd, &has, sizeof(has));
 	case PAGE_OPEN:
 		return serve_open(sender, &header);
@@ -371,6 +378,11 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender *
 	if (sender == NULL)
 		return status_errnof(ENOMEM, "memory sender");
 	memset(sender, 0, sizeof(*sender));
+	status *st = page_table_new(&sender->table);
+	if (st != NULL) {
+		free(sender);
+		return st;
+	}
 	sender->criu_fd = criu_fd;
 	sender->pipe = pipe;
 	(void)pthread_mutex_init(&sender->lock, NULL);
@@ -382,16 +394,12 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender *
 	return NULL;
 }
 
-status *memory_sender_begin(struct memory_sender *sender, unsigned round)
+status *memory_sender_begin(struct memory_sender *sender, unsigned round, bool is_last)
 {
 	if (sender->has_thread)
 		return status_errorf(STATUS_INTERNAL, "round %u has not been ended",
 				     sender->round_number);
-	/* This round's images become the earlier ones; the old set is reused. */
-	struct image_set old = sender->before;
-	sender->before = sender->now;
-	old.count = 0;
-	sender->now = old;
+	page_table_next_round(sender->table, is_last);
 	sender->round_number = round;
 	sender->round = (struct memory_round){0};
 	sender->is_over = false;
@@ -420,6 +428,7 @@ static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
 		failed = pthread_cond_timedwait(&sender->changed, &sender->lock, &at);
 		if (sender->round.bytes != seen.bytes ||
 		    sender->round.pages_sent != seen.pages_sent ||
+		    sender->round.pages_same != seen.pages_same ||
 		    sender->round.pages_skipped != seen.pages_skipped) {
 			seen = sender->round;
 			until = clock_monotonic_ms() + timeout_ms;
@@ -476,8 +485,7 @@ void memory_sender_free(struct memory_sender *sender)
 		(void)pthread_join(sender->thread, NULL);
 	}
 	status_free(sender->error);
-	free(sender->before.ids);
-	free(sender->now.ids);
+	page_table_free(sender->table);
 	(void)pthread_cond_destroy(&sender->changed);
 	(void)pthread_mutex_destroy(&sender->lock);
 	free(sender);

@@ -58,6 +58,8 @@ static void a_completed_migration_is_the_promised_object(void **state)
 	fill(&migration);
 	round.pages_sent = 4096;
 	round.pages_skipped = 10;
+	round.pages_same = 7;
+	round.pages_zero = 5;
 	round.bytes = 16777216;
 	round.duration_ms = 100.5;
 	round.frozen_ms = 3;
@@ -66,8 +68,8 @@ static void a_completed_migration_is_the_promised_object(void **state)
 	assert_string_equal(
 	    printed(json_of_migration(&migration, false)),
 	    "{\"id\":\"7f3a\",\"state\":\"COMPLETED\",\"stage\":\"finish\",\"downtimeMs\":41.5,"
-	    "\"totalMs\":1200,\"rounds\":[{\"pagesSent\":4096,\"pagesSkipped\":10,\"bytes\":"
-	    "16777216,"
+	    "\"totalMs\":1200,\"rounds\":[{\"pagesSent\":4096,\"pagesSkipped\":10,"
+	    "\"pagesSame\":7,\"pagesZero\":5,\"bytes\":16777216,"
 	    "\"durationMs\":100.5,\"frozenMs\":3}],\"bytesOnWire\":123456789,"
 	    "\"criu\":{\"freezeMs\":12.25,\"restoreMs\":20},\"restoredPid\":42,"
 	    "\"tracking\":\"soft-dirty\",\"notes\":[\"no \\\"delta\\\"\"],\"error\":null}");

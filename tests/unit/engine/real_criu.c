@@ -218,7 +218,7 @@ static void copy(struct scene *scene, char images[160])
 	assert_ok(page_store_begin(receiving.store, 1));
 	assert_int_equal(pthread_create(&thread, NULL, receive, &receiving), 0);
 	assert_ok(memory_sender_new(swrk_memory_fd(scene->source), from, &sender));
-	assert_ok(memory_sender_begin(sender, 1));
+	assert_ok(memory_sender_begin(sender, 1, true));
 	assert_ok(criu_dump_hold(scene->source, &scene->dump));
 	assert_ok(memory_sender_end(sender, PLENTY_MS, &sent));
 	assert_int_equal(pthread_join(thread, NULL), 0);

@@ -130,7 +130,7 @@ static void begin(struct scene *scene, unsigned round)
 	scene->round = round;
 	assert_ok(page_store_begin(scene->store, round));
 	assert_int_equal(pthread_create(&scene->receiver, NULL, receive, scene), 0);
-	assert_ok(memory_sender_begin(scene->sender, round));
+	assert_ok(memory_sender_begin(scene->sender, round, false));
 }
 
 static struct memory_round finish(struct scene *scene)
@@ -142,7 +142,7 @@ static struct memory_round finish(struct scene *scene)
 	assert_ok(scene->st);
 	assert_int_equal(scene->received.pages_sent, sent.pages_sent);
 	assert_int_equal(scene->received.pages_zero, sent.pages_zero);
-	assert_int_equal(scene->received.pages_skipped, sent.pages_skipped);
+	assert_int_equal(scene->received.pages_skipped, sent.pages_skipped + sent.pages_same);
 	assert_int_equal(scene->received.bytes, sent.bytes);
 	assert_true(scene->received.digest == sent.digest);
 	return sent;
@@ -183,9 +183,17 @@ static unsigned zeros_of(const char *pattern)
 
 /* --- tests --- */
 
+/* One record longer than several batches, then short ones. */
+static void add_all(const struct scene *scene, const uint8_t *data)
+{
+	add(scene, PAGE_PRESENT, 0, 300, data);
+	for (unsigned page = 300; page < PAGES; page += 4)
+		add(scene, PAGE_PRESENT | (page % 8 == 0 ? PAGE_LAZY : 0), page, 4,
+		    data + (size_t)page * PAGE_BYTES);
+}
+
 static void content_and_zeros_arrive_whatever_their_order(void **state)
 {
-	struct scene *scene = *state;
 	static const char *const patterns[] = {"1",
 					       "0",
 					       "01",
@@ -197,20 +205,49 @@ static void content_and_zeros_arrive_whatever_their_order(void **state)
 					       "100000001"};
 
 	for (unsigned i = 0; i < array_len(patterns); i++) {
+		struct scene *scene = *state;
 		scoped(bytes) uint8_t *data = make_pages(patterns[i]);
-		begin(scene, i + 1);
-		assert_int_equal(open_image(scene), i > 0);
-		/* One record longer than several batches, then short ones. */
-		add(scene, PAGE_PRESENT, 0, 300, data);
-		for (unsigned page = 300; page < PAGES; page += 4)
-			add(scene, PAGE_PRESENT | (page % 8 == 0 ? PAGE_LAZY : 0), page, 4,
-			    data + (size_t)page * PAGE_BYTES);
+		begin(scene, 1);
+		assert_int_equal(open_image(scene), 0);
+		add_all(scene, data);
 		close_round(scene);
 		struct memory_round sent = finish(scene);
 		assert_int_equal(sent.pages_sent, PAGES);
 		assert_int_equal(sent.pages_zero, zeros_of(patterns[i]));
 		assert_true(sent.bytes < (uint64_t)(PAGES - sent.pages_zero) * PAGE_BYTES + 20000);
-		expect_pages(scene, i + 1, data, PAGES);
+		expect_pages(scene, 1, data, PAGES);
+		(void)end(state);
+		(void)make(state);
+	}
+}
+
+static void dirty_pages_with_known_content_are_not_sent_again(void **state)
+{
+	struct scene *scene = *state;
+	scoped(bytes) uint8_t *data = make_pages("1110");
+
+	for (unsigned round = 1; round <= 3; round++) {
+		unsigned changed = round == 1 ? PAGES : 2;
+		if (round > 1) {
+			data[(size_t)100 * PAGE_BYTES + 4000] = (uint8_t)round;
+			data[(size_t)699 * PAGE_BYTES] = (uint8_t)round; /* was zero at first */
+		}
+		begin(scene, round);
+		assert_int_equal(open_image(scene), round > 1);
+		add_all(scene, data);
+		close_round(scene);
+		struct memory_round sent = finish(scene);
+		assert_int_equal(sent.pages_sent, changed);
+		assert_int_equal(sent.pages_same, PAGES - changed);
+		assert_int_equal(sent.pages_skipped, 0);
+		if (round == 1)
+			continue;
+		assert_true(sent.bytes < 3 * PAGE_BYTES);
+		scoped(bytes) uint8_t *want = malloc(2 * (size_t)PAGE_BYTES);
+		assert_non_null(want);
+		memcpy(want, data + (size_t)100 * PAGE_BYTES, PAGE_BYTES);
+		memcpy(want + PAGE_BYTES, data + (size_t)699 * PAGE_BYTES, PAGE_BYTES);
+		expect_pages(scene, round, want, 2);
 	}
 }
 
@@ -248,7 +285,7 @@ static void a_later_round_refers_to_the_one_before(void **state)
 
 static void begin_alone(struct scene *scene)
 {
-	assert_ok(memory_sender_begin(scene->sender, 1));
+	assert_ok(memory_sender_begin(scene->sender, 1, false));
 }
 
 static void expect_shut(const struct scene *scene)
@@ -415,6 +452,7 @@ int main(void)
 #define PIPE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
 	    PIPE_TEST(content_and_zeros_arrive_whatever_their_order),
+	    PIPE_TEST(dirty_pages_with_known_content_are_not_sent_again),
 	    PIPE_TEST(a_later_round_refers_to_the_one_before),
 	    PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
 	    PIPE_TEST(a_criu_that_goes_away_ends_the_round),

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The page table against a plain array of what each page held. */
+#include "tests/unit/test.h"
+
+#include <string.h>
+
+#include "engine/criu/page_stream.h"
+#include "engine/pipe/page_table.h"
+
+enum { PAGES = 20000, IMAGE = 5 << 8 | PAGE_TASK, OTHER = 6 << 8 | PAGE_TASK };
+
+static int make(void **state)
+{
+	struct page_table *table;
+
+	assert_ok(page_table_new(&table));
+	*state = table;
+	return 0;
+}
+
+static int end(void **state)
+{
+	page_table_free(*state);
+	return 0;
+}
+
+/* A page that is told by its number, at a place that no short-cut would look at. */
+static void fill(uint8_t page[PAGE_BYTES], uint32_t content)
+{
+	memset(page, 0x5a, PAGE_BYTES);
+	memcpy(page + 4000, &content, sizeof(content));
+}
+
+static bool note(struct page_table *table, uint64_t page, uint32_t content)
+{
+	uint8_t data[PAGE_BYTES];
+	bool is_same = true;
+
+	fill(data, content);
+	assert_ok(page_table_note(table, page * PAGE_BYTES, data, &is_same));
+	return is_same;
+}
+
+static void only_the_same_content_at_the_same_address_is_the_same(void **state)
+{
+	struct page_table *table = *state;
+
+	assert_ok(page_table_open(table, IMAGE));
+	assert_false(page_table_has_image(table, IMAGE));
+	assert_false(note(table, 1, 10));
+	assert_false(note(table, 2, 20));
+	assert_false(note(table, 9, 90));
+	page_table_next_round(table, false);
+	assert_true(page_table_has_image(table, IMAGE));
+	assert_ok(page_table_open(table, IMAGE));
+	assert_false(note(table, 0, 10));
+	assert_true(note(table, 1, 10));
+	assert_false(note(table, 2, 21));
+	assert_false(note(table, 3, 90));
+	assert_true(note(table, 9, 90));
+	assert_false(note(table, 10, 90));
+	page_table_next_round(table, false);
+	assert_ok(page_table_open(table, IMAGE));
+	assert_true(note(table, 2, 21));
+	assert_true(note(table, 10, 90));
+}
+
+static void another_process_s_page_is_another_page(void **state)
+{
+	struct page_table *table = *state;
+
+	assert_ok(page_table_open(table, IMAGE));
+	assert_false(note(table, 1, 10));
+	assert_ok(page_table_open(table, OTHER));
+	assert_false(note(table, 1, 11));
+	page_table_next_round(table, false);
+	/* Whatever the order. */
+	assert_ok(page_table_open(table, OTHER));
+	assert_false(note(table, 1, 10));
+	assert_ok(page_table_open(table, IMAGE));
+	assert_true(note(table, 1, 10));
+}
+
+static void a_page_that_one_round_did_not_have_is_forgotten(void **state)
+{
+	struct page_table *table = *state;
+
+	assert_ok(page_table_open(table, IMAGE));
+	assert_false(note(table, 1, 10));
+	page_table_next_round(table, false);
+	assert_ok(page_table_open(table, IMAGE));
+	page_table_next_round(table, false);
+	assert_ok(page_table_open(table, IMAGE));
+	assert_false(note(table, 1, 10));
+	page_table_next_round(table, false);
+	page_table_next_round(table, false);
+	assert_false(page_table_has_image(table, IMAGE));
+}
+
+static void clean_pages_are_carried_on(void **state)
+{
+	struct page_table *table = *state;
+
+	assert_ok(page_table_open(table, IMAGE));
+	for (unsigned page = 0; page < 100; page++)
+		assert_false(note(table, page, page));
+	page_table_next_round(table, false);
+	assert_ok(page_table_open(table, IMAGE));
+	assert_ok(page_table_keep(table, (uint64_t)10 * PAGE_BYTES, 50));
+	assert_ok(page_table_keep(table, (uint64_t)90 * PAGE_BYTES, 500));
+	page_table_next_round(table, true);
+	assert_ok(page_table_open(table, IMAGE));
+	for (unsigned page = 0; page < 110; page++)
+		assert_int_equal(note(table, page, page),
+				 (page >= 10 && page < 60) || (page >= 90 && page < 100));
+}
+
+static void pages_before_any_image_are_refused(void **state)
+{
+	struct page_table *table = *state;
+	uint8_t page[PAGE_BYTES] = {0};
+	bool is_same;
+
+	assert_code(page_table_note(table, 0, page, &is_same), STATUS_DATA_LOSS);
+}
+
+static uint32_t next_random(uint32_t *seed)
+{
+	*seed = *seed * 1664525 + 1013904223;
+	return *seed >> 16;
+}
+
+/* What a page may do in a round: be absent, clean, dirty with the old or with new content. */
+static void one_random_round(struct page_table *table, uint32_t *before, uint32_t *seed)
+{
+	uint32_t density = next_random(seed) % 8;
+
+	assert_ok(page_table_open(table, IMAGE));
+	for (unsigned page = 0; page < PAGES; page++) {
+		uint32_t act = next_random(seed) % 8, content = before[page];
+		if (act < density / 2) {
+			before[page] = 0;
+			continue;
+		}
+		if (act < 4 && content != 0) {
+			assert_ok(page_table_keep(table, (uint64_t)page * PAGE_BYTES, 1));
+			continue;
+		}
+		if (act == 7 || content == 0)
+			content = next_random(seed) % 3 + 1;
+		assert_int_equal(note(table, page, content), content == before[page]);
+		before[page] = content;
+	}
+	page_table_next_round(table, false);
+}
+
+static void random_rounds_agree_with_a_plain_array(void **state)
+{
+	uint32_t *before = calloc(PAGES, sizeof(*before));
+	uint32_t seed = 7;
+
+	assert_non_null(before);
+	for (unsigned round = 0; round < 12; round++)
+		one_random_round(*state, before, &seed);
+	free(before);
+}
+
+static void the_table_takes_half_a_percent_of_the_memory(void **state)
+{
+	struct page_table *table = *state;
+	size_t most = 0;
+
+	for (unsigned round = 0; round < 3; round++) {
+		assert_ok(page_table_open(table, IMAGE));
+		for (unsigned page = 0; page < PAGES; page++) {
+			(void)note(table, page, page + round);
+			size_t now = page_table_bytes(table);
+			most = now > most ? now : most;
+		}
+		page_table_next_round(table, false);
+	}
+	assert_true(most < (size_t)PAGES * PAGE_BYTES / 200 + 3 * 65536);
+}
+
+int main(void)
+{
+#define TABLE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
+	const struct CMUnitTest tests[] = {
+	    TABLE_TEST(only_the_same_content_at_the_same_address_is_the_same),
+	    TABLE_TEST(another_process_s_page_is_another_page),
+	    TABLE_TEST(a_page_that_one_round_did_not_have_is_forgotten),
+	    TABLE_TEST(clean_pages_are_carried_on),
+	    TABLE_TEST(pages_before_any_image_are_refused),
+	    TABLE_TEST(random_rounds_agree_with_a_plain_array),
+	    TABLE_TEST(the_table_takes_half_a_percent_of_the_memory),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
