@@ -18,7 +18,7 @@ struct ctl {
 	int64_t timeout_ms;
 
 	/* The subcommand's flags: each reads those of its table only. */
-	const char *to, *tcp, *dest_root, *reason;
+	const char *to, *tcp, *dest_root, *reason, *compression;
 	uint32_t max_rounds, days;
 	int64_t max_downtime_ms, migration_timeout_ms;
 	bool no_precopy, shell_job, detach, all, active, resume, kill, accept_risk;

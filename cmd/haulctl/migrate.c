@@ -52,6 +52,8 @@ static status *start(struct ctl *ctl, Haul__V1__Migration **ret_started)
 	scoped(str) char *to = text_copy(ctl->to);
 	scoped(str) char *root = text_copy(ctl->dest_root);
 	options.dest_root = root;
+	scoped(str) char *compression = text_copy(ctl->compression);
+	options.compression = compression;
 	request.workload = workload;
 	request.to = to;
 	request.options = &options;
@@ -155,6 +157,9 @@ static const struct flag flags[] = {
      "the workload was started from a shell: it is no session leader or has its terminal"},
     {"--dest-root", "DIR", FLAG_TEXT, CTL_FLAG(dest_root),
      "directory at the destination that becomes the workload's root (default: /)"},
+    {"--compression", "C", FLAG_TEXT, CTL_FLAG(compression),
+     "of memory on its way: none, lz4, zstd, zstd:1 ... zstd:19, or auto, which takes whatever is "
+     "fastest as it goes (default: auto)"},
     {"--timeout", "D", FLAG_DURATION, CTL_FLAG(migration_timeout_ms),
      "roll back unless it could be committed within this time (default: no limit)"},
     {"--detach", NULL, FLAG_SWITCH, CTL_FLAG(detach), "print the id and do not wait"},

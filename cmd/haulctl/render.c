@@ -154,10 +154,10 @@ static void print_rounds(FILE *out, const Haul__V1__Migration *migration)
 		format_duration(duration, round->duration_ms);
 		format_duration(frozen, round->frozen_ms);
 		(void)fprintf(out,
-			      "  round %-6zu%" PRIu64 " pages sent, %" PRIu64
-			      " clean, %" PRIu64 " unchanged, %s in %s, frozen %s\n",
-			      i + 1, round->pages_sent, round->pages_skipped,
-			      round->pages_same, bytes, duration, frozen);
+			      "  round %-6zu%" PRIu64 " pages sent, %" PRIu64 " clean, %" PRIu64
+			      " unchanged, %s in %s, frozen %s\n",
+			      i + 1, round->pages_sent, round->pages_skipped, round->pages_same,
+			      bytes, duration, frozen);
 	}
 }
 

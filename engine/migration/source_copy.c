@@ -28,6 +28,19 @@ enum {
 
 /* --- preflight --- */
 
+static status *agree_on_codecs(struct source *source, const Haul__V1__HelloResponse *there)
+{
+	unsigned wanted = source->codecs.set;
+
+	source->codecs.set &= there->batch_codecs | 1 << BATCH_RAW;
+	if (source->codecs.set == wanted || wanted == BATCH_CODECS_ALL)
+		return NULL;
+	return status_detailf(
+	    status_errorf(STATUS_FAILED_PRECONDITION,
+			  "destination %s cannot unpack what --compression asks for", source->to),
+	    "next", "use --compression auto, or a newer haul there");
+}
+
 static status *check_destination(struct source *source)
 {
 	Haul__V1__HelloRequest request = HAUL__V1__HELLO_REQUEST__INIT;
@@ -65,7 +78,7 @@ static status *check_destination(struct source *source)
 	if (there->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
 		return status_errorf(STATUS_FAILED_PRECONDITION,
 				     "destination has another page size");
-	return NULL;
+	return agree_on_codecs(source, there);
 }
 
 static status *open_session(struct source *source)
@@ -172,7 +185,8 @@ static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse
 	if (st != NULL)
 		return status_wrapf(st, "image pipe to %s", source->to);
 	source_own_pipes(source, TAKE(memory), TAKE(images));
-	return memory_sender_new(swrk_memory_fd(source->swrk), source->memory, &source->sender);
+	return memory_sender_new(swrk_memory_fd(source->swrk), source->memory, &source->codecs,
+				 &source->sender);
 }
 
 static status *call_prepare(struct source *source, const struct buffer *cpu)

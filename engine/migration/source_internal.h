@@ -39,8 +39,10 @@ struct source {
 	char workload[64];
 	pid_t pid;
 	uint64_t start_ticks;
-	Haul__V1__MigrateOptions options; /* dest_root is ours */
+	Haul__V1__MigrateOptions options; /* dest_root is ours, compression is in codecs */
 	char dest_root[1024];
+	struct batch_codecs
+	    codecs; /* wanted; what the destination lacks is taken off by preflight */
 	enum source_stage stage;
 	pthread_t thread;
 	bool has_thread;

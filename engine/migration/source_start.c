@@ -77,6 +77,10 @@ static status *check_options(const Haul__V1__StartRequest *request)
 	if (options->max_rounds > LIMIT_ROUNDS)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d",
 				     LIMIT_ROUNDS);
+	struct batch_codecs codecs;
+	st = batch_codecs_parse(options->compression, &codecs);
+	if (st != NULL)
+		return st;
 	if (options->dest_root[0] != '\0' &&
 	    (options->dest_root[0] != '/' || strlen(options->dest_root) > 1000))
 		return status_errorf(STATUS_INVALID_ARGUMENT, "--dest-root: an absolute path");
@@ -90,6 +94,10 @@ static void take_options(struct source *source, const Haul__V1__StartRequest *re
 		(void)snprintf(source->dest_root, sizeof(source->dest_root), "%s",
 			       request->options->dest_root);
 	}
+	/* Checked before. */
+	status_free(batch_codecs_parse(
+	    request->options != NULL ? request->options->compression : "", &source->codecs));
+	source->options.compression = NULL;
 	source->options.dest_root = source->dest_root;
 	if (source->options.max_downtime_ms == 0)
 		source->options.max_downtime_ms = 300;

@@ -12,6 +12,15 @@
 
 enum { DIGEST_BYTES = 8 };
 
+/* A round that is being received. */
+struct receiving {
+	struct page_store *store;
+	struct batch_packer *packer;
+	uint8_t *unpacked; /* MEMORY_BATCH_BYTES */
+	struct memory_round got;
+	XXH3_state_t digests;
+};
+
 static uint64_t digest_at(const uint8_t *at)
 {
 	uint64_t digest;
@@ -59,7 +68,48 @@ status *memory_batch_apply(const uint8_t *data, size_t size, struct page_store *
 		if (st != NULL)
 			return st;
 	}
-	round->bytes += size;
+	return NULL;
+}
+
+status *memory_batch_unpack(struct batch_packer *packer, const uint8_t *body, size_t size,
+			    uint8_t *ret_data, size_t room, size_t *ret_size)
+{
+	enum batch_codec codec;
+	uint32_t unpacked;
+
+	if (size < BATCH_HEADER_BYTES)
+		return status_errorf(STATUS_DATA_LOSS, "a packed batch of %zu bytes", size);
+	status *st = batch_header_decode(body, &codec, &unpacked);
+	if (st != NULL)
+		return st;
+	if (unpacked > room)
+		return status_errorf(STATUS_DATA_LOSS,
+				     "a packed batch says that it is %u bytes, at most %zu may be",
+				     unpacked, room);
+	st = batch_unpack(packer, codec, body + BATCH_HEADER_BYTES, size - BATCH_HEADER_BYTES,
+			  ret_data, unpacked);
+	if (st == NULL)
+		*ret_size = unpacked;
+	return st;
+}
+
+static status *receive_batch(struct receiving *receiving, const struct pipe_in *in)
+{
+	const uint8_t *data = in->body;
+	size_t size = in->size;
+	status *st = NULL;
+
+	if (in->kind == HAUL__V1__FRAME_KIND__FRAME_PACKED) {
+		st = memory_batch_unpack(receiving->packer, in->body, in->size, receiving->unpacked,
+					 MEMORY_BATCH_BYTES, &size);
+		data = receiving->unpacked;
+	}
+	if (st == NULL)
+		st = memory_batch_apply(data, size, receiving->store, &receiving->got);
+	if (st != NULL)
+		return st;
+	receiving->got.bytes += in->size;
+	(void)XXH3_64bits_update(&receiving->digests, data + size - DIGEST_BYTES, DIGEST_BYTES);
 	return NULL;
 }
 
@@ -90,40 +140,51 @@ static status *refuse(const struct pipe_in *in)
 			     (int)in->kind);
 }
 
+static status *receive_frames(struct receiving *receiving, struct pipe *pipe, unsigned round,
+			      int64_t silence_ms)
+{
+	for (;;) {
+		scoped(pipe_in) struct pipe_in in = {0};
+		status *st = pipe_receive(pipe, silence_ms, &in);
+		if (st != NULL)
+			return st;
+		switch (in.kind) {
+		case HAUL__V1__FRAME_KIND__FRAME_BATCH:
+		case HAUL__V1__FRAME_KIND__FRAME_PACKED:
+			st = receive_batch(receiving, &in);
+			break;
+		case HAUL__V1__FRAME_KIND__FRAME_ROUND:
+			receiving->got.digest = XXH3_64bits_digest(&receiving->digests);
+			return check_end(&in, round, receiving->got.digest, &receiving->got);
+		default:
+			st = refuse(&in);
+		}
+		if (st != NULL)
+			return st;
+	}
+}
+
 status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
 			     int64_t silence_ms, struct memory_round *ret_round)
 {
-	struct memory_round got = {0};
-	XXH3_state_t digests;
-	bool is_over = false;
+	scoped(batch_packer) struct batch_packer *packer = NULL;
+	scoped(mem) void *unpacked = malloc(MEMORY_BATCH_BYTES);
+	struct receiving receiving = {.store = store, .unpacked = unpacked};
 	uint64_t pages = 0;
-	status *st = NULL;
 
-	(void)XXH3_64bits_reset(&digests);
-	while (st == NULL && !is_over) {
-		scoped(pipe_in) struct pipe_in in = {0};
-		st = pipe_receive(pipe, silence_ms, &in);
-		if (st != NULL)
-			break;
-		if (in.kind == HAUL__V1__FRAME_KIND__FRAME_BATCH) {
-			st = memory_batch_apply(in.body, in.size, store, &got);
-			if (st == NULL)
-				(void)XXH3_64bits_update(&digests, in.body + in.size - DIGEST_BYTES,
-							 DIGEST_BYTES);
-		} else if (in.kind == HAUL__V1__FRAME_KIND__FRAME_ROUND) {
-			got.digest = XXH3_64bits_digest(&digests);
-			st = check_end(&in, round, got.digest, &got);
-			is_over = true;
-		} else {
-			st = refuse(&in);
-		}
-	}
+	status *st = unpacked == NULL ? status_errnof(ENOMEM, "memory of round %u", round)
+				      : batch_packer_new(0, &packer);
+	if (st != NULL)
+		return st;
+	receiving.packer = packer;
+	(void)XXH3_64bits_reset(&receiving.digests);
+	st = receive_frames(&receiving, pipe, round, silence_ms);
 	if (st == NULL)
 		st = page_store_end(store, &pages);
-	if (st == NULL && pages != got.pages_sent)
+	if (st == NULL && pages != receiving.got.pages_sent)
 		st = status_errorf(STATUS_DATA_LOSS, "round %u: pages went astray", round);
 	if (st != NULL)
 		return status_wrapf(st, "memory of round %u", round);
-	*ret_round = got;
+	*ret_round = receiving.got;
 	return NULL;
 }

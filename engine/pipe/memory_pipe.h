@@ -2,12 +2,17 @@
 /* Memory from CRIU to CRIU: the sender is the page server of the source's swrk and answers it at
  * once (no round trip while the tree is frozen); batches travel the bulk pipe; the receiver feeds
  * the page store. Batch frame: records (page_stream.h) back to back, then the 8 bytes xxh3-64 of
- * all before. */
+ * all before; a packed frame has such a batch inside, behind 8 bytes: codec, 3 zeros, its size. */
 #ifndef HAUL_ENGINE_PIPE_MEMORY_PIPE_H
 #define HAUL_ENGINE_PIPE_MEMORY_PIPE_H
 
 #include "engine/criu/page_store.h"
+#include "engine/pipe/batch_codec.h"
+#include "proto/limits.h"
 #include "rpc/pipe.h"
+
+/* A batch unpacked: its pages, and room for the headers of records with and without data. */
+enum { MEMORY_BATCH_BYTES = LIMIT_BATCH_PAGES * PAGE_BYTES + 32 * 1024 + 8 };
 
 struct memory_round {
 	uint64_t pages_sent; /* PRESENT, zero pages included */
@@ -22,6 +27,7 @@ struct memory_round {
 /* Source. Remembers what the round before had (page_table.h). */
 struct memory_sender;
 must_check status *memory_sender_new(int criu_fd, struct pipe *pipe,
+				     const struct batch_codecs *codecs,
 				     struct memory_sender **ret_sender);
 /* Serves one round on a thread of its own, from now until CRIU closes it. After the last one
  * nothing is compared with it, so nothing is noted. */
@@ -40,7 +46,11 @@ void memory_sender_free(
 must_check status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
 					int64_t silence_ms, struct memory_round *ret_round);
 
-/* Pure part for fuzzing: one batch into the store; adds to *round. */
+/* Pure part for fuzzing: one packed batch, unpacked into at most `room` bytes at ret_data. */
+must_check status *memory_batch_unpack(struct batch_packer *packer, const uint8_t *body,
+				       size_t size, uint8_t *ret_data, size_t room,
+				       size_t *ret_size);
+/* Pure part for fuzzing: one batch into the store; adds to *round, but for the bytes. */
 must_check status *memory_batch_apply(const uint8_t *data, size_t size, struct page_store *store,
 				      struct memory_round *round);
 

@@ -14,14 +14,15 @@
 #include <xxhash.h>
 
 #include "engine/host/clock.h"
+#include "engine/pipe/batch_codec.h"
+#include "engine/pipe/codec_choice.h"
 #include "engine/pipe/page_table.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
 
 enum {
 	DIGEST_BYTES = 8,
-	/* A batch: its pages, and room for the headers of records with and without data. */
-	BATCH_BYTES = LIMIT_BATCH_PAGES * PAGE_BYTES + 32 * 1024,
+	BATCH_BYTES = MEMORY_BATCH_BYTES - DIGEST_BYTES, /* of records */
 	/* What a record needs at most besides its pages: finding zeros splits it, but each split
 	   saves a page. */
 	RECORD_ROOM = 2 * PAGE_HEADER_BYTES + DIGEST_BYTES,
@@ -34,9 +35,12 @@ struct memory_sender {
 	int criu_fd;
 	struct pipe *pipe;
 	struct page_table *table; /* what the destination has */
+	struct batch_packer *packer;
+	struct codec_choice choice;
 
 	/* The serving thread's: */
 	unsigned round_number;
+	bool is_last;
 	struct pipe_out out;
 	bool has_out;
 	size_t used;		 /* of out */
@@ -83,18 +87,50 @@ static status *answer(int fd, const void *data, size_t size)
 
 /* --- batches --- */
 
+/* Packs the batch into a frame of its own when that makes it clearly smaller. */
+static status *pack_batch(struct memory_sender *sender, size_t *size, struct pipe_out *ret_out)
+{
+	struct pipe_out packed;
+	enum batch_codec codec = sender->choice.now;
+
+	if (codec == BATCH_RAW)
+		return NULL;
+	size_t room = *size - *size / 8;
+	status *st =
+	    pipe_out_new(HAUL__V1__FRAME_KIND__FRAME_PACKED, BATCH_HEADER_BYTES + room, &packed);
+	if (st != NULL)
+		return st;
+	size_t used = batch_pack(sender->packer, codec, ret_out->body, *size,
+				 packed.body + BATCH_HEADER_BYTES, room);
+	if (used == 0) {
+		pipe_out_drop(&packed);
+		return NULL;
+	}
+	batch_header_encode(codec, (uint32_t)*size, packed.body);
+	pipe_out_drop(ret_out);
+	*ret_out = packed;
+	*size = BATCH_HEADER_BYTES + used;
+	return NULL;
+}
+
 static status *flush_batch(struct memory_sender *sender)
 {
 	if (!sender->has_out || sender->used == 0)
 		return NULL;
+	double begun = clock_monotonic_fine_ms();
 	uint64_t digest = htole64(XXH3_64bits(sender->out.body, sender->used));
 	memcpy(sender->out.body + sender->used, &digest, sizeof(digest));
 	(void)XXH3_64bits_update(&sender->digests, &digest, sizeof(digest));
-	size_t size = sender->used + DIGEST_BYTES;
-	sender->has_out = false;
-	status *st = pipe_send_frame(sender->pipe, &sender->out, size, SEND_MS);
+	size_t content = sender->used + DIGEST_BYTES, size = content;
+	status *st = pack_batch(sender, &size, &sender->out);
 	if (st != NULL)
 		return st;
+	sender->has_out = false;
+	st = pipe_send_frame(sender->pipe, &sender->out, size, SEND_MS);
+	if (st != NULL)
+		return st;
+	codec_choice_note(&sender->choice, content, clock_monotonic_fine_ms() - begun,
+			  sender->is_last);
 	(void)pthread_mutex_lock(&sender->lock);
 	sender->round.bytes += size;
 	(void)pthread_cond_broadcast(&sender->changed);
@@ -368,7 +404,8 @@ static void *serve_round(void *self)
 	return NULL;
 }
 
-status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender **ret_sender)
+status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_codecs *codecs,
+			  struct memory_sender **ret_sender)
 {
 	/* XXH3's state wants to lie at a multiple of 64, which is part of the type. */
 	struct memory_sender *sender =
@@ -379,10 +416,14 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, struct memory_sender *
 		return status_errnof(ENOMEM, "memory sender");
 	memset(sender, 0, sizeof(*sender));
 	status *st = page_table_new(&sender->table);
+	if (st == NULL)
+		st = batch_packer_new(codecs->level, &sender->packer);
 	if (st != NULL) {
+		page_table_free(sender->table);
 		free(sender);
 		return st;
 	}
+	codec_choice_init(&sender->choice, codecs->set);
 	sender->criu_fd = criu_fd;
 	sender->pipe = pipe;
 	(void)pthread_mutex_init(&sender->lock, NULL);
@@ -400,6 +441,7 @@ status *memory_sender_begin(struct memory_sender *sender, unsigned round, bool i
 		return status_errorf(STATUS_INTERNAL, "round %u has not been ended",
 				     sender->round_number);
 	page_table_next_round(sender->table, is_last);
+	sender->is_last = is_last;
 	sender->round_number = round;
 	sender->round = (struct memory_round){0};
 	sender->is_over = false;
@@ -486,6 +528,7 @@ void memory_sender_free(struct memory_sender *sender)
 	}
 	status_free(sender->error);
 	page_table_free(sender->table);
+	batch_packer_free(sender->packer);
 	(void)pthread_cond_destroy(&sender->changed);
 	(void)pthread_mutex_destroy(&sender->lock);
 	free(sender);

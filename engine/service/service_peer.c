@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/utsname.h>
 
+#include "engine/pipe/batch_codec.h"
 #include "haul/v1/peer.pb-c.h"
 #include "proto/pack.h"
 
@@ -34,6 +35,7 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 	response->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	response->criu_works = core->criu_version != 0;
 	response->criu_trouble = text_copy(core->trouble);
+	response->batch_codecs = BATCH_CODECS_ALL;
 	*ret_response = &response->base;
 	return NULL;
 }

@@ -39,6 +39,21 @@ static status *apply(struct page_store *store, const uint8_t *data, size_t size,
 	return memory_batch_apply(batch, size + sizeof(digest), store, round);
 }
 
+/* The same input as a packed batch: refused, or exactly as long as it says. */
+static void unpack(const uint8_t *data, size_t size)
+{
+	static uint8_t unpacked[MEMORY_BATCH_BYTES];
+	scoped(batch_packer) struct batch_packer *packer = NULL;
+	size_t got = 0;
+	scoped(status) status *made = batch_packer_new(0, &packer);
+
+	must(made == NULL);
+	scoped(status) status *st =
+	    memory_batch_unpack(packer, data, size, unpacked, sizeof(unpacked), &got);
+	must(st != NULL || got <= sizeof(unpacked));
+	must(st == NULL || status_code_of(st) == STATUS_DATA_LOSS);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	scoped(page_store) struct page_store *store = NULL;
@@ -50,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_header(data, true);
 		check_header(data, false);
 	}
+	unpack(data, size);
 	scoped(status) status *made = files_make_directory(base);
 	must(made == NULL);
 	scoped(status) status *opened = page_store_new(base, &store);

@@ -35,6 +35,8 @@ struct scene {
 	status *st;
 };
 
+static const struct batch_codecs raw = {1 << BATCH_RAW, 0};
+
 static int make(void **state)
 {
 	struct scene *scene = calloc(1, sizeof(*scene));
@@ -46,7 +48,7 @@ static int make(void **state)
 	scene->criu = pair[0];
 	scene->engine = pair[1];
 	pipe_pair_open(&scene->to, &scene->from);
-	assert_ok(memory_sender_new(scene->engine, scene->from, &scene->sender));
+	assert_ok(memory_sender_new(scene->engine, scene->from, &raw, &scene->sender));
 	assert_ok(page_store_new(scene->dir, &scene->store));
 	*state = scene;
 	return 0;
@@ -251,6 +253,33 @@ static void dirty_pages_with_known_content_are_not_sent_again(void **state)
 	}
 }
 
+static void packed_batches_arrive_as_they_were(void **state)
+{
+	static const struct batch_codecs codecs[] = {{1 << BATCH_LZ4, 1},
+						     {1 << BATCH_ZSTD, 1},
+						     {1 << BATCH_ZSTD, 19},
+						     {BATCH_CODECS_ALL, 1}};
+
+	for (unsigned i = 0; i < array_len(codecs); i++) {
+		struct scene *scene = *state;
+		scoped(bytes) uint8_t *data = make_pages("1101");
+		memory_sender_free(TAKE(scene->sender));
+		assert_ok(
+		    memory_sender_new(scene->engine, scene->from, &codecs[i], &scene->sender));
+		begin(scene, 1);
+		assert_int_equal(open_image(scene), 0);
+		add_all(scene, data);
+		close_round(scene);
+		struct memory_round sent = finish(scene);
+		assert_int_equal(sent.pages_sent, PAGES);
+		if (codecs[i].set != BATCH_CODECS_ALL)
+			assert_true(sent.bytes < PAGES * PAGE_BYTES / 20);
+		expect_pages(scene, 1, data, PAGES);
+		(void)end(state);
+		(void)make(state);
+	}
+}
+
 static void a_later_round_refers_to_the_one_before(void **state)
 {
 	struct scene *scene = *state;
@@ -447,12 +476,40 @@ static void a_batch_that_ends_inside_something_is_refused(void **state)
 		    STATUS_DATA_LOSS);
 }
 
+static void a_packed_batch_that_lies_about_its_size_is_refused(void **state)
+{
+	scoped(batch_packer) struct batch_packer *packer = NULL;
+	uint8_t content[64] = {1}, body[BATCH_HEADER_BYTES + 128], data[64];
+	size_t size;
+	(void)state;
+
+	assert_ok(batch_packer_new(0, &packer));
+	size_t used =
+	    batch_pack(packer, BATCH_LZ4, content, sizeof(content), body + BATCH_HEADER_BYTES, 128);
+	assert_true(used > 0);
+	batch_header_encode(BATCH_LZ4, sizeof(content), body);
+	assert_code(memory_batch_unpack(packer, body, 7, data, sizeof(data), &size),
+		    STATUS_DATA_LOSS);
+	assert_code(memory_batch_unpack(packer, body, BATCH_HEADER_BYTES + used, data,
+					sizeof(data) - 1, &size),
+		    STATUS_DATA_LOSS);
+	assert_ok(memory_batch_unpack(packer, body, BATCH_HEADER_BYTES + used, data, sizeof(data),
+				      &size));
+	assert_int_equal(size, sizeof(content));
+	assert_memory_equal(data, content, size);
+	batch_header_encode(BATCH_LZ4, UINT32_MAX, body);
+	assert_code(memory_batch_unpack(packer, body, BATCH_HEADER_BYTES + used, data, sizeof(data),
+					&size),
+		    STATUS_DATA_LOSS);
+}
+
 int main(void)
 {
 #define PIPE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
 	    PIPE_TEST(content_and_zeros_arrive_whatever_their_order),
 	    PIPE_TEST(dirty_pages_with_known_content_are_not_sent_again),
+	    PIPE_TEST(packed_batches_arrive_as_they_were),
 	    PIPE_TEST(a_later_round_refers_to_the_one_before),
 	    PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
 	    PIPE_TEST(a_criu_that_goes_away_ends_the_round),
@@ -463,6 +520,7 @@ int main(void)
 	    PIPE_TEST(a_round_with_other_counts_or_digests_is_refused),
 	    PIPE_TEST(a_damaged_batch_is_refused),
 	    PIPE_TEST(a_batch_that_ends_inside_something_is_refused),
+	    cmocka_unit_test(a_packed_batch_that_lies_about_its_size_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,8 @@
 
 enum { PLENTY_MS = 60000, SHORT_MS = 400, POLL_MS = 5 };
 
+static const struct batch_codecs codecs = {BATCH_CODECS_ALL, 1};
+
 static const struct criu_limits plenty = {.short_ms = PLENTY_MS, .long_ms = PLENTY_MS};
 static const struct criu_limits little = {.short_ms = SHORT_MS, .long_ms = SHORT_MS};
 
@@ -86,8 +88,8 @@ static void begin_round(struct scene *scene, const struct criu_limits *limits)
 	if (scene->sender == NULL) {
 		start_workload(scene);
 		pipe_pair_open(&scene->to, &scene->from);
-		assert_ok(
-		    memory_sender_new(swrk_memory_fd(scene->session), scene->from, &scene->sender));
+		assert_ok(memory_sender_new(swrk_memory_fd(scene->session), scene->from, &codecs,
+					    &scene->sender));
 		assert_ok(page_store_new(scene->store_dir, &scene->store));
 	}
 	scene->round++;
