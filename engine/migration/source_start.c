@@ -95,8 +95,9 @@ static void take_options(struct source *source, const Haul__V1__StartRequest *re
 			       request->options->dest_root);
 	}
 	/* Checked before. */
-	status_free(batch_codecs_parse(
-	    request->options != NULL ? request->options->compression : "", &source->codecs));
+	status_free(
+	    batch_codecs_parse(request->options != NULL ? request->options->compression : "",
+			       &source->codecs));
 	source->options.compression = NULL;
 	source->options.dest_root = source->dest_root;
 	if (source->options.max_downtime_ms == 0)
