@@ -8,6 +8,7 @@
 #include "engine/criu/request.h"
 #include "engine/engine.h"
 #include "engine/host/cgroup.h"
+#include "engine/migration/history.h"
 #include "engine/migration/journal.h"
 #include "engine/migration/registry.h"
 
@@ -17,6 +18,7 @@ struct core {
 	struct engine_config config; /* strings are owned copies */
 	struct journal *journal;
 	struct registry *registry;
+	struct history *history;
 	char cgroup_mount[CGROUP_PATH];
 	char cgroups[CGROUP_PATH]; /* base of our groups: <mount>/haul */
 	char boot_id[40];

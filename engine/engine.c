@@ -66,6 +66,25 @@ static status *find_cgroups(struct core *core)
 	return NULL;
 }
 
+/* A report that cannot be kept is no reason to stop: it is for people, and in memory still. */
+static void keep_report(void *self, const Haul__V1__Migration *view)
+{
+	scoped(status) status *st = history_keep(self, view);
+
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, view->id, "its report is not kept", st);
+}
+
+static void forget_report(void *self, const char *id)
+{
+	history_forget(self, id);
+}
+
+static status *hide_report(void *self, const char *id)
+{
+	return history_delete(self, id);
+}
+
 static status *open_core(struct core *core)
 {
 	core->criu_limits = (struct criu_limits){
@@ -83,8 +102,32 @@ static status *open_core(struct core *core)
 	if (st != NULL)
 		return st;
 	core->registry = registry_new();
+	st = history_open(core->config.state_dir, &core->history);
+	if (st != NULL)
+		return st;
+	const struct registry_keeper keeper = {core->history, keep_report, forget_report,
+					       hide_report};
+	registry_set_keeper(core->registry, &keeper);
 	core_probe_criu(core);
 	return NULL;
+}
+
+/* Those that the journal did not bring: of the destination's side, or refused before there was a
+ * record. What hides a record that is forgotten hides nothing. */
+static void show_report(void *self, const char *id, const Haul__V1__Migration *view)
+{
+	struct core *core = self;
+	bool is_deleted = false;
+	scoped(journal_record) Haul__V1__JournalRecord *source =
+	    journal_find(core->journal, id, true);
+	scoped(journal_record) Haul__V1__JournalRecord *destination =
+	    journal_find(core->journal, id, false);
+
+	if (view != NULL)
+		status_free(
+		    registry_add(core->registry, history_find(core->history, id, &is_deleted)));
+	else if (source == NULL && destination == NULL)
+		history_forget(core->history, id);
 }
 
 static status *recover(struct engine *engine)
@@ -107,7 +150,9 @@ static status *recover(struct engine *engine)
 	}
 	if (st == NULL)
 		st = incomings_start(parts->incomings);
-	return st == NULL ? sources_recover(parts->sources) : st;
+	if (st == NULL)
+		st = sources_recover(parts->sources);
+	return st == NULL ? history_each(engine->core.history, show_report, &engine->core) : st;
 }
 
 status *engine_open(const struct engine_config *config, struct engine **ret_engine)
@@ -152,6 +197,7 @@ void engine_free(struct engine *engine)
 	incomings_free(engine->parts.incomings);
 	registry_free(engine->core.registry);
 	reflection_free(engine->reflection);
+	history_free(engine->core.history);
 	journal_close(engine->core.journal);
 	free(engine->node);
 	free(engine->state_dir);

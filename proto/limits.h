@@ -26,6 +26,10 @@ enum {
 	/* Migrations in flight on one engine, and kept in the history. */
 	LIMIT_SESSIONS = 64,
 	LIMIT_HISTORY = 1000,
+	/* Calls that wait for a migration's end at the same time, each with a thread of the server:
+	 * half of what serves the local socket. And for how long one may. */
+	LIMIT_WAITS = 8,
+	LIMIT_WAIT_MS = 30000,
 	/* Connections one listener keeps; silent TLS clients are dropped after LIMIT_SILENT_MS. */
 	LIMIT_CONNECTIONS = 512,
 	LIMIT_SILENT_MS = 10000,

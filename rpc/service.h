@@ -19,6 +19,10 @@ struct rpc_call {
 	char server_host[LIMIT_NAME + 1];
 };
 
+/* What a handler may spend on something it waits for or asks of others, at most most_ms: what is
+ * left of its caller's time, without what the answer needs to get back. 0 when nothing is left. */
+int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms);
+
 /* Runs on a thread of the server; may block. The request is borrowed; the response must be
  * wholly on the heap (it is freed with protobuf_c_message_free_unpacked). */
 typedef status *(*rpc_handler)(void *self, const struct rpc_call *call,

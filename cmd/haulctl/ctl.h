@@ -18,11 +18,11 @@ struct ctl {
 	int64_t timeout_ms;
 
 	/* The subcommand's flags: each reads those of its table only. */
-	const char *to, *tcp, *dest_root, *reason, *compression;
-	uint32_t max_rounds, days;
-	int64_t max_downtime_ms, migration_timeout_ms;
+	const char *to, *tcp, *dest_root, *reason, *compression, *workload, *peer;
+	uint32_t max_rounds, days, limit;
+	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, shell_job, detach, all, active, resume, kill, accept_risk;
-	struct flag_list sans;
+	struct flag_list sans, states;
 
 	struct flag_words words; /* after the subcommand's name */
 	struct credentials *credentials;
@@ -43,9 +43,9 @@ struct command {
 	status *(*run)(struct ctl *ctl, int *ret_exit);
 };
 
-extern const struct command command_cancel, command_check, command_list, command_migrate,
-    command_node, command_pki_init, command_pki_issue, command_resolve, command_show,
-    command_version, command_watch;
+extern const struct command command_cancel, command_check, command_delete, command_list,
+    command_migrate, command_node, command_pki_init, command_pki_issue, command_resolve,
+    command_show, command_version, command_wait, command_watch;
 
 /* One call; connects first when there is no connection yet. `service` and `method` as in
  * rpc_client_call. */

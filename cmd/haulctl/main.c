@@ -7,7 +7,7 @@
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render.h"
 
-enum { COMMANDS = 11, GLOBAL_FLAGS = 8, NAME = 64 };
+enum { COMMANDS = 13, GLOBAL_FLAGS = 8, NAME = 64 };
 
 static const struct command *const commands[COMMANDS];
 static const struct flag global_flags[GLOBAL_FLAGS];
@@ -183,8 +183,8 @@ int main(int argc, char **argv)
 }
 
 static const struct command *const commands[COMMANDS] = {
-    &command_migrate, &command_list,	 &command_show,	     &command_watch,
-    &command_cancel,  &command_check,	 &command_resolve,   &command_node,
+    &command_migrate, &command_list,	 &command_show,	     &command_watch,   &command_wait,
+    &command_cancel,  &command_delete,	 &command_check,     &command_resolve, &command_node,
     &command_version, &command_pki_init, &command_pki_issue,
 };
 

@@ -288,11 +288,21 @@ static void collect(void *self, const Haul__V1__JournalRecord *record)
 
 static void show_recovered(struct incomings *incomings, const struct incoming *incoming)
 {
-	Haul__V1__Migration *view = malloc(sizeof(*view));
+	bool is_deleted = false;
+	Haul__V1__Migration *view =
+	    history_find(incomings->core->history, incoming->id, &is_deleted);
 
+	if (view != NULL) { /* it was over: its report goes on */
+		status_free(registry_add(incomings->core->registry, view));
+		return;
+	}
+	if (is_deleted)
+		return;
+	view = malloc(sizeof(*view));
 	if (view == NULL)
 		abort();
 	haul__v1__migration__init(view);
+	view->sequence = (uint64_t)clock_unix_ms();
 	view->id = text_copy(incoming->id);
 	view->state = HAUL__V1__MIGRATION_STATE__RUNNING;
 	view->stage = text_copy("recovered");

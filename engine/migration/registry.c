@@ -1,22 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/migration/registry.h"
+#include "engine/migration/registry_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "engine/host/clock.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
-
-struct registry {
-	pthread_mutex_t lock;
-	pthread_cond_t changed; /* on CLOCK_MONOTONIC */
-	bool is_closed;
-	Haul__V1__Migration **views; /* oldest first */
-	size_t count, room;
-};
 
 struct registry *registry_new(void)
 {
@@ -26,6 +18,7 @@ struct registry *registry_new(void)
 	if (registry == NULL)
 		abort();
 	(void)pthread_mutex_init(&registry->lock, NULL);
+	(void)pthread_mutex_init(&registry->keeping, NULL);
 	(void)pthread_condattr_init(&attributes);
 	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&registry->changed, &attributes);
@@ -41,6 +34,7 @@ void registry_free(struct registry *registry)
 		migration_view_free(registry->views[i]);
 	free(registry->views);
 	(void)pthread_cond_destroy(&registry->changed);
+	(void)pthread_mutex_destroy(&registry->keeping);
 	(void)pthread_mutex_destroy(&registry->lock);
 	free(registry);
 }
@@ -58,7 +52,7 @@ void text_set(char **field, const char *text)
 	*field = text_copy(text);
 }
 
-static Haul__V1__Migration *view_copy(const Haul__V1__Migration *view)
+Haul__V1__Migration *view_copy(const Haul__V1__Migration *view)
 {
 	size_t size = haul__v1__migration__get_packed_size(view);
 	uint8_t *bytes = malloc(size + 1);
@@ -88,17 +82,44 @@ static status *not_found(const char *id)
 			      "`haulctl list` shows those this engine knows");
 }
 
-static void forget_oldest_finished(struct registry *registry)
+static void take_out(struct registry *registry, size_t place)
+{
+	migration_view_free(registry->views[place]);
+	memmove(registry->views + place, registry->views + place + 1,
+		(registry->count - place - 1) * sizeof(*registry->views));
+	registry->count--;
+}
+
+/* Its id is for the keeper; "" when nothing was forgotten. */
+static void forget_oldest_finished(struct registry *registry, char ret_id[LIMIT_ID + 1])
 {
 	for (size_t i = 0; i < registry->count; i++) {
 		if (!migration_is_over(registry->views[i]))
 			continue;
-		migration_view_free(registry->views[i]);
-		memmove(registry->views + i, registry->views + i + 1,
-			(registry->count - i - 1) * sizeof(*registry->views));
-		registry->count--;
+		(void)snprintf(ret_id, LIMIT_ID + 1, "%s", registry->views[i]->id);
+		take_out(registry, i);
 		return;
 	}
+}
+
+int view_compare(const Haul__V1__Migration *view, int64_t started_unix_ms, const char *id)
+{
+	if (view->started_unix_ms != started_unix_ms)
+		return view->started_unix_ms < started_unix_ms ? -1 : 1;
+	return strcmp(view->id, id);
+}
+
+static void put_in(struct registry *registry, Haul__V1__Migration *view)
+{
+	size_t place = registry->count;
+
+	while (place > 0 &&
+	       view_compare(registry->views[place - 1], view->started_unix_ms, view->id) > 0)
+		place--;
+	memmove(registry->views + place + 1, registry->views + place,
+		(registry->count - place) * sizeof(*registry->views));
+	registry->views[place] = view;
+	registry->count++;
 }
 
 static void count_locked(const struct registry *registry, unsigned *ret_active,
@@ -115,7 +136,8 @@ static void count_locked(const struct registry *registry, unsigned *ret_active,
 	*ret_in_doubt = in_doubt;
 }
 
-static status *add_locked(struct registry *registry, Haul__V1__Migration *view)
+static status *add_locked(struct registry *registry, Haul__V1__Migration *view,
+			  char ret_forgotten[LIMIT_ID + 1])
 {
 	unsigned active, in_doubt;
 
@@ -127,7 +149,7 @@ static status *add_locked(struct registry *registry, Haul__V1__Migration *view)
 		    STATUS_RESOURCE_EXHAUSTED,
 		    "%u migrations are in flight on this engine: wait for one to end", active);
 	if (registry->count >= LIMIT_HISTORY)
-		forget_oldest_finished(registry);
+		forget_oldest_finished(registry, ret_forgotten);
 	if (registry->count == registry->room) {
 		size_t room = registry->room == 0 ? 64 : registry->room * 2;
 		void *grown = realloc(registry->views, room * sizeof(*registry->views));
@@ -136,32 +158,99 @@ static status *add_locked(struct registry *registry, Haul__V1__Migration *view)
 		registry->views = grown;
 		registry->room = room;
 	}
-	registry->views[registry->count++] = view;
+	put_in(registry, view);
 	return NULL;
 }
 
 status *registry_add(struct registry *registry, Haul__V1__Migration *view)
 {
+	char forgotten[LIMIT_ID + 1] = "";
+
 	(void)pthread_mutex_lock(&registry->lock);
-	view->sequence = 1;
-	status *st = add_locked(registry, view);
+	if (view->sequence == 0)
+		view->sequence = 1;
+	status *st = add_locked(registry, view, forgotten);
 	(void)pthread_mutex_unlock(&registry->lock);
+	if (forgotten[0] != '\0' && registry->keeper.forget != NULL)
+		registry->keeper.forget(registry->keeper.self, forgotten);
 	if (st != NULL)
 		migration_view_free(view);
 	return st;
 }
 
+void registry_set_keeper(struct registry *registry, const struct registry_keeper *keeper)
+{
+	registry->keeper = *keeper;
+}
+
+/* What is there by now is kept: a user may have deleted it, or it may have changed again. */
+static void keep_latest(struct registry *registry, const char *id)
+{
+	scoped(migration_view) Haul__V1__Migration *latest = NULL;
+
+	(void)pthread_mutex_lock(&registry->keeping);
+	(void)pthread_mutex_lock(&registry->lock);
+	const Haul__V1__Migration *view = find(registry, id);
+	if (view != NULL && registry->keeper.keep != NULL)
+		latest = view_copy(view);
+	(void)pthread_mutex_unlock(&registry->lock);
+	if (latest != NULL)
+		registry->keeper.keep(registry->keeper.self, latest);
+	(void)pthread_mutex_unlock(&registry->keeping);
+}
+
 void registry_change(struct registry *registry, const char *id,
 		     void (*change)(void *self, Haul__V1__Migration *view), void *self)
 {
+	bool is_over = false;
+
 	(void)pthread_mutex_lock(&registry->lock);
 	Haul__V1__Migration *view = find(registry, id);
 	if (view != NULL) {
 		change(self, view);
 		view->sequence++;
+		is_over = migration_is_over(view);
 		(void)pthread_cond_broadcast(&registry->changed);
 	}
 	(void)pthread_mutex_unlock(&registry->lock);
+	if (is_over)
+		keep_latest(registry, id);
+}
+
+void registry_wake(struct registry *registry)
+{
+	(void)pthread_mutex_lock(&registry->lock);
+	(void)pthread_cond_broadcast(&registry->changed);
+	(void)pthread_mutex_unlock(&registry->lock);
+}
+
+static status *delete_locked(struct registry *registry, const char *id)
+{
+	Haul__V1__Migration *view = find(registry, id);
+
+	if (view == NULL)
+		return not_found(id);
+	if (!migration_is_over(view))
+		return status_detailf(status_errorf(STATUS_FAILED_PRECONDITION,
+						    "migration %s is not over", id),
+				      "next", "`haulctl cancel %s`, or `haulctl wait %s`", id, id);
+	size_t place = 0;
+	while (registry->views[place] != view)
+		place++;
+	take_out(registry, place);
+	return NULL;
+}
+
+status *registry_delete(struct registry *registry, const char *id)
+{
+	(void)pthread_mutex_lock(&registry->keeping);
+	(void)pthread_mutex_lock(&registry->lock);
+	status *st = delete_locked(registry, id);
+	(void)pthread_mutex_unlock(&registry->lock);
+	if (st == NULL && registry->keeper.hide != NULL)
+		st = registry->keeper.hide(registry->keeper.self, id);
+	(void)pthread_mutex_unlock(&registry->keeping);
+	return st;
 }
 
 status *registry_get(struct registry *registry, const char *id, Haul__V1__Migration **ret_view)
@@ -200,25 +289,41 @@ status *registry_wait(struct registry *registry, const char *id, uint64_t sequen
 	return st;
 }
 
-status *registry_list(struct registry *registry, bool active_only,
-		      Haul__V1__ListResponse **ret_list)
+static void wait_locked(struct registry *registry, const char *id, const struct timespec *at,
+			bool (*is_wanted)(void *self), void *self)
 {
-	Haul__V1__ListResponse *list = malloc(sizeof(*list));
-
-	if (list == NULL)
-		abort();
-	haul__v1__list_response__init(list);
-	(void)pthread_mutex_lock(&registry->lock);
-	list->migrations = calloc(registry->count + 1, sizeof(*list->migrations));
-	if (list->migrations == NULL)
-		abort();
-	for (size_t i = registry->count; i-- > 0;) {
-		if (!active_only || !migration_is_over(registry->views[i]))
-			list->migrations[list->n_migrations++] = view_copy(registry->views[i]);
+	for (;;) {
+		const Haul__V1__Migration *view = find(registry, id);
+		if (view == NULL || migration_is_over(view) || registry->is_closed ||
+		    !is_wanted(self) ||
+		    pthread_cond_timedwait(&registry->changed, &registry->lock, at) == ETIMEDOUT)
+			return;
 	}
+}
+
+status *registry_await_end(struct registry *registry, const char *id, int64_t timeout_ms,
+			   bool (*is_wanted)(void *self), void *self,
+			   Haul__V1__Migration **ret_view)
+{
+	int64_t until = clock_monotonic_ms() + timeout_ms;
+	struct timespec at = {.tv_sec = until / 1000, .tv_nsec = (until % 1000) * 1000000};
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	if (registry->waits < LIMIT_WAITS) {
+		registry->waits++;
+		wait_locked(registry, id, &at, is_wanted, self);
+		registry->waits--;
+	}
+	Haul__V1__Migration *view = find(registry, id);
+	if (view == NULL)
+		st = not_found(id);
+	else if (registry->is_closed && !migration_is_over(view))
+		st = status_errorf(STATUS_UNAVAILABLE, "this engine stops");
+	else
+		*ret_view = view_copy(view);
 	(void)pthread_mutex_unlock(&registry->lock);
-	*ret_list = list;
-	return NULL;
+	return st;
 }
 
 void registry_close(struct registry *registry)

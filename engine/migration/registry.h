@@ -12,8 +12,19 @@ struct registry;
 struct registry *registry_new(void);
 void registry_free(struct registry *registry);
 
+/* Who keeps what is over. Called by whoever made the change, without the registry's lock. */
+struct registry_keeper {
+	void *self;
+	void (*keep)(void *self, const Haul__V1__Migration *view); /* it is over, or changed then */
+	void (*forget)(void *self, const char *id);  /* the registry has forgotten a finished one */
+	status *(*hide)(void *self, const char *id); /* a user has deleted it */
+};
+/* Before there are other threads. */
+void registry_set_keeper(struct registry *registry, const struct registry_keeper *keeper);
+
 /* Adds a view; ALREADY_EXISTS when the id is known, RESOURCE_EXHAUSTED when LIMIT_SESSIONS are
- * active. Old finished ones are forgotten above LIMIT_HISTORY. Takes the view, also on error. */
+ * active. Old finished ones are forgotten above LIMIT_HISTORY. A sequence that the view brings
+ * along goes on. Takes the view, also on error. */
 must_check status *registry_add(struct registry *registry, Haul__V1__Migration *view);
 
 /* Changes a view under the registry's lock: change(self, view) must not block. Grows its sequence
@@ -25,9 +36,23 @@ void registry_change(struct registry *registry, const char *id,
 must_check status *registry_get(struct registry *registry, const char *id,
 				Haul__V1__Migration **ret_view);
 
-/* Copies, newest first. */
-must_check status *registry_list(struct registry *registry, bool active_only,
+/* Copies of those that the request wants, newest first, a page of them. INVALID_ARGUMENT for a page
+ * token that is none. */
+must_check status *registry_list(struct registry *registry, const Haul__V1__ListRequest *request,
 				 Haul__V1__ListResponse **ret_list);
+
+/* Waits until the migration is over or `timeout_ms` has passed, then as registry_get; so it does
+ * when is_wanted(self) becomes false (looked at after registry_wake), CANCELLED after
+ * registry_close. At most LIMIT_WAITS wait at a time, more get what is known at once. */
+must_check status *registry_await_end(struct registry *registry, const char *id, int64_t timeout_ms,
+				      bool (*is_wanted)(void *self), void *self,
+				      Haul__V1__Migration **ret_view);
+
+/* Those who wait shall look again. */
+void registry_wake(struct registry *registry);
+
+/* Forgets a finished one: NOT_FOUND, FAILED_PRECONDITION when it is not over. */
+must_check status *registry_delete(struct registry *registry, const char *id);
 
 /* Waits until the view's sequence is above `sequence`, then as registry_get; DEADLINE_EXCEEDED
  * after timeout_ms; CANCELLED after registry_close. */

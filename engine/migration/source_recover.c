@@ -40,9 +40,16 @@ static Haul__V1__MigrationState state_of(Haul__V1__JournalEvent event)
 	}
 }
 
-/* Finished ones are history: what the journal kept of them. */
+/* Finished ones are history: their report, or what the journal kept of them. */
 static void show_history(struct sources *sources, const Haul__V1__JournalRecord *record)
 {
+	bool is_deleted = false;
+	Haul__V1__Migration *report = history_find(sources->core->history, record->id, &is_deleted);
+
+	if (report != NULL)
+		status_free(registry_add(sources->core->registry, report));
+	if (report != NULL || is_deleted)
+		return;
 	struct source shown = {.core = sources->core, .stage = SRC_OVER, .pid = record->pid};
 
 	(void)snprintf(shown.id, sizeof(shown.id), "%s", record->id);
@@ -121,8 +128,12 @@ static status *take_up(struct sources *sources, const Haul__V1__JournalRecord *r
 	log_line(LOG_LEVEL_WARN, source->id,
 		 "open since an earlier hauld (journal event %d), taken up", record->event);
 	status *st = rpc_client_new(source->to, core->config.credentials, &source->peer);
+	Haul__V1__Migration *view = source_view(source);
+	/* Above all that an earlier hauld has counted: who watched it goes on from there. */
+	view->sequence = (uint64_t)clock_unix_ms();
 	if (st == NULL)
-		st = registry_add(core->registry, source_view(source));
+		st = registry_add(core->registry, TAKE(view));
+	migration_view_free(view);
 	if (st == NULL)
 		st = sources_add(sources, source);
 	if (st != NULL)

@@ -40,8 +40,7 @@ static status *list(void *self, const struct rpc_call *call, const ProtobufCMess
 	struct services *services = self;
 
 	(void)call;
-	return registry_list(services->core->registry,
-			     ((const Haul__V1__ListRequest *)request)->active_only,
+	return registry_list(services->core->registry, (const Haul__V1__ListRequest *)request,
 			     (Haul__V1__ListResponse **)ret_response);
 }
 
@@ -103,7 +102,42 @@ static status *resolve(void *self, const struct rpc_call *call, const ProtobufCM
 			    (Haul__V1__Migration **)ret_response);
 }
 
-static const rpc_handler handlers[] = {start, get, list, cancel, watch, resolve};
+static bool is_wanted(void *self)
+{
+	(void)self;
+	return true;
+}
+
+static status *wait_for(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	const Haul__V1__WaitRequest *wanted = (const Haul__V1__WaitRequest *)request;
+	int64_t timeout_ms = wanted->timeout_ms;
+
+	if (timeout_ms == 0 || timeout_ms > LIMIT_WAIT_MS)
+		timeout_ms = LIMIT_WAIT_MS;
+	/* In time for the answer to arrive. */
+	timeout_ms = rpc_call_budget_ms(call, timeout_ms);
+	return registry_await_end(services->core->registry, wanted->id, timeout_ms, is_wanted, NULL,
+				  (Haul__V1__Migration **)ret_response);
+}
+
+static status *delete_one(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			  ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	const char *id = ((const Haul__V1__DeleteRequest *)request)->id;
+	status *st = registry_delete(services->core->registry, id);
+
+	(void)call;
+	if (st == NULL)
+		*ret_response = response_new(&haul__v1__delete_response__descriptor);
+	return st;
+}
+
+static const rpc_handler handlers[] = {start, get,     list,	 cancel,
+				       watch, resolve, wait_for, delete_one};
 
 struct rpc_service services_migrations(struct services *services)
 {

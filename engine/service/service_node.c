@@ -63,7 +63,7 @@ static void add_finding(Haul__V1__CheckResponse *response, const char *check, co
 	response->migratable = response->migratable && st == NULL;
 }
 
-static status *ask_destination(const struct core *core, const char *to)
+static status *ask_destination(const struct core *core, const struct rpc_call *call, const char *to)
 {
 	Haul__V1__HelloRequest request = HAUL__V1__HELLO_REQUEST__INIT;
 	scoped(rpc_client) struct rpc_client *client = NULL;
@@ -75,7 +75,8 @@ static status *ask_destination(const struct core *core, const char *to)
 	status *st = rpc_client_new(to, core->config.credentials, &client);
 	if (st == NULL)
 		st = rpc_client_call(client, &haul__v1__peer__descriptor, "Hello", &request.base,
-				     core->config.call_timeout_ms, &response);
+				     rpc_call_budget_ms(call, core->config.call_timeout_ms),
+				     &response);
 	if (st != NULL)
 		return st;
 	const Haul__V1__HelloResponse *there = (const Haul__V1__HelloResponse *)response;
@@ -95,7 +96,6 @@ static status *check(void *self, const struct rpc_call *call, const ProtobufCMes
 	pid_t pid = 0;
 	char text[128];
 
-	(void)call;
 	status *st = workload_parse(asked->workload, &pid);
 	if (st != NULL)
 		return st;
@@ -117,7 +117,7 @@ static status *check(void *self, const struct rpc_call *call, const ProtobufCMes
 			? "dirty page tracking works: memory moves while it runs"
 			: "no dirty page tracking here: stopped and copied");
 	if (asked->to[0] != '\0') {
-		scoped(status) status *there = ask_destination(core, asked->to);
+		scoped(status) status *there = ask_destination(core, call, asked->to);
 		add_finding(response, "destination", there, "it answers, and CRIU works there");
 	}
 	*ret_response = &response->base;

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rpc/service.h"
+
+#include "rpc/nng_error.h"
+
+/* A twentieth, but enough for a slow link and not more than anybody notices. */
+enum { MARGIN_PART = 20, MARGIN_LEAST_MS = 20, MARGIN_MOST_MS = 500 };
+
+int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms)
+{
+	if (call->deadline_ms == 0)
+		return most_ms;
+	int64_t left = call->deadline_ms - monotonic_ms();
+	int64_t margin_ms = left / MARGIN_PART;
+	if (margin_ms < MARGIN_LEAST_MS)
+		margin_ms = MARGIN_LEAST_MS;
+	if (margin_ms > MARGIN_MOST_MS)
+		margin_ms = MARGIN_MOST_MS;
+	left = left > margin_ms ? left - margin_ms : 0;
+	return left < most_ms ? left : most_ms;
+}

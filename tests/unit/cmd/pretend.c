@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/cmd/pretend.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "proto/envelope.h"
+
+struct engine engine;
+
+static Haul__V1__Migration *migration_new(Haul__V1__MigrationState state, const char *stage)
+{
+	Haul__V1__Migration *migration = calloc(1, sizeof(*migration));
+
+	assert_non_null(migration);
+	haul__v1__migration__init(migration);
+	migration->id = text_copy("7f3a");
+	migration->state = state;
+	migration->stage = text_copy(stage);
+	migration->workload = text_copy("pid:42");
+	migration->peer = text_copy("tls+tcp://b:7777");
+	migration->role = text_copy("source");
+	migration->tracking = text_copy("none");
+	migration->doubt = text_copy("");
+	return migration;
+}
+
+static void send_change(Haul__V1__MigrationState state, const char *stage, enum status_code code)
+{
+	Haul__V1__Migration *migration = migration_new(state, stage);
+
+	migration->restored_pid = state == HAUL__V1__MIGRATION_STATE__COMPLETED ? 42 : 0;
+	if (code != STATUS_OK) {
+		status *st = status_detailf(status_errorf(code, "pid 42 is used"), "state",
+					    "it runs at the source");
+		migration->error = status_to_wire(st);
+		status_free(st);
+	}
+	status_free(pipe_send_message(engine.pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT,
+				      &migration->base, WAIT_MS));
+	haul__v1__migration__free_unpacked(migration, NULL);
+}
+
+void await(const atomic_bool *flag)
+{
+	const struct timespec pause = {.tv_nsec = 2000000};
+
+	while (!atomic_load(flag) && !atomic_load(&engine.is_over))
+		(void)nanosleep(&pause, NULL);
+}
+
+static void play(void)
+{
+	send_change(HAUL__V1__MIGRATION_STATE__RUNNING, "pre-copy", STATUS_OK);
+	atomic_store(&engine.is_watched, true);
+	switch (engine.ending) {
+	case END_COMPLETED:
+		send_change(HAUL__V1__MIGRATION_STATE__COMPLETED, "over", STATUS_OK);
+		break;
+	case END_ABORTED:
+		send_change(HAUL__V1__MIGRATION_STATE__ABORTED, "over", STATUS_ALREADY_EXISTS);
+		break;
+	case END_WHEN_CANCELLED:
+		await(&engine.is_cancelled);
+		send_change(HAUL__V1__MIGRATION_STATE__CANCELLED, "over", STATUS_CANCELLED);
+		break;
+	case END_NEVER:
+		await(&engine.is_over);
+		return;
+	default:
+		return; /* dies */
+	}
+	status_free(pipe_send_end(engine.pipe, NULL, WAIT_MS));
+	struct pipe_in in = {0};
+	status *st = pipe_receive(engine.pipe, WAIT_MS, &in); /* the goodbye */
+	if (st == NULL)
+		pipe_in_drop(&in);
+	status_free(st);
+}
+
+static void *watch_thread(void *self)
+{
+	(void)self;
+	status *st = pipe_accept(engine.pipe, WAIT_MS);
+	if (st == NULL)
+		play();
+	status_free(st);
+	pipe_free(engine.pipe);
+	engine.pipe = NULL;
+	return NULL;
+}
+
+static status *serve_start(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			   ProtobufCMessage **ret_response)
+{
+	(void)self;
+	(void)call;
+	if (strcmp(((const Haul__V1__StartRequest *)request)->workload, "pid:42") != 0)
+		return status_detailf(status_errorf(STATUS_NOT_FOUND, "there is no process"),
+				      "next", "look again");
+	*ret_response = &migration_new(HAUL__V1__MIGRATION_STATE__RUNNING, "preflight")->base;
+	return NULL;
+}
+
+static status *serve_get(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			 ProtobufCMessage **ret_response)
+{
+	(void)self;
+	(void)call;
+	(void)request;
+	*ret_response = &migration_new(HAUL__V1__MIGRATION_STATE__RUNNING, "pre-copy")->base;
+	return NULL;
+}
+
+static status *serve_list(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			  ProtobufCMessage **ret_response)
+{
+	const Haul__V1__ListRequest *asked = (const Haul__V1__ListRequest *)request;
+	Haul__V1__ListResponse *list = calloc(1, sizeof(*list));
+
+	(void)self;
+	(void)call;
+	haul__v1__list_response__init(list);
+	/* Three pages of one each. */
+	int page = asked->page_token[0] != '\0' ? atoi(asked->page_token) : 0;
+	if (page < 2)
+		list->next_page_token = text_copy(page == 0 ? "1" : "2");
+	list->migrations = calloc(1, sizeof(*list->migrations));
+	list->migrations[0] = migration_new(HAUL__V1__MIGRATION_STATE__RUNNING, "pre-copy");
+	list->n_migrations = 1;
+	*ret_response = &list->base;
+	return NULL;
+}
+
+static status *serve_cancel(void *self, const struct rpc_call *call,
+			    const ProtobufCMessage *request, ProtobufCMessage **ret_response)
+{
+	atomic_store(&engine.is_cancelled, true);
+	return serve_get(self, call, request, ret_response);
+}
+
+static status *serve_watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			   ProtobufCMessage **ret_response)
+{
+	const struct pipe_place place = {.directory = engine.directory};
+	Haul__V1__WatchResponse *response = calloc(1, sizeof(*response));
+
+	(void)self;
+	(void)call;
+	(void)request;
+	haul__v1__watch_response__init(response);
+	status *st = pipe_listen(&place, &engine.pipe, &response->pipe);
+	if (st != NULL) {
+		free(response);
+		return st;
+	}
+	engine.has_watch = pthread_create(&engine.watch, NULL, watch_thread, NULL) == 0;
+	*ret_response = &response->base;
+	return NULL;
+}
+
+static status *serve_resolve(void *self, const struct rpc_call *call,
+			     const ProtobufCMessage *request, ProtobufCMessage **ret_response)
+{
+	return serve_get(self, call, request, ret_response);
+}
+
+/* Over with the second question. */
+static status *serve_wait(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			  ProtobufCMessage **ret_response)
+{
+	if (atomic_fetch_add(&engine.waits, 1) == 0 || engine.ending == END_NEVER)
+		return serve_get(self, call, request, ret_response);
+	*ret_response = &migration_new(HAUL__V1__MIGRATION_STATE__COMPLETED, "over")->base;
+	return NULL;
+}
+
+static status *serve_delete(void *self, const struct rpc_call *call,
+			    const ProtobufCMessage *request, ProtobufCMessage **ret_response)
+{
+	Haul__V1__DeleteResponse *response = calloc(1, sizeof(*response));
+
+	(void)self;
+	(void)call;
+	haul__v1__delete_response__init(response);
+	*ret_response = &response->base;
+	if (strcmp(((const Haul__V1__DeleteRequest *)request)->id, "7f3a") == 0)
+		return NULL;
+	free(TAKE(*ret_response));
+	return status_errorf(STATUS_FAILED_PRECONDITION, "it is not over");
+}
+
+static status *allow(void *self, const struct identity *caller, const char *method)
+{
+	(void)self;
+	(void)caller;
+	(void)method;
+	return NULL;
+}
+
+static void ignore_call(void *self, const struct rpc_call *call, const status *st, int64_t took_us)
+{
+	(void)self;
+	(void)call;
+	(void)st;
+	(void)took_us;
+}
+
+static void ignore_refusal(void *self, const char *listener, const char *peer, const char *why)
+{
+	(void)self;
+	(void)listener;
+	(void)peer;
+	(void)why;
+}
+
+void engine_start(enum ending ending)
+{
+	static const rpc_handler handlers[] = {serve_start,  serve_get,	  serve_list,
+					       serve_cancel, serve_watch, serve_resolve,
+					       serve_wait,   serve_delete};
+	static struct rpc_service service;
+	const struct rpc_server_config config = {.services = &service,
+						 .service_count = 1,
+						 .authorize = allow,
+						 .observer = {.called = ignore_call,
+							      .refused = ignore_refusal}};
+
+	service = (struct rpc_service){&haul__v1__migrations__descriptor, handlers, NULL};
+	memset(&engine, 0, sizeof(engine));
+	engine.ending = ending;
+	(void)snprintf(engine.directory, sizeof(engine.directory), "/tmp/haulctl-XXXXXX");
+	assert_non_null(mkdtemp(engine.directory));
+	(void)snprintf(engine.url, sizeof(engine.url), "ipc://%s/hauld.sock", engine.directory);
+	assert_ok(rpc_start());
+	assert_ok(rpc_server_new(&config, &engine.server));
+	assert_ok(rpc_server_listen(engine.server, engine.url, NULL, 4));
+}
+
+void engine_stop(void)
+{
+	char command[128];
+
+	atomic_store(&engine.is_over, true);
+	/* The server's threads wrote what is read below. */
+	rpc_server_stop(engine.server, WAIT_MS);
+	rpc_server_free(engine.server);
+	if (engine.has_watch)
+		(void)pthread_join(engine.watch, NULL);
+	(void)snprintf(command, sizeof(command), "rm -rf '%s'", engine.directory);
+	assert_int_equal(system(command), 0);
+}
+
+struct started haulctl_start(const char *const arguments[ARGUMENTS])
+{
+	static char text[ARGUMENTS + 3][128];
+	char *argv[ARGUMENTS + 4];
+	int count = 0, out[2], err[2];
+	posix_spawn_file_actions_t actions;
+	struct started started;
+
+	(void)snprintf(text[count++], sizeof(text[0]), "haulctl");
+	if (engine.url[0] != '\0')
+		(void)snprintf(text[count++], sizeof(text[0]), "--local=%s", engine.url);
+	for (int i = 0; i < ARGUMENTS && arguments[i] != NULL; i++)
+		(void)snprintf(text[count++], sizeof(text[0]), "%s", arguments[i]);
+	for (int i = 0; i < count; i++)
+		argv[i] = text[i];
+	argv[count] = NULL;
+	assert_int_equal(pipe2(out, O_CLOEXEC) | pipe2(err, O_CLOEXEC), 0);
+	assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
+	(void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	(void)posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+	(void)posix_spawn_file_actions_adddup2(&actions, err[1], 2);
+	assert_int_equal(posix_spawn(&started.pid, HAULCTL_PATH, &actions, NULL, argv, environ), 0);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)close(out[1]);
+	(void)close(err[1]);
+	started.out = out[0];
+	started.err = err[0];
+	return started;
+}
+
+static void read_both(const struct started *started, struct outcome *outcome)
+{
+	struct pollfd fds[2] = {{.fd = started->out, .events = POLLIN},
+				{.fd = started->err, .events = POLLIN}};
+	char *texts[2] = {outcome->out, outcome->err};
+	size_t used[2] = {0, 0};
+
+	while (fds[0].fd >= 0 || fds[1].fd >= 0) {
+		assert_true(poll(fds, 2, WAIT_MS) > 0);
+		for (size_t i = 0; i < 2; i++) {
+			if (fds[i].revents == 0)
+				continue;
+			ssize_t got = read(fds[i].fd, texts[i] + used[i], OUTPUT - 1 - used[i]);
+			if (got <= 0)
+				fds[i].fd = -1;
+			used[i] += got > 0 ? (size_t)got : 0;
+		}
+	}
+	outcome->out[used[0]] = outcome->err[used[1]] = '\0';
+}
+
+struct outcome haulctl_end(struct started *started)
+{
+	static struct outcome outcome;
+	int wait_status = 0;
+
+	read_both(started, &outcome);
+	(void)close(started->out);
+	(void)close(started->err);
+	assert_int_equal(waitpid(started->pid, &wait_status, 0), started->pid);
+	assert_true(WIFEXITED(wait_status));
+	outcome.exit = WEXITSTATUS(wait_status);
+	return outcome;
+}
+
+struct outcome haulctl(const char *const arguments[ARGUMENTS])
+{
+	struct started started = haulctl_start(arguments);
+
+	return haulctl_end(&started);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An engine that only pretends, and haulctl started against it as by users. */
+#ifndef HAUL_TESTS_UNIT_CMD_PRETEND_H
+#define HAUL_TESTS_UNIT_CMD_PRETEND_H
+
+#include "tests/unit/test.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "haul/v1/migrations.pb-c.h"
+#include "rpc/pipe.h"
+#include "rpc/server.h"
+
+enum { OUTPUT = 16384, WAIT_MS = 60000, ARGUMENTS = 12 };
+
+/* How the pretended migration goes. */
+enum ending { END_COMPLETED, END_ABORTED, END_DIES, END_WHEN_CANCELLED, END_NEVER };
+
+struct engine {
+	char directory[64], url[96];
+	enum ending ending;
+	atomic_bool is_cancelled, is_watched, is_over;
+	atomic_int waits;
+	struct rpc_server *server;
+	pthread_t watch;
+	bool has_watch;
+	struct pipe *pipe;
+};
+
+extern struct engine engine;
+
+void engine_start(enum ending ending);
+void engine_stop(void);
+
+/* A haulctl that was started. */
+struct started {
+	pid_t pid;
+	int out, err;
+};
+
+struct outcome {
+	int exit;
+	char out[OUTPUT], err[OUTPUT];
+};
+
+/* Waits until the flag is set, or the engine is over. */
+void await(const atomic_bool *flag);
+
+struct started haulctl_start(const char *const arguments[ARGUMENTS]);
+struct outcome haulctl_end(struct started *started);
+/* Both. */
+struct outcome haulctl(const char *const arguments[ARGUMENTS]);
+
+#endif
