@@ -12,7 +12,7 @@
 #include "engine/migration/journal.h"
 #include "engine/migration/registry.h"
 
-enum { PEER_PROTOCOL = 1 };
+enum { PEER_PROTOCOL = 2 };
 
 struct core {
 	struct engine_config config; /* strings are owned copies */

@@ -102,7 +102,7 @@ status *criu_mend(const char *dir, unsigned *ret_count)
 	struct buffer image __attribute__((cleanup(scope_buffer))) = {0};
 	struct buffer mended __attribute__((cleanup(scope_buffer))) = {0};
 
-	(void)snprintf(path, sizeof(path), "%s/files.img", dir);
+	(void)snprintf(path, sizeof(path), "%s/" CRIU_MENDED_IMAGE, dir);
 	*ret_count = 0;
 	status *st = files_read(path, IMAGE_MOST, &image);
 	if (status_code_of(st) == STATUS_NOT_FOUND) {

@@ -11,6 +11,9 @@
 
 #include "proto/pack.h"
 
+/* The only image that is mended. */
+#define CRIU_MENDED_IMAGE "files.img"
+
 /* Mends dir/files.img in place; *ret_count = timers mended. Missing file: nothing to do. */
 must_check status *criu_mend(const char *dir, unsigned *ret_count);
 

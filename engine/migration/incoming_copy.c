@@ -12,7 +12,6 @@
 #include "engine/host/preflight.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
-#include "engine/pipe/image_pipe.h"
 #include "proto/pack.h"
 
 enum { FREEZE_TIMEOUT_MS = 10000, LEASE_LEAST_MS = 1000, LEASE_MOST_MS = 600000 };
@@ -232,7 +231,7 @@ static void *receive_images(void *self)
 	core_path(incoming->core, "in", incoming->id, below, dir);
 	incoming->images_status =
 	    image_pipe_receive(incoming->images, dir, incoming->limits.long_ms * 2,
-			       &incoming->image_count);
+			       &incoming->images_received);
 	return NULL;
 }
 
@@ -391,9 +390,11 @@ static status *restore(struct incomings *incomings, struct incoming *incoming,
 {
 	if (!incoming->is_last || incoming->is_receiving)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "the final dump has not arrived");
-	if (request->images != incoming->image_count)
-		return status_errorf(STATUS_DATA_LOSS, "%u images left, %u arrived",
-				     request->images, incoming->image_count);
+	const struct image_totals *here = &incoming->images_received;
+	if (request->images != here->count || request->images_digest != here->digest)
+		return status_errorf(STATUS_DATA_LOSS,
+				     "%u images left, %u arrived, or their digests differ",
+				     request->images, here->count);
 	status *st = run_criu(incoming);
 	if (st == NULL)
 		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED, "");

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "engine/migration/incoming.h"
+#include "engine/pipe/image_pipe.h"
 #include "engine/pipe/memory_pipe.h"
 
 enum incoming_state {
@@ -58,7 +59,7 @@ struct incoming {
 	bool is_last;
 	struct memory_round received;
 	status *received_status, *images_status;
-	unsigned image_count;
+	struct image_totals images_received;
 };
 
 struct incomings {

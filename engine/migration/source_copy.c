@@ -14,7 +14,6 @@
 #include "engine/log.h"
 #include "engine/migration/keeper.h"
 #include "engine/migration/source_internal.h"
-#include "engine/pipe/image_pipe.h"
 #include "haul/v1/peer.pb-c.h"
 
 enum {
@@ -451,15 +450,36 @@ static status *dump_and_fence(struct source *source, const char *dir, struct mem
 	return preflight_frozen(&source->survey);
 }
 
+/* What is left of the images, and what CRIU went on with after it had left. */
+static status *finish_images(struct source *source, struct image_sender *sender, const char *dir,
+			     uint64_t *ret_bytes)
+{
+	unsigned mended = 0, early = 0;
+	double begun = clock_monotonic_fine_ms();
+	status *st = criu_mend(dir, &mended);
+
+	if (st == NULL)
+		st = image_sender_finish(sender, &source->images_sent, ret_bytes, &early);
+	if (st == NULL)
+		log_line(LOG_LEVEL_DEBUG, source->id,
+			 "%u images, %u of them before the dump was over, the rest in %.1f ms",
+			 source->images_sent.count, early, clock_monotonic_fine_ms() - begun);
+	return st;
+}
+
 status *source_freeze(struct source *source)
 {
 	char dir[FILES_PATH];
 	struct round_view shown = {.is_new = true};
+	scoped(image_sender) struct image_sender *sender = NULL;
 	uint64_t image_bytes = 0;
 	status *st = note_origins(source);
 
 	if (st == NULL)
 		st = begin_round(source, true, dir);
+	if (st == NULL)
+		st = image_sender_start(source->images, dir, CRIU_MENDED_IMAGE,
+					source->limits.long_ms, &sender);
 	if (st == NULL)
 		st = source_interrupted(source);
 	if (st != NULL)
@@ -469,11 +489,7 @@ status *source_freeze(struct source *source)
 	if (st != NULL)
 		return status_wrapf(st, "freeze");
 	struct freeze_view freeze = {clock_monotonic_fine_ms() - source->frozen_ms};
-	unsigned mended = 0;
-	st = criu_mend(dir, &mended);
-	if (st == NULL)
-		st = image_pipe_send(source->images, dir, source->limits.long_ms,
-				     &source->image_count, &image_bytes);
+	st = finish_images(source, sender, dir, &image_bytes);
 	if (st == NULL)
 		st = end_round(source, &shown.memory);
 	if (st != NULL)
@@ -507,7 +523,8 @@ status *source_restore(struct source *source)
 	scoped(message) ProtobufCMessage *response = NULL;
 
 	request.id = source->id;
-	request.images = source->image_count;
+	request.images = source->images_sent.count;
+	request.images_digest = source->images_sent.digest;
 	request.track_mem = source->has_tracking;
 	int64_t timeout = source->limits.long_ms + source->core->config.call_timeout_ms;
 	status *st = source_call(source, "Restore", &request.base, timeout, &response);

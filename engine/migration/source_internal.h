@@ -12,6 +12,7 @@
 #include "engine/migration/fence.h"
 #include "engine/migration/source.h"
 #include "engine/migration/verdict.h"
+#include "engine/pipe/image_pipe.h"
 #include "engine/pipe/memory_pipe.h"
 #include "rpc/client.h"
 
@@ -83,7 +84,7 @@ struct source {
 	bool tree_was_elsewhere; /* the boot has changed: nothing of it is here */
 	int64_t deadline_ms;
 	double begun_ms, frozen_ms; /* monotonic; frozen_ms = 0 while it runs */
-	unsigned image_count;
+	struct image_totals images_sent;
 	status *error; /* what ended it, for the report */
 };
 

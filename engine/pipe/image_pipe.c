@@ -1,116 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The receiving half. */
 #include "engine/pipe/image_pipe.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
 #include "engine/host/files.h"
+#include "engine/pipe/image_set.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
-
-enum { CHUNK_BYTES = 256 * 1024 };
-
-/* --- sending --- */
-
-struct sending {
-	struct pipe *pipe;
-	int dir;
-	int64_t silence_ms;
-	uint8_t *data; /* CHUNK_BYTES */
-	unsigned count;
-	uint64_t bytes;
-	status *error;
-};
-
-static bool has_suffix(const char *name, const char *suffix)
-{
-	size_t length = strlen(name), more = strlen(suffix);
-
-	return length >= more && strcmp(name + length - more, suffix) == 0;
-}
-
-static status *send_chunk(struct sending *sending, Haul__V1__ImageChunk *chunk, int fd,
-			  XXH3_state_t *state)
-{
-	ssize_t got = pread(fd, sending->data, CHUNK_BYTES, (off_t)chunk->offset);
-
-	if (got < 0)
-		return status_errnof(errno, "cannot read image %s", chunk->name);
-	(void)XXH3_64bits_update(state, sending->data, (size_t)got);
-	chunk->data.data = sending->data;
-	chunk->data.len = (size_t)got;
-	chunk->last = got < CHUNK_BYTES;
-	if (chunk->last) {
-		chunk->size = chunk->offset + (uint64_t)got;
-		chunk->digest = XXH3_64bits_digest(state);
-	}
-	return pipe_send_message(sending->pipe, HAUL__V1__FRAME_KIND__FRAME_IMAGE, &chunk->base,
-				 sending->silence_ms);
-}
-
-static status *send_file(struct sending *sending, const char *name)
-{
-	Haul__V1__ImageChunk chunk = HAUL__V1__IMAGE_CHUNK__INIT;
-	struct stat info;
-	XXH3_state_t state;
-	scoped(fd) int fd =
-	    openat(sending->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-
-	if (fd < 0 && (errno == ELOOP || errno == ENXIO))
-		return NULL; /* the link to the round before; a socket */
-	if (fd < 0 || fstat(fd, &info) != 0)
-		return status_errnof(errno, "cannot open image %s", name);
-	if (!S_ISREG(info.st_mode))
-		return NULL;
-	(void)XXH3_64bits_reset(&state);
-	chunk.name = (char *)name;
-	while (!chunk.last) {
-		status *st = send_chunk(sending, &chunk, fd, &state);
-		if (st != NULL)
-			return st;
-		chunk.offset += chunk.data.len;
-	}
-	sending->count++;
-	sending->bytes += chunk.size;
-	return NULL;
-}
-
-static void visit(void *self, const char *name)
-{
-	struct sending *sending = self;
-
-	if (sending->error != NULL || strncmp(name, "stats-", 6) == 0 || has_suffix(name, ".log"))
-		return;
-	sending->error = send_file(sending, name);
-}
-
-status *image_pipe_send(struct pipe *pipe, const char *dir, int64_t silence_ms, unsigned *ret_count,
-			uint64_t *ret_bytes)
-{
-	scoped(bytes) uint8_t *data = malloc(CHUNK_BYTES);
-	scoped(fd) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct sending sending = {.pipe = pipe, .dir = fd, .silence_ms = silence_ms, .data = data};
-
-	if (data == NULL)
-		return status_errnof(ENOMEM, "images");
-	if (fd < 0)
-		return status_errnof(errno, "cannot open directory %s", dir);
-	status *st = files_each(dir, visit, &sending);
-	st = status_first(sending.error, st);
-	if (st == NULL)
-		st = pipe_send_end(pipe, NULL, silence_ms);
-	if (st != NULL)
-		return status_wrapf(st, "images");
-	*ret_count = sending.count;
-	*ret_bytes = sending.bytes;
-	return NULL;
-}
-
-/* --- receiving --- */
 
 struct image_state {
 	int dir;
@@ -118,7 +19,8 @@ struct image_state {
 	char name[LIMIT_NAME + 1];
 	uint64_t offset;
 	XXH3_state_t digest;
-	unsigned count;
+	struct image_set images; /* that came whole */
+	unsigned files;		 /* that came, a file counts each time */
 };
 
 status *image_state_new(const char *dir, struct image_state **ret_state)
@@ -145,6 +47,7 @@ void image_state_free(struct image_state *state)
 		return;
 	close_if_open(state->fd);
 	close_if_open(state->dir);
+	image_set_clear(&state->images);
 	free(state);
 }
 
@@ -159,19 +62,25 @@ static bool is_plain(const char *name)
 	       strspn(name, allowed) == length;
 }
 
+/* A file may come again: CRIU went on with it after it had left. What did not come by this pipe is
+ * never touched: the pages are in the same directory. */
 static status *begin_file(struct image_state *state, const Haul__V1__ImageChunk *chunk)
 {
 	if (!is_plain(chunk->name))
 		return status_errorf(STATUS_DATA_LOSS, "an image came under an impossible name");
-	if (state->count >= LIMIT_IMAGES)
+	bool is_again = image_set_find(&state->images, chunk->name) != NULL;
+	if ((!is_again && state->images.count >= LIMIT_IMAGES) ||
+	    state->files++ >= 2 * LIMIT_IMAGES)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "more than %d images",
 				     LIMIT_IMAGES);
-	state->fd = openat(state->dir, chunk->name,
-			   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	state->fd =
+	    openat(state->dir, chunk->name,
+		   O_WRONLY | (is_again ? O_TRUNC : O_CREAT | O_EXCL) | O_NOFOLLOW | O_CLOEXEC,
+		   0600);
 	if (state->fd < 0)
-		return errno == EEXIST
-			   ? status_errorf(STATUS_DATA_LOSS, "image %s came twice", chunk->name)
-			   : status_errnof(errno, "cannot make image %s", chunk->name);
+		return errno == EEXIST ? status_errorf(STATUS_DATA_LOSS,
+						       "image %s is there already", chunk->name)
+				       : status_errnof(errno, "cannot make image %s", chunk->name);
 	(void)memcpy(state->name, chunk->name, strlen(chunk->name) + 1);
 	state->offset = 0;
 	(void)XXH3_64bits_reset(&state->digest);
@@ -197,8 +106,7 @@ static status *end_file(struct image_state *state, const Haul__V1__ImageChunk *c
 		return status_errorf(STATUS_DATA_LOSS, "image %s was altered on its way",
 				     state->name);
 	(void)close(TAKE_FD(state->fd));
-	state->count++;
-	return NULL;
+	return image_set_put(&state->images, state->name, chunk->size, chunk->digest);
 }
 
 static status *take_chunk(struct image_state *state, const Haul__V1__ImageChunk *chunk)
@@ -230,11 +138,11 @@ status *image_state_chunk(struct image_state *state, const uint8_t *data, size_t
 	return take_chunk(state, (const Haul__V1__ImageChunk *)message);
 }
 
-status *image_state_end(struct image_state *state, unsigned *ret_count)
+status *image_state_end(struct image_state *state, struct image_totals *ret_totals)
 {
 	if (state->fd >= 0)
 		return status_errorf(STATUS_DATA_LOSS, "image %s came only in part", state->name);
-	*ret_count = state->count;
+	*ret_totals = (struct image_totals){state->images.count, image_set_digest(&state->images)};
 	return NULL;
 }
 
@@ -274,7 +182,7 @@ static status *receive_all(struct pipe *pipe, struct image_state *state, int64_t
 }
 
 status *image_pipe_receive(struct pipe *pipe, const char *dir, int64_t silence_ms,
-			   unsigned *ret_count)
+			   struct image_totals *ret_totals)
 {
 	struct image_state *state = NULL;
 	status *st = image_state_new(dir, &state);
@@ -283,7 +191,7 @@ status *image_pipe_receive(struct pipe *pipe, const char *dir, int64_t silence_m
 		return st;
 	st = receive_all(pipe, state, silence_ms);
 	if (st == NULL)
-		st = image_state_end(state, ret_count);
+		st = image_state_end(state, ret_totals);
 	image_state_free(state);
 	return st == NULL ? NULL : status_wrapf(st, "images");
 }

@@ -253,13 +253,15 @@ static bool dump_stopped(struct fake *fake, const struct fake_tree *tree)
 {
 	struct fake_memory memory = memory_of(fake);
 
+	/* Before anything can go wrong: the engine has sent some images by then. */
+	bool is_written = images_write_tasks(fake->images, tree);
 	if (is_failed_by_order(fake, "dump"))
 		return false;
 	if (!send_memory(&memory, tree)) {
 		log_error(fake, "Can't write pages to socket");
 		return refuse(fake, 0);
 	}
-	if (!images_write(fake->images, tree, &memory)) {
+	if (!is_written || !images_write_tree(fake->images, tree, &memory)) {
 		log_error(fake, "No space left on device");
 		return refuse(fake, ENOSPC);
 	}

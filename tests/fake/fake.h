@@ -63,7 +63,9 @@ bool pages_check(int images, pid_t pid, unsigned round, unsigned pages, char ret
 
 /* --- fake_images.c --- */
 
-bool images_write(int images, const struct fake_tree *tree, const struct fake_memory *memory);
+/* One image a task; then those of the whole tree. */
+bool images_write_tasks(int images, const struct fake_tree *tree);
+bool images_write_tree(int images, const struct fake_tree *tree, const struct fake_memory *memory);
 
 struct fake_images {
 	pid_t pids[FAKE_PIDS];

@@ -46,16 +46,21 @@ static bool write_core(int images, pid_t pid)
 	return more > 0 && write_image(images, path, data, (size_t)(used + more));
 }
 
-bool images_write(int images, const struct fake_tree *tree, const struct fake_memory *memory)
+bool images_write_tasks(int images, const struct fake_tree *tree)
+{
+	for (size_t i = 0; i < tree->count; i++)
+		if (!write_core(images, tree->pids[i]))
+			return false;
+	return true;
+}
+
+bool images_write_tree(int images, const struct fake_tree *tree, const struct fake_memory *memory)
 {
 	char text[FAKE_TEXT];
 	int used = snprintf(text, sizeof(text), "%u %u", memory->round, memory->pages);
 
-	for (size_t i = 0; i < tree->count; i++) {
+	for (size_t i = 0; i < tree->count; i++)
 		used += snprintf(text + used, sizeof(text) - (size_t)used, " %d", tree->pids[i]);
-		if (!write_core(images, tree->pids[i]))
-			return false;
-	}
 	return write_image(images, "pstree.img", "fake", 4) &&
 	       write_image(images, "inventory.img", text, (size_t)used);
 }

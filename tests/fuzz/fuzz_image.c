@@ -24,7 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct image_state *state = NULL;
 	const uint8_t *piece;
 	size_t length;
-	unsigned count = 0, pieces = 0;
+	struct image_totals totals = {0};
+	unsigned pieces = 0;
 
 	(void)snprintf(in, sizeof(in), "%s/in", fuzz_directory());
 	scoped(status) status *made = files_make_directory(in);
@@ -33,8 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (; st == NULL && pieces < 16 && fuzz_piece(&data, &size, 2, &piece, &length); pieces++)
 		st = image_state_chunk(state, piece, length);
 	if (st == NULL)
-		st = image_state_end(state, &count);
-	must(st != NULL || count <= pieces);
+		st = image_state_end(state, &totals);
+	must(st != NULL || totals.count <= pieces);
 	status_free(st);
 	image_state_free(state);
 	check_outside(fuzz_directory());

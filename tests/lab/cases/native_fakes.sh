@@ -16,6 +16,11 @@ engine() {
     HAUL_FAKE_CRIU=$2 engine_start "$1" --criu "$fake" --criu-timeout 2s --lease 5s
 }
 
+# Images, pages and groups of any migration at B.
+left_behind() {
+    on B bash -c 'find /var/lib/haul/in /sys/fs/cgroup/haul -mindepth 1 \( -type f -path "*/images/*" -o -name "*in-*" \) 2>/dev/null' || true
+}
+
 # The workload runs at A as it was, not frozen; nothing of it is at B.
 untouched() {
     local try state
@@ -26,10 +31,10 @@ untouched() {
     done
     [[ $state == [RSD]*" frozen 0" ]] || fail "$1: the workload is $state"
     for ((try = 0; try < 50 * SLOW; try++)); do
-        [[ -n $(on B pgrep -f '^sleep 54321' || true) ]] || return 0
+        [[ -n $(on B pgrep -f '^sleep 54321' || true)$(left_behind) ]] || return 0
         sleep 0.1
     done
-    fail "$1: a copy is left at B"
+    fail "$1: left at B: $(on B pgrep -f '^sleep 54321' || true) $(left_behind)"
 }
 
 # broken HOST WORDS [CODE]: with such a CRIU there the migration is refused.

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "engine/host/files.h"
+#include "engine/pipe/image_pipe.h"
 #include "tests/unit/test.h"
 
 enum { PLENTY_MS = 60000 };
@@ -50,4 +51,20 @@ void scratch_make(char ret_path[64])
 void scratch_remove(const char *path)
 {
 	assert_ok(files_remove_tree(path));
+}
+
+unsigned pipe_pair_carry_images(struct pipe *from, const char *from_dir, struct pipe *to,
+				const char *to_dir)
+{
+	scoped(image_sender) struct image_sender *sender = NULL;
+	struct image_totals left, arrived;
+	unsigned early = 0;
+	uint64_t bytes = 0;
+
+	assert_ok(image_sender_start(from, from_dir, NULL, PLENTY_MS, &sender));
+	assert_ok(image_sender_finish(sender, &left, &bytes, &early));
+	assert_ok(image_pipe_receive(to, to_dir, PLENTY_MS, &arrived));
+	assert_int_equal(arrived.count, left.count);
+	assert_true(arrived.digest == left.digest);
+	return arrived.count;
 }

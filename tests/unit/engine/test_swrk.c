@@ -14,7 +14,6 @@
 #include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
-#include "engine/pipe/image_pipe.h"
 #include "engine/pipe/memory_pipe.h"
 #include "tests/unit/engine/pipe_pair.h"
 
@@ -439,13 +438,10 @@ static status *restore(struct scene *scene, const char *faults, struct restoring
 		       pid_t *ret_pid)
 {
 	char images[160];
-	unsigned left, arrived;
-	uint64_t bytes;
 
 	hold(scene, "");
 	(void)snprintf(images, sizeof(images), "%s/1", scene->store_dir);
-	assert_ok(image_pipe_send(scene->from, scene->images, PLENTY_MS, &left, &bytes));
-	assert_ok(image_pipe_receive(scene->to, images, PLENTY_MS, &arrived));
+	(void)pipe_pair_carry_images(scene->from, scene->images, scene->to, images);
 	assert_ok(criu_dump_end(scene->session, &scene->dump, true));
 	assert_ok(child_wait(&scene->workload, PLENTY_MS, NULL));
 	memory_sender_free(TAKE(scene->sender));
