@@ -49,7 +49,8 @@ phase "build and test dev" preset dev "ctest --preset dev -j 4" || true
 phase "build release" preset release || true
 phase "build and test tsan" preset tsan "ctest --preset tsan -L unit -j 4" || true
 if [[ -n ${HAUL_FULL:-} ]]; then
-    phase "build and test fuzz" preset fuzz "ctest --preset fuzz -L fuzz" || true
+    export HAUL_FUZZ_SECONDS=${HAUL_FUZZ_SECONDS:-30}
+    phase "build and run fuzz" preset fuzz tests/fuzz/run.sh || true
     export HAUL_RUNS=${HAUL_RUNS:-10} HAUL_CASE_TIMEOUT=${HAUL_CASE_TIMEOUT:-7200}
     guest_cases=(all)
 else
