@@ -6,7 +6,7 @@
 # usage: lab.sh ensure                        build the guest's root and disk if they are missing
 #        lab.sh run [--timeout S] CMD [ARG…]  boot, run CMD in the working tree, return its status
 #
-# The guest gets a copy of tests/lab, demo.sh and of the programs in HAUL_GUEST_BUILD (default
+# The guest gets a copy of tests/lab, demo.sh, README.md and of the programs in HAUL_GUEST_BUILD (default
 # build/release) at the same path as here. What it writes is gone afterwards. After S seconds
 # (default 900) it is killed and the status is 124. HAUL_ACCEL=kvm makes it fast where KVM works.
 # HAUL_* and CI are passed on.
@@ -92,7 +92,7 @@ make_job() {
         echo
     } >"$dir/job/run"
     local paths=() path
-    for path in tests/lab demo.sh "$build/cmd" "$build/workloads"; do
+    for path in tests/lab demo.sh README.md "$build/cmd" "$build/workloads"; do
         [[ ! -e $LAB_TREE/$path ]] || paths+=("$path")
     done
     (
