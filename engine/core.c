@@ -40,6 +40,24 @@ void core_limits(const struct core *core, uint64_t resident_bytes, struct criu_l
 	    core->config.criu_timeout_ms + (int64_t)(resident_bytes / SLOWEST_BYTES_PER_MS);
 }
 
+status *core_check_destination(const struct core *core, const char *to)
+{
+	struct endpoint endpoint;
+	scoped(status) status *wrong = endpoint_parse(to, &endpoint);
+
+	/* Whoever connects says better what is wrong with an address. */
+	if (core->config.policy == NULL || wrong != NULL)
+		return NULL;
+	return policy_check_destination(core->config.policy, endpoint.host);
+}
+
+struct policy_limits core_limits_of(const struct core *core, const struct identity *caller)
+{
+	if (core->config.policy == NULL)
+		return (struct policy_limits){0};
+	return policy_limits_of(core->config.policy, caller);
+}
+
 void core_path(const struct core *core, const char *kind, const char *id, const char *below,
 	       char ret_path[4096])
 {

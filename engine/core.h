@@ -45,6 +45,12 @@ void core_path(const struct core *core, const char *kind, const char *id, const 
 /* An id as we make them: 1..LIMIT_ID of [a-z0-9-]. INVALID_ARGUMENT otherwise. */
 must_check status *core_check_id(const char *id);
 
+/* May a workload leave for the engine at this URL? PERMISSION_DENIED by the policy. */
+must_check status *core_check_destination(const struct core *core, const char *to);
+
+/* What the policy gives this caller. */
+struct policy_limits core_limits_of(const struct core *core, const struct identity *caller);
+
 /* Looks at CRIU and the kernel with one short session; fills criu_version, has_dirty_tracking,
  * trouble. */
 void core_probe_criu(struct core *core);

@@ -4,6 +4,7 @@
 #define HAUL_ENGINE_ENGINE_H
 
 #include "rpc/endpoint.h"
+#include "rpc/policy.h"
 #include "rpc/service.h"
 
 struct engine;
@@ -16,7 +17,9 @@ struct engine_config {
 	uint16_t port_low, port_high; /* data ports */
 	bool insecure;
 	const struct credentials *credentials; /* borrowed; NULL without TLS */
-	int64_t criu_timeout_ms;	       /* silence of CRIU that ends a stage; 30000 */
+	struct policy *policy;	 /* borrowed: where to workloads may leave, how much each caller may
+				    have; NULL: everything */
+	int64_t criu_timeout_ms; /* silence of CRIU that ends a stage; 30000 */
 	int64_t lease_ms; /* silence of a source that gives an unfinished session up; 15000 */
 	int64_t hold_restored_ms; /* how long a whole restored copy is kept without its source;
 				     600000 */

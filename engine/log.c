@@ -14,6 +14,12 @@ static struct {
 	enum log_level least;
 } sink = {false, LOG_LEVEL_INFO};
 
+struct log_message {
+	const char *text;
+	const struct log_field *fields;
+	size_t field_count;
+};
+
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
 void log_configure(bool as_json, enum log_level least)
@@ -48,7 +54,7 @@ static void quote(const char *text, char *out, size_t room)
 }
 
 static void write_json(const char *when, enum log_level level, const char *migration,
-		       const char *text)
+		       const struct log_message *message)
 {
 	cJSON *line = cJSON_CreateObject();
 
@@ -56,7 +62,14 @@ static void write_json(const char *when, enum log_level level, const char *migra
 	(void)cJSON_AddStringToObject(line, "level", level_names[level]);
 	if (migration != NULL)
 		(void)cJSON_AddStringToObject(line, "migration", migration);
-	(void)cJSON_AddStringToObject(line, "msg", text);
+	(void)cJSON_AddStringToObject(line, "msg", message->text);
+	for (size_t i = 0; i < message->field_count; i++) {
+		const struct log_field *field = &message->fields[i];
+		if (field->text != NULL)
+			(void)cJSON_AddStringToObject(line, field->name, field->text);
+		else
+			(void)cJSON_AddNumberToObject(line, field->name, (double)field->number);
+	}
 	char *printed = cJSON_PrintUnformatted(line);
 	if (printed != NULL)
 		(void)fprintf(stderr, "%s\n", printed);
@@ -64,23 +77,63 @@ static void write_json(const char *when, enum log_level level, const char *migra
 	cJSON_Delete(line);
 }
 
-static void write_line(enum log_level level, const char *migration, const char *text)
+/* A value without spaces and quotes stands for itself. */
+static bool is_plain(const char *text)
 {
-	char when[40], quoted[LINE_BYTES + 64];
+	for (const char *at = text; *at != '\0'; at++)
+		if ((unsigned char)*at <= ' ' || *at == '"' || *at == '\\' || *at == '=')
+			return false;
+	return text[0] != '\0';
+}
+
+static void add_value(char *line, size_t room, const char *name, const char *text)
+{
+	size_t used = strlen(line);
+	char quoted[LINE_BYTES];
+
+	quote(text, quoted, sizeof(quoted));
+	if (is_plain(text))
+		(void)snprintf(line + used, room - used, " %s=%s", name, text);
+	else
+		(void)snprintf(line + used, room - used, " %s=\"%s\"", name, quoted);
+}
+
+static void write_text(const char *when, enum log_level level, const char *migration,
+		       const struct log_message *message)
+{
+	char line[2 * LINE_BYTES], quoted[LINE_BYTES + 64], number[24];
+
+	quote(message->text, quoted, sizeof(quoted));
+	(void)snprintf(line, sizeof(line), "time=%s level=%s%s%s msg=\"%s\"", when,
+		       level_names[level], migration != NULL ? " migration=" : "",
+		       migration != NULL ? migration : "", quoted);
+	for (size_t i = 0; i < message->field_count; i++) {
+		const struct log_field *field = &message->fields[i];
+		(void)snprintf(number, sizeof(number), "%lld", (long long)field->number);
+		add_value(line, sizeof(line), field->name,
+			  field->text != NULL ? field->text : number);
+	}
+	/* One call, so that lines of several threads do not mix. */
+	(void)fprintf(stderr, "%s\n", line);
+}
+
+static void write_line(enum log_level level, const char *migration,
+		       const struct log_message *message)
+{
+	char when[40];
 
 	timestamp(when);
-	if (sink.as_json) {
-		write_json(when, level, migration, text);
-		return;
-	}
-	quote(text, quoted, sizeof(quoted));
-	/* One call, so that lines of several threads do not mix. */
-	if (migration != NULL)
-		(void)fprintf(stderr, "time=%s level=%s migration=%s msg=\"%s\"\n", when,
-			      level_names[level], migration, quoted);
+	if (sink.as_json)
+		write_json(when, level, migration, message);
 	else
-		(void)fprintf(stderr, "time=%s level=%s msg=\"%s\"\n", when, level_names[level],
-			      quoted);
+		write_text(when, level, migration, message);
+}
+
+void log_fields(enum log_level level, const char *migration, const char *message,
+		const struct log_field *fields, size_t count)
+{
+	if (level >= sink.least)
+		write_line(level, migration, &(struct log_message){message, fields, count});
 }
 
 void log_line(enum log_level level, const char *migration, const char *fmt, ...)
@@ -93,7 +146,7 @@ void log_line(enum log_level level, const char *migration, const char *fmt, ...)
 	va_start(args, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	write_line(level, migration, text);
+	write_line(level, migration, &(struct log_message){.text = text});
 }
 
 void log_status(enum log_level level, const char *migration, const char *what, const status *st)
@@ -111,5 +164,5 @@ void log_status(enum log_level level, const char *migration, const char *what, c
 		used += snprintf(text + used, sizeof(text) - (size_t)used, "; %s: %s", detail.label,
 				 detail.text);
 	}
-	write_line(level, migration, text);
+	write_line(level, migration, &(struct log_message){.text = text});
 }

@@ -19,6 +19,8 @@ enum {
 	LIMIT_NAME = 255,
 	LIMIT_ID = 64,
 	LIMIT_URL = 512,
+	/* An address and port as text. */
+	LIMIT_PEER_TEXT = 64,
 	/* Images of the final dump besides memory; CRIU writes about twelve plus four a task. */
 	LIMIT_IMAGES = 65536,
 	/* Rounds of pre-copy a user may ask for. */
@@ -32,6 +34,9 @@ enum {
 	LIMIT_WAIT_MS = 30000,
 	/* Connections one listener keeps; silent TLS clients are dropped after LIMIT_SILENT_MS. */
 	LIMIT_CONNECTIONS = 512,
+	/* Of these from one host (or one /64 of IPv6): half, so that none can keep the others out.
+	 * A source needs two a migration. */
+	LIMIT_HOST_CONNECTIONS = 256,
 	LIMIT_SILENT_MS = 10000,
 	/* Calls served at the same time: by the remote listeners, and by the local socket. */
 	LIMIT_REMOTE_CALLS = 24,
@@ -47,6 +52,8 @@ enum {
 	LIMIT_CRIU_MESSAGE = 256 * 1024,
 	/* One journal record. */
 	LIMIT_JOURNAL_RECORD = 16 * 1024,
+	/* Revocation lists in one file: one an authority, and authorities are few. */
+	LIMIT_CRLS = 64,
 	/* A configuration file. */
 	LIMIT_CONFIG = 64 * 1024,
 	/* A message as JSON: nesting (objects and arrays of the text, messages in messages), values

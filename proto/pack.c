@@ -37,6 +37,18 @@ status *unpack_message(const ProtobufCMessageDescriptor *descriptor, const uint8
 	return NULL;
 }
 
+const char *message_text(const ProtobufCMessage *message, const char *field)
+{
+	const ProtobufCFieldDescriptor *found =
+	    protobuf_c_message_descriptor_get_field_by_name(message->descriptor, field);
+	if (found == NULL || found->type != PROTOBUF_C_TYPE_STRING ||
+	    found->label == PROTOBUF_C_LABEL_REPEATED ||
+	    (found->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0)
+		return NULL;
+	const void *place = (const char *)message + found->offset;
+	return *(const char *const *)place;
+}
+
 void buffer_free(struct buffer *buffer)
 {
 	free(buffer->data);

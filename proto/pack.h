@@ -22,6 +22,9 @@ must_check status *pack_message(const ProtobufCMessage *message, size_t limit,
 must_check status *unpack_message(const ProtobufCMessageDescriptor *descriptor, const uint8_t *data,
 				  size_t size, size_t limit, ProtobufCMessage **ret_message);
 
+/* The message's text field of this name; NULL when it has none. */
+const char *message_text(const ProtobufCMessage *message, const char *field);
+
 void buffer_free(struct buffer *buffer);
 
 /* A new copy of the text ("" for NULL), for fields of messages; aborts without memory. */

@@ -13,6 +13,7 @@ struct connection {
 	int pipe_id; /* 0 = free */
 	unsigned calls;
 	int64_t heard_ms;
+	struct peer_address from;
 	struct identity identity;
 };
 
@@ -43,21 +44,12 @@ void connections_free(struct connections *connections)
 	free(connections);
 }
 
-static void peer_text(nng_pipe pipe, char text[PEER_TEXT])
+static struct peer_address peer_of(nng_pipe pipe)
 {
-	nng_sockaddr address;
-	char ip[INET6_ADDRSTRLEN] = "";
-	(void)snprintf(text, PEER_TEXT, "unknown");
+	nng_sockaddr address = {0};
 	if (nng_pipe_get_addr(pipe, NNG_OPT_REMADDR, &address) != 0)
-		return;
-	if (address.s_family == NNG_AF_INET &&
-	    inet_ntop(AF_INET, &address.s_in.sa_addr, ip, sizeof(ip)) != NULL)
-		(void)snprintf(text, PEER_TEXT, "%s:%u", ip, ntohs(address.s_in.sa_port));
-	else if (address.s_family == NNG_AF_INET6 &&
-		 inet_ntop(AF_INET6, &address.s_in6.sa_addr, ip, sizeof(ip)) != NULL)
-		(void)snprintf(text, PEER_TEXT, "[%s]:%u", ip, ntohs(address.s_in6.sa_port));
-	else if (address.s_family == NNG_AF_IPC)
-		(void)snprintf(text, PEER_TEXT, "a local process");
+		address.s_family = NNG_AF_UNSPEC;
+	return peer_address_of(&address);
 }
 
 void connection_reached_host(nng_pipe pipe, const struct endpoint *listener,
@@ -128,22 +120,38 @@ static struct connection *find(struct connections *connections, int pipe_id)
 	return NULL;
 }
 
+/* Why there is no place for one from there, or NULL. Caller holds the lock. */
+static const char *no_place(const struct connections *connections, const struct peer_address *from)
+{
+	unsigned all = 0;
+	unsigned neighbours = 0;
+	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
+		const struct connection *other = &connections->table[i];
+		if (other->pipe_id == 0)
+			continue;
+		all++;
+		neighbours += peer_address_is_same_host(&other->from, from) ? 1 : 0;
+	}
+	if (all == LIMIT_CONNECTIONS)
+		return "too many connections";
+	return neighbours >= LIMIT_HOST_CONNECTIONS ? "too many connections from one host" : NULL;
+}
+
 static void admit(struct connections *connections, nng_pipe pipe)
 {
-	char peer[PEER_TEXT];
+	struct peer_address from = peer_of(pipe);
 	struct identity id = {0};
 	const char *why = identify(connections->transport, pipe, &id);
-	peer_text(pipe, peer);
 	(void)pthread_mutex_lock(&connections->lock);
-	struct connection *vacant = find(connections, 0);
-	if (why == NULL && vacant == NULL)
-		why = "too many connections";
 	if (why == NULL)
-		*vacant = (struct connection){.pipe_id = nng_pipe_id(pipe),
-					      .heard_ms = monotonic_ms(),
-					      .identity = id};
+		why = no_place(connections, &from);
+	if (why == NULL)
+		*find(connections, 0) = (struct connection){.pipe_id = nng_pipe_id(pipe),
+							    .heard_ms = monotonic_ms(),
+							    .from = from,
+							    .identity = id};
 	else
-		add_refusal(connections, peer, why);
+		add_refusal(connections, from.text, why);
 	(void)pthread_mutex_unlock(&connections->lock);
 	if (why != NULL)
 		(void)nng_pipe_close(pipe);
@@ -163,8 +171,20 @@ void connections_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self)
 	}
 }
 
+/* Caller holds the lock. */
+static unsigned calls_of(const struct connections *connections, const struct identity *caller)
+{
+	unsigned calls = 0;
+	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
+		const struct connection *other = &connections->table[i];
+		if (other->calls > 0 && identity_equal(&other->identity, caller))
+			calls += other->calls;
+	}
+	return calls;
+}
+
 bool connections_begin_call(struct connections *connections, nng_pipe pipe,
-			    struct identity *ret_caller)
+			    struct call_origin *ret_origin)
 {
 	(void)pthread_mutex_lock(&connections->lock);
 	struct connection *connection =
@@ -172,7 +192,9 @@ bool connections_begin_call(struct connections *connections, nng_pipe pipe,
 	if (connection != NULL) {
 		connection->calls++;
 		connection->heard_ms = monotonic_ms();
-		*ret_caller = connection->identity;
+		ret_origin->caller = connection->identity;
+		memcpy(ret_origin->peer, connection->from.text, sizeof(ret_origin->peer));
+		ret_origin->calls = calls_of(connections, &connection->identity);
 	}
 	(void)pthread_mutex_unlock(&connections->lock);
 	return connection != NULL;

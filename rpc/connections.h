@@ -7,12 +7,13 @@
 #include <nng/nng.h>
 
 #include "rpc/endpoint.h"
+#include "rpc/peer_address.h"
 
-enum { REFUSALS_KEPT = 32, PEER_TEXT = 64 };
+enum { REFUSALS_KEPT = 32 };
 
 /* Why a connection was refused, kept until the watchdog reports it. */
 struct refusal {
-	char peer[PEER_TEXT];
+	char peer[LIMIT_PEER_TEXT];
 	char why[128];
 };
 
@@ -23,9 +24,16 @@ must_check status *connections_new(enum transport transport, struct connections 
 /* nng's pipe callback, with the connections as its argument. */
 void connections_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self);
 
+/* Whose call it is. */
+struct call_origin {
+	struct identity caller;
+	char peer[LIMIT_PEER_TEXT];
+	unsigned calls; /* that the caller has open here, this one included */
+};
+
 /* A request came by this pipe: false when the pipe is unknown (it has just gone). */
 bool connections_begin_call(struct connections *connections, nng_pipe pipe,
-			    struct identity *ret_caller);
+			    struct call_origin *ret_origin);
 void connections_end_call(struct connections *connections, nng_pipe pipe);
 
 /* Closes connections that have been silent without an open call for LIMIT_SILENT_MS. */

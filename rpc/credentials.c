@@ -1,19 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Certificates and keys from PEM files, as two OpenSSL contexts: TLS 1.3 only, peers must show a
- * certificate of our CA, no tickets (a session that is resumed would skip the certificates). */
+ * certificate of our CA, no tickets (a session that is resumed would skip the certificates). They
+ * are replaced as a whole: a handshake that has begun ends with the contexts it began with. */
 #include "rpc/credentials.h"
 
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-struct credentials {
+#include "rpc/crl.h"
+
+struct contexts {
 	SSL_CTX *server;
 	SSL_CTX *client;
-	struct identity identity;
-	int64_t expire_unix_ms;
+	struct credentials_info info;
+};
+
+/* What TLS contexts hold on to: it outlives the credentials while nng still lets go of a listener.
+ */
+struct keyring {
+	atomic_uint references;
+	pthread_mutex_t lock; /* of what follows */
+	struct contexts now;
+	unsigned number; /* of replacements so far */
+};
+
+struct credentials {
+	struct keyring *keyring;
 };
 
 static bool is_printable(const char *text, size_t length)
@@ -88,23 +106,22 @@ static const char *openssl_reason(void)
 	return reason != NULL ? reason : "unknown reason";
 }
 
-static status *load_files(SSL_CTX *ctx, const char *ca_file, const char *cert_file,
-			  const char *key_file)
+static status *load_files(SSL_CTX *ctx, const struct credentials_files *files)
 {
 	ERR_clear_error();
-	if (SSL_CTX_load_verify_file(ctx, ca_file) != 1)
+	if (SSL_CTX_load_verify_file(ctx, files->ca) != 1)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "cannot use %s as the certificate authority: %s", ca_file,
+				     "cannot use %s as the certificate authority: %s", files->ca,
 				     openssl_reason());
-	if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1)
+	if (SSL_CTX_use_certificate_chain_file(ctx, files->cert) != 1)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "cannot use the certificate in %s: %s", cert_file,
+				     "cannot use the certificate in %s: %s", files->cert,
 				     openssl_reason());
-	if (SSL_CTX_use_PrivateKey_file(ctx, key_file, SSL_FILETYPE_PEM) != 1 ||
+	if (SSL_CTX_use_PrivateKey_file(ctx, files->key, SSL_FILETYPE_PEM) != 1 ||
 	    SSL_CTX_check_private_key(ctx) != 1)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "cannot use the key in %s with the certificate in %s: %s",
-				     key_file, cert_file, openssl_reason());
+				     files->key, files->cert, openssl_reason());
 	return NULL;
 }
 
@@ -127,84 +144,132 @@ static status *new_ctx(const SSL_METHOD *method, SSL_CTX **ret_ctx)
 	return NULL;
 }
 
-static int64_t unix_ms_of(const ASN1_TIME *time)
+static status *check_validity(const X509 *certificate, const char *cert_file,
+			      struct credentials_info *ret_info)
 {
-	struct tm tm;
-	if (ASN1_TIME_to_tm(time, &tm) != 1)
-		return 0;
-	return (int64_t)timegm(&tm) * 1000;
-}
-
-static status *check_validity(struct credentials *credentials, const char *cert_file)
-{
-	const X509 *certificate = SSL_CTX_get0_certificate(credentials->server);
+	struct identity identity;
 	int64_t now = (int64_t)time(NULL) * 1000;
-	credentials->expire_unix_ms = unix_ms_of(X509_get0_notAfter(certificate));
-	if (credentials->expire_unix_ms <= now)
+	int64_t expires = asn1_unix_ms(X509_get0_notAfter(certificate));
+	if (expires <= now)
 		return status_errorf(STATUS_FAILED_PRECONDITION,
 				     "the certificate in %s has expired; issue a new one",
 				     cert_file);
-	if (unix_ms_of(X509_get0_notBefore(certificate)) > now)
+	if (asn1_unix_ms(X509_get0_notBefore(certificate)) > now)
 		return status_errorf(
 		    STATUS_FAILED_PRECONDITION,
 		    "the certificate in %s is not valid yet; check this machine's clock",
 		    cert_file);
-	identity_of_certificate(certificate, &credentials->identity);
-	if (credentials->identity.name[0] == '\0')
+	identity_of_certificate(certificate, &identity);
+	if (identity.name[0] == '\0')
 		return status_errorf(
 		    STATUS_INVALID_ARGUMENT,
 		    "the certificate in %s names nobody: it needs a subject alternative "
 		    "name (URI or DNS)",
 		    cert_file);
+	(void)snprintf(ret_info->identity, sizeof(ret_info->identity), "%s", identity.name);
+	ret_info->expire_unix_ms = expires;
 	return NULL;
 }
 
-status *credentials_load(const char *ca_file, const char *cert_file, const char *key_file,
+static status *load_contexts(const struct credentials_files *files, struct contexts *contexts)
+{
+	struct crl_set *crls = NULL;
+	status *st = new_ctx(TLS_server_method(), &contexts->server);
+	if (st == NULL)
+		st = new_ctx(TLS_client_method(), &contexts->client);
+	if (st == NULL)
+		st = load_files(contexts->server, files);
+	if (st == NULL)
+		st = load_files(contexts->client, files);
+	if (st == NULL)
+		st = check_validity(SSL_CTX_get0_certificate(contexts->server), files->cert,
+				    &contexts->info);
+	if (st != NULL || files->crl == NULL)
+		return st;
+	st = crl_set_load(files->crl, SSL_CTX_get_cert_store(contexts->server), &crls);
+	if (st == NULL)
+		st = crl_set_apply(crls, SSL_CTX_get_cert_store(contexts->server));
+	if (st == NULL)
+		st = crl_set_apply(crls, SSL_CTX_get_cert_store(contexts->client));
+	if (st == NULL)
+		contexts->info.crl_expire_unix_ms = crl_set_expire_unix_ms(crls);
+	crl_set_free(crls);
+	return st;
+}
+
+static void free_contexts(struct contexts *contexts)
+{
+	SSL_CTX_free(contexts->server);
+	SSL_CTX_free(contexts->client);
+}
+
+status *credentials_load(const struct credentials_files *files,
 			 struct credentials **ret_credentials)
 {
 	scoped(credentials) struct credentials *credentials = calloc(1, sizeof(*credentials));
 	if (credentials == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for credentials");
-	status *st = new_ctx(TLS_server_method(), &credentials->server);
-	if (st == NULL)
-		st = new_ctx(TLS_client_method(), &credentials->client);
-	if (st == NULL)
-		st = load_files(credentials->server, ca_file, cert_file, key_file);
-	if (st == NULL)
-		st = load_files(credentials->client, ca_file, cert_file, key_file);
-	if (st == NULL)
-		st = check_validity(credentials, cert_file);
+	credentials->keyring = calloc(1, sizeof(*credentials->keyring));
+	if (credentials->keyring == NULL)
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for credentials");
+	atomic_init(&credentials->keyring->references, 1);
+	(void)pthread_mutex_init(&credentials->keyring->lock, NULL);
+	status *st = load_contexts(files, &credentials->keyring->now);
 	if (st != NULL)
 		return st;
 	*ret_credentials = TAKE(credentials);
 	return NULL;
 }
 
+void credentials_replace(struct credentials *credentials, struct credentials *by)
+{
+	struct keyring *keyring = credentials->keyring;
+	(void)pthread_mutex_lock(&keyring->lock);
+	const struct contexts before = keyring->now;
+	keyring->now = by->keyring->now; /* nobody else knows `by` */
+	by->keyring->now = before;
+	keyring->number++;
+	(void)pthread_mutex_unlock(&keyring->lock);
+	credentials_free(by);
+}
+
 void credentials_free(struct credentials *credentials)
 {
 	if (credentials == NULL)
 		return;
-	SSL_CTX_free(credentials->server);
-	SSL_CTX_free(credentials->client);
+	keyring_release(credentials->keyring);
 	free(credentials);
 }
 
-const char *credentials_identity(const struct credentials *credentials)
+void credentials_describe(const struct credentials *credentials, struct credentials_info *ret_info)
 {
-	return credentials->identity.name;
+	struct keyring *keyring = credentials->keyring;
+	(void)pthread_mutex_lock(&keyring->lock);
+	*ret_info = keyring->now.info;
+	(void)pthread_mutex_unlock(&keyring->lock);
 }
 
-int64_t credentials_expire_unix_ms(const struct credentials *credentials)
+struct keyring *credentials_keyring(const struct credentials *credentials)
 {
-	return credentials->expire_unix_ms;
+	(void)atomic_fetch_add(&credentials->keyring->references, 1);
+	return credentials->keyring;
 }
 
-SSL_CTX *credentials_server_ctx(const struct credentials *credentials)
+void keyring_release(struct keyring *keyring)
 {
-	return credentials->server;
+	if (keyring == NULL || atomic_fetch_sub(&keyring->references, 1) != 1)
+		return;
+	free_contexts(&keyring->now);
+	(void)pthread_mutex_destroy(&keyring->lock);
+	free(keyring);
 }
 
-SSL_CTX *credentials_client_ctx(const struct credentials *credentials)
+SSL_CTX *keyring_context(struct keyring *keyring, bool is_server, unsigned *ret_number)
 {
-	return credentials->client;
+	(void)pthread_mutex_lock(&keyring->lock);
+	SSL_CTX *ctx = is_server ? keyring->now.server : keyring->now.client;
+	(void)SSL_CTX_up_ref(ctx);
+	*ret_number = keyring->number;
+	(void)pthread_mutex_unlock(&keyring->lock);
+	return ctx;
 }

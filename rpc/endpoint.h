@@ -10,14 +10,33 @@
  * minor than built with) and registers OpenSSL as nng's TLS engine. Idempotent. */
 must_check status *rpc_start(void);
 
-/* Credentials from PEM files, checked when loaded: readable, key fits certificate, not expired. */
+/* PEM files. */
+struct credentials_files {
+	const char *ca;	  /* of the authorities that others' certificates come from */
+	const char *cert; /* our own, with its intermediates if it has any */
+	const char *key;
+	const char *crl; /* what these authorities have revoked; NULL: nothing is asked */
+};
+
+/* Checked when loaded: readable, key fits certificate, not expired; the revocation lists are the
+ * authorities' own, one of each, none of the past. */
 struct credentials;
-must_check status *credentials_load(const char *ca_file, const char *cert_file,
-				    const char *key_file, struct credentials **ret_credentials);
+must_check status *credentials_load(const struct credentials_files *files,
+				    struct credentials **ret_credentials);
 void credentials_free(struct credentials *credentials);
-/* First URI/DNS SAN of our own certificate, else its CN; owned by the credentials. */
-const char *credentials_identity(const struct credentials *credentials);
-int64_t credentials_expire_unix_ms(const struct credentials *credentials);
+
+/* Puts `by` in force in the place of what was, and frees it: the next handshakes use it, those that
+ * have begun do not. A listener closes the connections of those whom it would not let in any more;
+ * all others stay. Any thread. */
+void credentials_replace(struct credentials *credentials, struct credentials *by);
+
+struct credentials_info {
+	char identity[LIMIT_NAME + 1]; /* first URI/DNS SAN of our own certificate, else its CN */
+	int64_t expire_unix_ms;
+	int64_t crl_expire_unix_ms; /* when the first of the lists ends; 0: no lists, or no end */
+};
+
+void credentials_describe(const struct credentials *credentials, struct credentials_info *ret_info);
 
 enum transport { TRANSPORT_IPC, TRANSPORT_TLS, TRANSPORT_TCP };
 

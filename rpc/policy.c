@@ -1,204 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/policy.h"
 
-#include <cjson/cJSON.h>
+#include <ctype.h>
+#include <pthread.h>
 #include <string.h>
 
-enum { POLICY_RULES = 256, POLICY_ENTRIES = 256 };
+#include "rpc/policy_rules.h"
 
-struct text_list {
-	char **texts;
-	size_t count;
+/* clang-format off */
+static const struct {
+	const char *role, *method;
+} built_in[] = {
+	{"partner", "/haul.v1.Peer/*"},
+	{"partner", "/haul.v1.Node/Info"},
+	{"partner", "/haul.v1.Reflection/*"},
+	/* Not Health/Watch: each stream holds one of the data ports that migrations need. */
+	{"partner", "/grpc.health.v1.Health/Check"},
+	{"viewer", "/haul.v1.Migrations/Get"},
+	{"viewer", "/haul.v1.Migrations/List"},
+	{"viewer", "/haul.v1.Migrations/Wait"},
+	{"viewer", "/haul.v1.Migrations/Watch"},
+	{"viewer", "/haul.v1.Node/Info"},
+	{"viewer", "/haul.v1.Node/Check"},
+	{"viewer", "/haul.v1.Reflection/*"},
+	{"viewer", "/grpc.health.v1.Health/*"},
+	{"operator", "/haul.v1.Migrations/*"},
+	{"operator", "/haul.v1.Node/*"},
+	{"operator", "/haul.v1.Reflection/*"},
+	{"operator", "/grpc.health.v1.Health/*"},
 };
-
-struct rule {
-	struct text_list identities;
-	struct text_list methods;
-};
+/* clang-format on */
 
 struct policy {
-	struct rule *rules;
-	size_t rule_count;
-	bool is_default;
-	bool is_insecure;
+	pthread_rwlock_t lock;
+	struct rules rules;
 };
-
-static void free_list(struct text_list *list)
-{
-	for (size_t i = 0; i < list->count; i++)
-		free(list->texts[i]);
-	free(list->texts);
-}
-
-void policy_free(struct policy *policy)
-{
-	if (policy == NULL)
-		return;
-	for (size_t i = 0; i < policy->rule_count; i++) {
-		free_list(&policy->rules[i].identities);
-		free_list(&policy->rules[i].methods);
-	}
-	free(policy->rules);
-	free(policy);
-}
-
-static void free_json(cJSON *json)
-{
-	cJSON_Delete(json);
-}
-DEFINE_SCOPE(json, cJSON *, free_json);
-
-static status *parse_list(const cJSON *array, const char *name, struct text_list *list)
-{
-	int count = cJSON_GetArraySize(array);
-	if (!cJSON_IsArray(array) || count < 1 || count > POLICY_ENTRIES)
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "policy: a rule needs \"%s\", an array of 1 to %d texts", name,
-				     POLICY_ENTRIES);
-	list->texts = calloc((size_t)count, sizeof(*list->texts));
-	if (list->texts == NULL)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "policy: out of memory");
-	const cJSON *item = NULL;
-	cJSON_ArrayForEach(item, array)
-	{
-		if (!cJSON_IsString(item) || item->valuestring[0] == '\0' ||
-		    strlen(item->valuestring) > LIMIT_NAME)
-			return status_errorf(
-			    STATUS_INVALID_ARGUMENT,
-			    "policy: \"%s\" has an entry that is not a text of 1 to %d "
-			    "characters",
-			    name, LIMIT_NAME);
-		list->texts[list->count] = strdup(item->valuestring);
-		if (list->texts[list->count] == NULL)
-			return status_errorf(STATUS_RESOURCE_EXHAUSTED, "policy: out of memory");
-		list->count++;
-	}
-	return NULL;
-}
-
-/* A '*' elsewhere would look as if it meant something. */
-static status *check_list(const struct text_list *list, bool is_identity)
-{
-	for (size_t i = 0; i < list->count; i++) {
-		const char *text = list->texts[i];
-		const char *star = strchr(text, '*');
-		bool is_all = strcmp(text, "*") == 0;
-		if (is_identity && star != NULL && !is_all &&
-		    (strncmp(text, "*.", 2) != 0 || strchr(star + 1, '*') != NULL))
-			return status_errorf(
-			    STATUS_INVALID_ARGUMENT,
-			    "policy: identity '%s' may have a '*' only alone or at its "
-			    "start, as in *.example.org",
-			    text);
-		if (!is_identity && !is_all && text[0] != '/')
-			return status_errorf(
-			    STATUS_INVALID_ARGUMENT,
-			    "policy: method '%s' is neither /service/Method, /service/* "
-			    "nor *",
-			    text);
-		if (!is_identity && star != NULL && !is_all && (star[1] != '\0' || star[-1] != '/'))
-			return status_errorf(
-			    STATUS_INVALID_ARGUMENT,
-			    "policy: method '%s' may have a '*' only in place of the "
-			    "method's name",
-			    text);
-	}
-	return NULL;
-}
-
-static status *parse_rule(const cJSON *json, struct rule *rule)
-{
-	const cJSON *item = NULL;
-	const cJSON *identities = NULL;
-	const cJSON *methods = NULL;
-	if (!cJSON_IsObject(json))
-		return status_errorf(STATUS_INVALID_ARGUMENT, "policy: a rule is not an object");
-	cJSON_ArrayForEach(item, json)
-	{
-		if (strcmp(item->string, "identities") == 0 && identities == NULL)
-			identities = item;
-		else if (strcmp(item->string, "methods") == 0 && methods == NULL)
-			methods = item;
-		else
-			return status_errorf(
-			    STATUS_INVALID_ARGUMENT,
-			    "policy: a rule has an unknown or repeated member \"%s\"",
-			    item->string);
-	}
-	status *st = parse_list(identities, "identities", &rule->identities);
-	if (st == NULL)
-		st = parse_list(methods, "methods", &rule->methods);
-	if (st == NULL)
-		st = check_list(&rule->identities, true);
-	return st != NULL ? st : check_list(&rule->methods, false);
-}
-
-static status *parse_rules(const cJSON *array, struct policy *policy)
-{
-	int count = cJSON_GetArraySize(array);
-	if (!cJSON_IsArray(array) || count > POLICY_RULES)
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "policy: \"rules\" must be an array of at most %d rules",
-				     POLICY_RULES);
-	policy->rules = calloc((size_t)count + 1, sizeof(*policy->rules));
-	if (policy->rules == NULL)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "policy: out of memory");
-	const cJSON *item = NULL;
-	cJSON_ArrayForEach(item, array)
-	{
-		status *st = parse_rule(item, &policy->rules[policy->rule_count++]);
-		if (st != NULL)
-			return st;
-	}
-	return NULL;
-}
-
-static status *parse_object(const cJSON *root, struct policy *policy)
-{
-	const cJSON *item = NULL;
-	const cJSON *rules = NULL;
-	if (!cJSON_IsObject(root))
-		return status_errorf(STATUS_INVALID_ARGUMENT, "policy: not a JSON object");
-	cJSON_ArrayForEach(item, root)
-	{
-		if (strcmp(item->string, "rules") == 0 && rules == NULL)
-			rules = item;
-		else if (strcmp(item->string, "insecure") == 0 && cJSON_IsBool(item))
-			policy->is_insecure = cJSON_IsTrue(item);
-		else
-			return status_errorf(
-			    STATUS_INVALID_ARGUMENT,
-			    "policy: unknown, repeated or wrongly typed member \"%s\"",
-			    item->string);
-	}
-	if (rules != NULL)
-		return parse_rules(rules, policy);
-	policy->is_default = true;
-	return NULL;
-}
 
 status *policy_parse(const char *json, struct policy **ret_policy)
 {
 	scoped(policy) struct policy *policy = calloc(1, sizeof(*policy));
 	if (policy == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "policy: out of memory");
-	policy->is_default = json == NULL;
-	if (json != NULL) {
-		const char *end = NULL;
-		if (strlen(json) > LIMIT_CONFIG)
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: longer than %d bytes", LIMIT_CONFIG);
-		scoped(json) cJSON *root = cJSON_ParseWithOpts(json, &end, true);
-		if (root == NULL)
-			return status_errorf(STATUS_INVALID_ARGUMENT,
-					     "policy: not valid JSON at byte %td",
-					     end != NULL ? end - json : (ptrdiff_t)0);
-		status *st = parse_object(root, policy);
-		if (st != NULL)
-			return st;
-	}
-	*ret_policy = TAKE(policy);
-	return NULL;
+	(void)pthread_rwlock_init(&policy->lock, NULL);
+	status *st = json != NULL ? rules_parse(json, &policy->rules) : NULL;
+	if (st == NULL)
+		*ret_policy = TAKE(policy);
+	return st;
+}
+
+void policy_free(struct policy *policy)
+{
+	if (policy == NULL)
+		return;
+	rules_free(&policy->rules);
+	(void)pthread_rwlock_destroy(&policy->lock);
+	free(policy);
+}
+
+void policy_replace(struct policy *policy, struct policy *by)
+{
+	(void)pthread_rwlock_wrlock(&policy->lock);
+	const struct rules before = policy->rules;
+	policy->rules = by->rules; /* nobody else knows `by` */
+	by->rules = before;
+	(void)pthread_rwlock_unlock(&policy->lock);
+	policy_free(by);
 }
 
 static bool method_matches(const char *pattern, const char *method)
@@ -210,63 +76,155 @@ static bool method_matches(const char *pattern, const char *method)
 	       strncmp(pattern, method, length - 1) == 0;
 }
 
-/* "*.example.org" stands for any one name below: not for example.org, nor for a.b.example.org. */
+/* "*.example.org" stands for any one name below: not for example.org, nor for a.b.example.org, nor
+ * for a URI that ends so. */
+static bool is_name_below(const char *pattern, const char *name)
+{
+	size_t length = 0;
+	while (isalnum((unsigned char)name[length]) || name[length] == '-' || name[length] == '_')
+		length++;
+	return strncmp(pattern, "*.", 2) == 0 && length > 0 &&
+	       strcmp(pattern + 1, name + length) == 0;
+}
+
+/* A URI whose last part is a star stands for any one segment there. */
+static bool is_uri_below(const char *pattern, const char *name)
+{
+	size_t length = strlen(pattern);
+	if (length < 2 || strcmp(pattern + length - 2, "/*") != 0 ||
+	    strncmp(pattern, name, length - 1) != 0)
+		return false;
+	const char *segment = name + length - 1;
+	return segment[0] != '\0' && strchr(segment, '/') == NULL;
+}
+
 static bool name_matches(const char *pattern, const char *name)
 {
-	if (strcmp(pattern, "*") == 0 || strcmp(pattern, name) == 0)
-		return true;
-	const char *dot = strchr(name, '.');
-	return strncmp(pattern, "*.", 2) == 0 && dot != NULL && dot != name &&
-	       strcmp(pattern + 1, dot) == 0;
+	return strcmp(pattern, "*") == 0 || strcmp(pattern, name) == 0 ||
+	       is_name_below(pattern, name) || is_uri_below(pattern, name);
 }
 
-static bool identity_matches(const char *pattern, const struct identity *id)
+static bool has_name(const struct text_list *patterns, const char *name)
 {
-	if (name_matches(pattern, id->name))
-		return true;
-	for (unsigned i = 0; i < id->name_count; i++)
-		if (name_matches(pattern, id->names[i]))
+	for (size_t i = 0; i < patterns->count; i++)
+		if (name_matches(patterns->texts[i], name))
 			return true;
 	return false;
 }
 
-static bool rule_allows(const struct rule *rule, const struct identity *caller, const char *method)
+/* A name that nobody proved must not open what is given to that name. */
+static bool has_identity(const struct text_list *patterns, const struct identity *id)
 {
-	bool is_caller = false;
-	for (size_t i = 0; i < rule->identities.count && !is_caller; i++) {
-		const char *pattern = rule->identities.texts[i];
-		/* A name that nobody proved must not open what a rule gives to that name. */
-		is_caller = caller->is_authenticated ? identity_matches(pattern, caller)
-						     : strcmp(pattern, "*") == 0;
-	}
-	for (size_t i = 0; i < rule->methods.count && is_caller; i++)
-		if (method_matches(rule->methods.texts[i], method))
+	for (size_t i = 0; i < patterns->count && !id->is_authenticated; i++)
+		if (strcmp(patterns->texts[i], "*") == 0)
+			return true;
+	if (!id->is_authenticated)
+		return false;
+	bool found = has_name(patterns, id->name);
+	for (unsigned i = 0; i < id->name_count && !found; i++)
+		found = has_name(patterns, id->names[i]);
+	return found;
+}
+
+static bool has_method(const struct text_list *patterns, const char *method)
+{
+	for (size_t i = 0; i < patterns->count; i++)
+		if (method_matches(patterns->texts[i], method))
 			return true;
 	return false;
 }
 
-static bool default_allows(const char *method)
+bool role_exists(const struct rules *rules, const char *name)
 {
-	/* Not Health/Watch: each stream holds one of the data ports that migrations need. */
-	return method_matches("/haul.v1.Peer/*", method) ||
-	       method_matches("/haul.v1.Node/Info", method) ||
-	       method_matches("/haul.v1.Reflection/*", method) ||
-	       method_matches("/grpc.health.v1.Health/Check", method);
+	for (size_t i = 0; i < array_len(built_in); i++)
+		if (strcmp(built_in[i].role, name) == 0)
+			return true;
+	for (size_t i = 0; i < rules->role_count; i++)
+		if (strcmp(rules->roles[i].name, name) == 0)
+			return true;
+	return false;
 }
 
-status *policy_check(const struct policy *policy, const struct identity *caller, const char *method)
+static bool role_allows(const struct rules *rules, const char *name, const char *method)
+{
+	for (size_t i = 0; i < array_len(built_in); i++)
+		if (strcmp(built_in[i].role, name) == 0 &&
+		    method_matches(built_in[i].method, method))
+			return true;
+	for (size_t i = 0; i < rules->role_count; i++)
+		if (strcmp(rules->roles[i].name, name) == 0)
+			return has_method(&rules->roles[i].methods, method);
+	return false;
+}
+
+static bool rule_allows(const struct rules *rules, const struct rule *rule,
+			const struct identity *caller, const char *method)
+{
+	if (!has_identity(&rule->identities, caller))
+		return false;
+	bool is_allowed = has_method(&rule->methods, method);
+	for (size_t i = 0; i < rule->roles.count && !is_allowed; i++)
+		is_allowed = role_allows(rules, rule->roles.texts[i], method);
+	return is_allowed;
+}
+
+static status *check(const struct rules *rules, const struct identity *caller, const char *method)
+{
+	if (!caller->is_authenticated && !rules->is_insecure)
+		return status_errorf(STATUS_UNAUTHENTICATED,
+				     "%s needs a certificate that our authority signed", method);
+	bool is_allowed = !rules->has_rules && role_allows(rules, "partner", method);
+	for (size_t i = 0; i < rules->rule_count && !is_allowed; i++)
+		is_allowed = rule_allows(rules, &rules->rules[i], caller, method);
+	if (!is_allowed)
+		return status_errorf(
+		    STATUS_PERMISSION_DENIED,
+		    "'%s' may not call %s; a rule in the policy file could allow it", caller->name,
+		    method);
+	if (strcmp(method, "/haul.v1.Peer/Prepare") == 0 && rules->has_accept_from &&
+	    !has_identity(&rules->accept_from, caller))
+		return status_errorf(
+		    STATUS_PERMISSION_DENIED,
+		    "this node takes no workloads from '%s': it is not in \"accept-from\" of the "
+		    "policy file",
+		    caller->name);
+	return NULL;
+}
+
+status *policy_check(struct policy *policy, const struct identity *caller, const char *method)
 {
 	if (caller->is_local)
 		return NULL;
-	if (!caller->is_authenticated && !policy->is_insecure)
-		return status_errorf(STATUS_UNAUTHENTICATED,
-				     "%s needs a certificate that our authority signed", method);
-	bool is_allowed = policy->is_default && default_allows(method);
-	for (size_t i = 0; i < policy->rule_count && !is_allowed; i++)
-		is_allowed = rule_allows(&policy->rules[i], caller, method);
+	(void)pthread_rwlock_rdlock(&policy->lock);
+	status *st = check(&policy->rules, caller, method);
+	(void)pthread_rwlock_unlock(&policy->lock);
+	return st;
+}
+
+status *policy_check_destination(struct policy *policy, const char *host)
+{
+	(void)pthread_rwlock_rdlock(&policy->lock);
+	bool is_allowed =
+	    !policy->rules.has_migrate_to || has_name(&policy->rules.migrate_to, host);
+	(void)pthread_rwlock_unlock(&policy->lock);
 	if (is_allowed)
 		return NULL;
 	return status_errorf(STATUS_PERMISSION_DENIED,
-			     "'%s' may not call %s; a rule in the policy file could allow it",
-			     caller->name, method);
+			     "workloads of this node may not leave for '%.255s': it is not in "
+			     "\"migrate-to\" of the policy file",
+			     host);
+}
+
+struct policy_limits policy_limits_of(struct policy *policy, const struct identity *caller)
+{
+	struct policy_limits most = {0};
+	bool is_found = caller->is_local;
+	(void)pthread_rwlock_rdlock(&policy->lock);
+	for (size_t i = 0; i < policy->rules.limit_count && !is_found; i++) {
+		is_found = has_identity(&policy->rules.limits[i].identities, caller);
+		if (is_found)
+			most = policy->rules.limits[i].most;
+	}
+	(void)pthread_rwlock_unlock(&policy->lock);
+	return most;
 }

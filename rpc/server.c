@@ -90,13 +90,13 @@ static void send_reply(struct worker *worker, const struct buffer *reply)
 static void serve_message(struct worker *worker, nng_msg *msg)
 {
 	struct listener *listener = worker->listener;
-	struct identity caller;
+	struct call_origin origin;
 	nng_pipe pipe = nng_msg_get_pipe(msg);
 	/* Whoever is gone cannot be identified any more, and gets no answer anyway. */
-	if (!connections_begin_call(listener->connections, pipe, &caller))
+	if (!connections_begin_call(listener->connections, pipe, &origin))
 		return;
 	scoped(buffer) struct buffer reply = {0};
-	server_answer(listener, &caller, msg, &reply);
+	server_answer(listener, &origin, msg, &reply);
 	send_reply(worker, &reply);
 	connections_end_call(listener->connections, pipe);
 }
@@ -132,7 +132,7 @@ static void report_refusals(struct listener *listener)
 					  refusal.why);
 	while (listener->tls != NULL && tls_context_take_failure(listener->tls, &failure))
 		if (observer->refused != NULL)
-			observer->refused(observer->self, listener->endpoint.url, "a TLS client",
+			observer->refused(observer->self, listener->endpoint.url, failure.peer,
 					  failure.text);
 }
 
@@ -160,7 +160,7 @@ static void *run_watchdog(void *argument)
 		if (may_close)
 			connections_close_silent(listener->connections);
 		if (listener->tls != NULL)
-			tls_context_close_stale(listener->tls);
+			tls_context_close_unfit(listener->tls);
 		report_refusals(listener);
 		next_ms = monotonic_ms() + WATCHDOG_MS;
 		(void)pthread_mutex_lock(&server->lock);

@@ -20,11 +20,15 @@ struct rpc_observer {
 /* May the caller call the method? NULL = yes, PERMISSION_DENIED or UNAUTHENTICATED otherwise. */
 typedef status *(*rpc_authorize)(void *self, const struct identity *caller, const char *method);
 
+/* How many calls the caller may have open at a time at one listener; 0 = no limit. */
+typedef unsigned (*rpc_calls_most)(void *self, const struct identity *caller);
+
 struct rpc_server_config {
 	const struct rpc_service *services; /* must outlive the server */
 	size_t service_count;
-	rpc_authorize authorize;
-	void *authorize_self;
+	rpc_authorize authorize;   /* NULL: everybody may everything */
+	rpc_calls_most calls_most; /* NULL: no limits */
+	void *authorize_self;	   /* of both */
 	struct rpc_observer observer;
 };
 

@@ -2,6 +2,7 @@
 /* One request on its way through the server: who calls, may they, is it new; then its handler. */
 #include "rpc/server_internal.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -11,7 +12,7 @@
 /* What is known of the request by then. */
 struct job {
 	struct listener *listener;
-	struct identity caller;
+	const struct call_origin *origin;
 	const Haul__V1__Request *request;
 	struct rpc_call call;
 	const struct rpc_service *service;
@@ -42,13 +43,22 @@ static status *find_method(const struct rpc_server *server, struct job *job)
 	return NULL;
 }
 
-static status *run_handler(const struct job *job, ProtobufCMessage **ret_response)
+/* Which migration it is about, as far as the message says. */
+static void note_id(struct job *job, const ProtobufCMessage *message)
+{
+	const char *id = message_text(message, "id");
+	if (id != NULL && job->call.id[0] == '\0')
+		(void)snprintf(job->call.id, sizeof(job->call.id), "%s", id);
+}
+
+static status *run_handler(struct job *job, ProtobufCMessage **ret_response)
 {
 	scoped(message) ProtobufCMessage *message = NULL;
 	status *st = unpack_message(job->method->input, job->request->payload.data,
 				    job->request->payload.len, LIMIT_UNARY_BYTES, &message);
 	if (st != NULL)
 		return st;
+	note_id(job, message);
 	if (job->call.deadline_ms > 0 && monotonic_ms() >= job->call.deadline_ms)
 		return status_errorf(STATUS_DEADLINE_EXCEEDED,
 				     "the caller's time was over before %s began; nothing was done",
@@ -56,6 +66,8 @@ static status *run_handler(const struct job *job, ProtobufCMessage **ret_respons
 	st = job->handler(job->service->self, &job->call, message, ret_response);
 	if (st == NULL && *ret_response == NULL)
 		return status_errorf(STATUS_INTERNAL, "%s gave no answer", job->call.method);
+	if (st == NULL)
+		note_id(job, *ret_response);
 	return st;
 }
 
@@ -108,6 +120,19 @@ static void run_new(struct job *job, uint64_t ticket, struct buffer *ret_reply)
 	status_free(st);
 }
 
+static status *check_calls(const struct rpc_server *server, const struct job *job)
+{
+	unsigned most = 0;
+	if (server->config.calls_most != NULL)
+		most = server->config.calls_most(server->config.authorize_self, job->call.caller);
+	if (most == 0 || job->origin->calls <= most)
+		return NULL;
+	return status_errorf(STATUS_RESOURCE_EXHAUSTED,
+			     "'%s' has %u calls open already, and the policy gives it no more; "
+			     "nothing was done",
+			     job->call.caller->name, most);
+}
+
 static status *admit_call(struct job *job)
 {
 	struct rpc_server *server = job->listener->server;
@@ -120,8 +145,10 @@ static status *admit_call(struct job *job)
 		    "the engine is stopping and takes no new calls; nothing was done");
 	status *st = NULL;
 	if (server->config.authorize != NULL)
-		st = server->config.authorize(server->config.authorize_self, &job->caller,
+		st = server->config.authorize(server->config.authorize_self, job->call.caller,
 					      job->request->method);
+	if (st == NULL)
+		st = check_calls(server, job);
 	return st != NULL ? st : find_method(server, job);
 }
 
@@ -165,7 +192,7 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 		return;
 	}
 	enum dedupe_verdict verdict =
-	    dedupe_begin(job->listener->server->dedupe, &job->caller, job->request,
+	    dedupe_begin(job->listener->server->dedupe, job->call.caller, job->request,
 			 job->call.deadline_ms, &ticket, ret_reply);
 	if (verdict == DEDUPE_RUN)
 		run_new(job, ticket, ret_reply);
@@ -173,7 +200,7 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 		refuse(job, explain(verdict), ret_reply);
 }
 
-void server_answer(struct listener *listener, const struct identity *caller, nng_msg *msg,
+void server_answer(struct listener *listener, const struct call_origin *origin, nng_msg *msg,
 		   struct buffer *ret_reply)
 {
 	Haul__V1__Request *request = NULL;
@@ -183,8 +210,9 @@ void server_answer(struct listener *listener, const struct identity *caller, nng
 		status_free(st);
 		return;
 	}
-	struct job job = {.listener = listener, .caller = *caller, .request = request};
-	job.call.caller = &job.caller;
+	struct job job = {.listener = listener, .origin = origin, .request = request};
+	job.call.caller = &origin->caller;
+	job.call.peer = origin->peer;
 	job.call.method = request->method;
 	job.call.request_id = request->request_id.data;
 	if (request->timeout_ms > 0)

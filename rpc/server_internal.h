@@ -56,7 +56,7 @@ struct rpc_server {
 };
 
 /* Serves the request in the message: decodes, admits, runs, answers. */
-void server_answer(struct listener *listener, const struct identity *caller, nng_msg *msg,
+void server_answer(struct listener *listener, const struct call_origin *origin, nng_msg *msg,
 		   struct buffer *ret_reply);
 
 #endif

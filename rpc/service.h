@@ -11,9 +11,13 @@
 /* What a handler knows of its call. */
 struct rpc_call {
 	const struct identity *caller;
+	const char *peer;	   /* where the caller is: "10.0.0.1:4711" */
 	const char *method;	   /* "/haul.v1.Peer/Commit" */
 	const uint8_t *request_id; /* REQUEST_ID_BYTES; the same when a client asks again */
 	int64_t deadline_ms;	   /* CLOCK_MONOTONIC; 0 = none */
+	/* The migration that the request or its answer names, for who observes; "" while neither is
+	 * known. */
+	char id[LIMIT_ID + 1];
 	/* Host by which the caller reached this server (of the listener's URL, or of the connection
 	 * when that is for every address); "" for ipc. */
 	char server_host[LIMIT_NAME + 1];

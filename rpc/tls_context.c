@@ -2,10 +2,14 @@
 #include "rpc/tls_context.h"
 
 #include <nng/supplemental/tls/engine.h>
+#include <openssl/err.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "rpc/credentials.h"
+#include "rpc/nng_error.h"
+
+enum { STALE_MS = 3000 };
 
 void tls_context_hold(struct tls_context *context)
 {
@@ -16,10 +20,10 @@ void tls_context_free(struct tls_context *context)
 {
 	if (context == NULL || atomic_fetch_sub(&context->references, 1) != 1)
 		return;
-	SSL_CTX_free(context->ctx);
+	keyring_release(context->keyring);
 	BIO_meth_free(context->bio_method);
 	(void)pthread_mutex_destroy(&context->lock);
-	(void)pthread_mutex_destroy(&context->roll);
+	tls_roll_fini(&context->roll);
 	free(context);
 }
 
@@ -58,6 +62,56 @@ bool tls_context_take_failure(struct tls_context *context, struct tls_failure *r
 	}
 	(void)pthread_mutex_unlock(&context->lock);
 	return found;
+}
+
+/* The verifier's word on a peer that got in by earlier credentials. */
+static int verify_again(const struct tls_chain *chain, SSL_CTX *ctx)
+{
+	X509_STORE_CTX *store = X509_STORE_CTX_new();
+	int error = X509_V_ERR_OUT_OF_MEM;
+	if (store != NULL && chain != NULL &&
+	    X509_STORE_CTX_init(store, SSL_CTX_get_cert_store(ctx), chain->leaf, chain->others)) {
+		(void)X509_STORE_CTX_set_default(store, "ssl_client");
+		(void)X509_verify_cert(store);
+		error = X509_STORE_CTX_get_error(store);
+	}
+	X509_STORE_CTX_free(store);
+	ERR_clear_error();
+	return error;
+}
+
+/* Those of a listener only: what a dialer has is ended by its client, after a call. */
+static bool has_lost_its_right(struct tls_context *context, struct tls_member *member)
+{
+	unsigned number = 0;
+	struct tls_failure failure = {.is_auth = true};
+	const struct tls_chain *chain = atomic_load(&member->chain);
+	if (!context->is_server || (chain == NULL && !atomic_load(&member->is_pipe)))
+		return false;
+	SSL_CTX *ctx = keyring_context(context->keyring, true, &number);
+	int error = number != member->number ? verify_again(chain, ctx) : X509_V_OK;
+	SSL_CTX_free(ctx);
+	member->number = number;
+	if (error == X509_V_OK)
+		return false;
+	(void)snprintf(failure.peer, sizeof(failure.peer), "%s", member->from.text);
+	(void)snprintf(failure.text, sizeof(failure.text),
+		       "its certificate is no longer accepted: %s",
+		       X509_verify_cert_error_string(error));
+	tls_context_add_failure(context, &failure);
+	return true;
+}
+
+static bool is_unfit(void *self, struct tls_member *member)
+{
+	bool is_stale =
+	    !atomic_load(&member->is_pipe) && monotonic_ms() > member->deadline_ms + STALE_MS;
+	return is_stale || has_lost_its_right(self, member);
+}
+
+void tls_context_close_unfit(struct tls_context *context)
+{
+	tls_roll_close(&context->roll, is_unfit, context);
 }
 
 static int bio_write(BIO *bio, const char *data, int size)
@@ -101,13 +155,10 @@ status *tls_context_new(const struct credentials *credentials, const char *host,
 	if (context == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a TLS context");
 	atomic_init(&context->references, 1);
-	atomic_init(&context->connections, 0);
 	(void)pthread_mutex_init(&context->lock, NULL);
-	(void)pthread_mutex_init(&context->roll, NULL);
+	tls_roll_init(&context->roll);
 	context->is_server = host == NULL;
-	context->ctx = context->is_server ? credentials_server_ctx(credentials)
-					  : credentials_client_ctx(credentials);
-	(void)SSL_CTX_up_ref(context->ctx);
+	context->keyring = credentials_keyring(credentials);
 	(void)snprintf(context->host, sizeof(context->host), "%s", host != NULL ? host : "");
 	context->bio_method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "nng");
 	if (context->bio_method == NULL) {

@@ -8,23 +8,20 @@
 #include <stdatomic.h>
 
 #include "rpc/tls_engine.h"
+#include "rpc/tls_roll.h"
 
 enum { FAILURES_KEPT = 16 };
 
-struct nng_tls_engine_conn;
-
 struct tls_context {
 	atomic_uint references;
-	atomic_uint connections;
-	SSL_CTX *ctx;
+	struct keyring *keyring;
 	BIO_METHOD *bio_method;
 	bool is_server;
 	char host[LIMIT_NAME + 1];
 	pthread_mutex_t lock; /* of what follows */
 	struct tls_failure failures[FAILURES_KEPT];
 	unsigned failure_count;
-	pthread_mutex_t roll; /* of the connections that exist; taken before nng's own locks */
-	struct nng_tls_engine_conn *first;
+	struct tls_roll roll;
 };
 
 /* One reference more; tls_context_free takes one away. */

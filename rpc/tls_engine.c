@@ -25,7 +25,7 @@
 #include "rpc/nng_error.h"
 #include "rpc/tls_context.h"
 
-enum { EARLY_BYTES = 64, STALE_MS = 3000 };
+enum { EARLY_BYTES = 64 };
 
 static const char context_label[] = "haul.tls_context";
 static const char engine_name[] = "haul-openssl";
@@ -41,9 +41,7 @@ struct nng_tls_engine_conn {
 	struct tls_context *context;
 	SSL *ssl;
 	_Atomic enum tls_phase phase;
-	atomic_bool is_pipe; /* nng has asked who it is: past its negotiation */
-	int64_t deadline_ms;
-	struct nng_tls_engine_conn *next, *previous; /* in the context's roll */
+	struct tls_member member; /* of the context's roll */
 	uint8_t early[EARLY_BYTES];
 	size_t early_size;
 	int verify_error;
@@ -86,6 +84,14 @@ static bool is_about_certificates(int reason)
 	}
 }
 
+static void fail_with(struct nng_tls_engine_conn *conn, const struct tls_failure *about)
+{
+	struct tls_failure failure = *about;
+	if (conn->context->is_server)
+		memcpy(failure.peer, conn->member.from.text, sizeof(failure.peer));
+	tls_context_add_failure(conn->context, &failure);
+}
+
 static void report(struct nng_tls_engine_conn *conn)
 {
 	unsigned long error = ERR_peek_last_error();
@@ -105,7 +111,7 @@ static void report(struct nng_tls_engine_conn *conn)
 			       is_server ? "client" : "server",
 			       reason != NULL ? reason : "the connection broke");
 	ERR_clear_error();
-	tls_context_add_failure(conn->context, &failure);
+	fail_with(conn, &failure);
 }
 
 static int would_block(const struct nng_tls_engine_conn *conn, int result)
@@ -118,7 +124,7 @@ static int would_block(const struct nng_tls_engine_conn *conn, int result)
 static int linger(struct nng_tls_engine_conn *conn)
 {
 	uint8_t waste[4096];
-	if (monotonic_ms() > conn->deadline_ms)
+	if (monotonic_ms() > conn->member.deadline_ms)
 		return NNG_EPEERAUTH;
 	for (;;) {
 		size_t size = sizeof(waste);
@@ -154,6 +160,8 @@ static int finish_handshake(struct nng_tls_engine_conn *conn)
 	if (conn->identity == NULL || certificate == NULL)
 		return fail(conn);
 	identity_of_certificate(certificate, conn->identity);
+	if (conn->context->is_server)
+		tls_member_set_chain(&conn->member, conn->ssl);
 	conn->phase = TLS_OPEN;
 	int rv = flush_early(conn);
 	return rv == NNG_EAGAIN ? 0 : rv;
@@ -167,9 +175,9 @@ static int conn_handshake(nng_tls_engine_conn *conn)
 		return linger(conn);
 	if (conn->phase == TLS_FAILED || conn->ssl == NULL)
 		return NNG_EPEERAUTH;
-	if (monotonic_ms() > conn->deadline_ms) {
-		struct tls_failure failure = {.text = "the TLS handshake took too long"};
-		tls_context_add_failure(conn->context, &failure);
+	if (monotonic_ms() > conn->member.deadline_ms) {
+		const struct tls_failure failure = {.text = "the TLS handshake took too long"};
+		fail_with(conn, &failure);
 		conn->phase = TLS_FAILED;
 		return NNG_ETIMEDOUT;
 	}
@@ -193,11 +201,11 @@ static int set_host(SSL *ssl, const char *host)
 	       SSL_set_tlsext_host_name(ssl, host) == 1;
 }
 
-static int conn_prepare(nng_tls_engine_conn *conn)
+static int conn_prepare(nng_tls_engine_conn *conn, SSL_CTX *ctx)
 {
 	struct tls_context *context = conn->context;
 	int mode = SSL_VERIFY_PEER | (context->is_server ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0);
-	conn->ssl = SSL_new(context->ctx);
+	conn->ssl = SSL_new(ctx);
 	BIO *bio = conn->ssl != NULL ? BIO_new(context->bio_method) : NULL;
 	if (bio == NULL)
 		return NNG_ENOMEM;
@@ -214,56 +222,34 @@ static int conn_prepare(nng_tls_engine_conn *conn)
 	return set_host(conn->ssl, context->host) == 1 ? 0 : NNG_EINVAL;
 }
 
+/* nng hands an engine its own connection as `io`, and that begins with the stream which it is (so
+ * in 1.10 and 1.11; another minor version is refused by rpc_start). */
 static int conn_init(nng_tls_engine_conn *conn, void *io, nng_tls_engine_config *config)
 {
 	if (config->context == NULL)
 		return NNG_EPEERAUTH;
+	SSL_CTX *ctx = keyring_context(config->context->keyring, config->context->is_server,
+				       &conn->member.number);
+	conn->member.stream = io;
+	conn->member.deadline_ms = monotonic_ms() + LIMIT_SILENT_MS;
+	conn->verify_error = X509_V_OK;
+	conn->io = io;
 	/* Handshakes in progress count too: nng would take any number of them. */
-	if (atomic_fetch_add(&config->context->connections, 1) >= LIMIT_CONNECTIONS) {
-		struct tls_failure failure = {.text = "too many connections"};
-		atomic_fetch_sub(&config->context->connections, 1);
+	const char *why = tls_roll_join(&config->context->roll, &conn->member);
+	if (why != NULL) {
+		struct tls_failure failure = {.peer = ""};
+		(void)snprintf(failure.text, sizeof(failure.text), "%s", why);
+		memcpy(failure.peer, conn->member.from.text, sizeof(failure.peer));
 		tls_context_add_failure(config->context, &failure);
+		SSL_CTX_free(ctx);
 		return NNG_ECONNABORTED;
 	}
-	conn->io = io;
 	conn->context = config->context;
 	tls_context_hold(conn->context);
-	conn->verify_error = X509_V_OK;
-	conn->deadline_ms = monotonic_ms() + LIMIT_SILENT_MS;
-	(void)pthread_mutex_lock(&conn->context->roll);
-	conn->next = conn->context->first;
-	if (conn->next != NULL)
-		conn->next->previous = conn;
-	conn->context->first = conn;
-	(void)pthread_mutex_unlock(&conn->context->roll);
 	ERR_clear_error();
-	return conn_prepare(conn);
-}
-
-static void leave_roll(struct nng_tls_engine_conn *conn)
-{
-	struct tls_context *context = conn->context;
-	(void)pthread_mutex_lock(&context->roll);
-	if (conn->previous != NULL)
-		conn->previous->next = conn->next;
-	else
-		context->first = conn->next;
-	if (conn->next != NULL)
-		conn->next->previous = conn->previous;
-	(void)pthread_mutex_unlock(&context->roll);
-}
-
-/* nng hands an engine its own connection as `io`, and that begins with the stream which it is (so
- * in 1.10 and 1.11; another minor version is refused by rpc_start). While the roll is held the
- * connection cannot be freed: conn_fini waits for it. */
-void tls_context_close_stale(struct tls_context *context)
-{
-	int64_t now = monotonic_ms();
-	(void)pthread_mutex_lock(&context->roll);
-	for (struct nng_tls_engine_conn *conn = context->first; conn != NULL; conn = conn->next)
-		if (!atomic_load(&conn->is_pipe) && now > conn->deadline_ms + STALE_MS)
-			nng_stream_close((nng_stream *)conn->io);
-	(void)pthread_mutex_unlock(&context->roll);
+	int rv = conn_prepare(conn, ctx);
+	SSL_CTX_free(ctx);
+	return rv;
 }
 
 /* nng calls this also for connections that never were initialised (all zero then). */
@@ -271,16 +257,14 @@ static void conn_fini(nng_tls_engine_conn *conn)
 {
 	if (conn->context == NULL)
 		return;
-	leave_roll(conn);
+	tls_roll_leave(&conn->context->roll, &conn->member);
 	if (conn->context->is_server && conn->phase == TLS_HANDSHAKE) {
-		struct tls_failure failure = {.text =
-						  "it was silent or left before the TLS handshake "
-						  "was over"};
-		tls_context_add_failure(conn->context, &failure);
+		const struct tls_failure failure = {
+		    .text = "it was silent or left before the TLS handshake was over"};
+		fail_with(conn, &failure);
 	}
 	SSL_free(conn->ssl);
 	free(conn->identity);
-	atomic_fetch_sub(&conn->context->connections, 1);
 	tls_context_free(conn->context);
 	conn->context = NULL;
 }
@@ -374,7 +358,7 @@ static char *conn_peer_cn(nng_tls_engine_conn *conn)
 static char **conn_peer_alt_names(nng_tls_engine_conn *conn)
 {
 	const struct identity *id = conn->identity;
-	atomic_store(&conn->is_pipe, true);
+	atomic_store(&conn->member.is_pipe, true);
 	char **names = id != NULL ? calloc(IDENTITY_NAMES + 2, sizeof(*names)) : NULL;
 	if (names == NULL)
 		return NULL;

@@ -7,11 +7,13 @@
 #include <nng/nng.h>
 
 #include "rpc/endpoint.h"
+#include "rpc/peer_address.h"
 
 struct tls_context;
 
 struct tls_failure {
-	bool is_auth; /* about certificates: trying again will not help */
+	bool is_auth;		    /* about certificates: trying again will not help */
+	char peer[LIMIT_PEER_TEXT]; /* of a listener's; "" for a dialer's */
 	char text[512];
 };
 
@@ -31,11 +33,11 @@ must_check status *tls_context_apply_to_listener(struct tls_context *context,
 /* Takes the oldest failure not yet taken; false when there is none. */
 bool tls_context_take_failure(struct tls_context *context, struct tls_failure *ret_failure);
 
-/* Closes connections that should have become pipes long ago. nng loses them (and their descriptors)
- * when the peer resets at a bad moment: an error that comes before nng waits for data is told to
- * nobody, and what it then waits for cannot be ended by its own timeout either. To be called now
- * and then. */
-void tls_context_close_stale(struct tls_context *context);
+/* To be called now and then. Closes connections whose peer would not get in any more since the
+ * credentials were replaced, and those that should have become pipes long ago: nng loses them (and
+ * their descriptors) when the peer resets at a bad moment: an error that comes before nng waits for
+ * data is told to nobody, and what it then waits for cannot be ended by its own timeout either. */
+void tls_context_close_unfit(struct tls_context *context);
 
 /* The names of a TLS pipe's peer; false when the pipe is gone. */
 bool tls_pipe_identity(nng_pipe pipe, struct identity *ret_identity);

@@ -7,11 +7,16 @@
 
 static status *load_credentials(struct ctl *ctl)
 {
-	bool has_any = ctl->ca != NULL || ctl->cert != NULL || ctl->key != NULL;
+	bool has_any = ctl->ca != NULL || ctl->cert != NULL || ctl->key != NULL || ctl->crl != NULL;
 	bool has_all = ctl->ca != NULL && ctl->cert != NULL && ctl->key != NULL;
 
+	const struct credentials_files files = {.ca = ctl->ca,
+						.cert = ctl->cert,
+						.key = ctl->key,
+						.crl = ctl->crl};
+
 	if (has_all)
-		return credentials_load(ctl->ca, ctl->cert, ctl->key, &ctl->credentials);
+		return credentials_load(&files, &ctl->credentials);
 	if (has_any || strncmp(ctl->server, "tls+tcp://", strlen("tls+tcp://")) == 0)
 		return status_detailf(status_errorf(STATUS_INVALID_ARGUMENT,
 						    "--server %.200s needs --ca, --cert and --key",
@@ -27,9 +32,11 @@ static status *connect_client(struct ctl *ctl)
 	if (ctl->server != NULL && ctl->local != NULL)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "--local and --server exclude each other");
-	if (ctl->server == NULL && (ctl->ca != NULL || ctl->cert != NULL || ctl->key != NULL))
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "--ca, --cert and --key are for --server, which is missing");
+	if (ctl->server == NULL &&
+	    (ctl->ca != NULL || ctl->cert != NULL || ctl->key != NULL || ctl->crl != NULL))
+		return status_errorf(
+		    STATUS_INVALID_ARGUMENT,
+		    "--ca, --cert, --key and --crl are for --server, which is missing");
 	st = rpc_start();
 	if (st == NULL && ctl->server != NULL)
 		st = load_credentials(ctl);

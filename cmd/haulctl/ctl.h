@@ -13,7 +13,7 @@ enum { EXIT_BASE = 64, CTL_TIMEOUT_MS = 10000 };
 
 struct ctl {
 	/* Global flags. */
-	const char *local, *server, *ca, *cert, *key;
+	const char *local, *server, *ca, *cert, *key, *crl;
 	bool is_json, help;
 	int64_t timeout_ms;
 
@@ -44,8 +44,9 @@ struct command {
 };
 
 extern const struct command command_cancel, command_check, command_delete, command_list,
-    command_migrate, command_node, command_pki_init, command_pki_issue, command_resolve,
-    command_show, command_version, command_wait, command_watch;
+    command_migrate, command_node, command_pki_crl, command_pki_init, command_pki_issue,
+    command_pki_list, command_pki_revoke, command_resolve, command_show, command_version,
+    command_wait, command_watch;
 
 /* One call; connects first when there is no connection yet. `service` and `method` as in
  * rpc_client_call. */

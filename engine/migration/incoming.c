@@ -59,22 +59,30 @@ struct incomings *incomings_new(struct core *core)
 	return incomings;
 }
 
-status *incomings_add(struct incomings *incomings, struct incoming *incoming)
+status *incomings_add(struct incomings *incomings, struct incoming *incoming, unsigned most)
 {
 	status *st = NULL;
-	unsigned unfinished = 0;
+	unsigned unfinished = 0, of_source = 0;
 
 	(void)pthread_mutex_lock(&incomings->lock);
 	for (size_t i = 0; i < incomings->count && st == NULL; i++) {
 		if (strcmp(incomings->list[i]->id, incoming->id) == 0)
 			st = status_errorf(STATUS_ALREADY_EXISTS, "migration %s is here already",
 					   incoming->id);
-		unfinished += incomings->list[i]->state != INCOMING_COMMITTED ? 1 : 0;
+		bool is_unfinished = incomings->list[i]->state != INCOMING_COMMITTED;
+		bool is_of_source = strcmp(incomings->list[i]->source, incoming->source) == 0;
+		unfinished += is_unfinished ? 1 : 0;
+		of_source += is_unfinished && is_of_source ? 1 : 0;
 	}
 	if (st == NULL &&
 	    (unfinished >= LIMIT_SESSIONS || incomings->count == array_len(incomings->list)))
 		st = status_errorf(STATUS_RESOURCE_EXHAUSTED,
 				   "%u migrations are coming in already: try later", unfinished);
+	if (st == NULL && most != 0 && of_source >= most)
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED,
+				   "%u migrations of %s are coming in already, and the policy "
+				   "gives it no more: try later",
+				   of_source, incoming->source);
 	if (st == NULL)
 		incomings->list[incomings->count++] = incoming;
 	(void)pthread_mutex_unlock(&incomings->lock);

@@ -344,7 +344,7 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	incoming->pid = record->pid;
 	incoming->start_ticks = record->start_ticks;
 	core_end_leftover_criu(core, CRIU_GROUP_IN, record->id);
-	status *st = incomings_add(incomings, incoming);
+	status *st = incomings_add(incomings, incoming, 0);
 	if (st != NULL) {
 		incoming_free(incoming);
 		return st;

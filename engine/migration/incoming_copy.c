@@ -191,7 +191,8 @@ status *incoming_prepare(struct incomings *incomings, const struct rpc_call *cal
 	struct incoming *incoming = session_for(incomings->core, call, request);
 	incoming->users = 1;
 	(void)pthread_mutex_lock(&incoming->turn);
-	st = incomings_add(incomings, incoming);
+	st = incomings_add(incomings, incoming,
+			   core_limits_of(incomings->core, call->caller).sessions);
 	if (st != NULL) {
 		(void)pthread_mutex_unlock(&incoming->turn);
 		incoming_free(incoming);

@@ -93,7 +93,9 @@ must_check status *incoming_journal(struct incoming *incoming, Haul__V1__Journal
 void incoming_remove_images(struct incoming *incoming);
 struct incoming *incoming_new(struct core *core, const char *id);
 void incoming_free(struct incoming *incoming);
-must_check status *incomings_add(struct incomings *incomings, struct incoming *incoming);
+/* most: how many the same source may have that are not committed; 0 = no limit. */
+must_check status *incomings_add(struct incomings *incomings, struct incoming *incoming,
+				 unsigned most);
 void incomings_forget(struct incomings *incomings, struct incoming *incoming);
 /* The commit itself: one durable record, one thaw. Turn held, RESTORED. */
 must_check status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,

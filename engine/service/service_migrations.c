@@ -19,9 +19,12 @@ static status *start(void *self, const struct rpc_call *call, const ProtobufCMes
 		     ProtobufCMessage **ret_response)
 {
 	struct services *services = self;
+	const Haul__V1__StartRequest *wanted = (const Haul__V1__StartRequest *)request;
+	status *st = core_check_destination(services->core, wanted->to);
 
-	return sources_start(services->sources, call, (const Haul__V1__StartRequest *)request,
-			     (Haul__V1__Migration **)ret_response);
+	return st != NULL ? st
+			  : sources_start(services->sources, call, wanted,
+					  (Haul__V1__Migration **)ret_response);
 }
 
 static status *get(void *self, const struct rpc_call *call, const ProtobufCMessage *request,

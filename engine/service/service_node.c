@@ -16,6 +16,7 @@ static status *info(void *self, const struct rpc_call *call, const ProtobufCMess
 	struct services *services = self;
 	const struct core *core = services->core;
 	const struct credentials *credentials = core->config.credentials;
+	struct credentials_info ours = {0};
 	struct utsname here;
 	char criu[32] = "";
 
@@ -38,9 +39,11 @@ static status *info(void *self, const struct rpc_call *call, const ProtobufCMess
 	node->openssl = text_copy(rpc_openssl_version());
 	registry_count(core->registry, &node->migrations_active, &node->migrations_in_doubt);
 	node->started_unix_ms = core->started_unix_ms;
-	node->identity = text_copy(credentials != NULL ? credentials_identity(credentials) : "");
-	node->certificate_expires_unix_ms =
-	    credentials != NULL ? credentials_expire_unix_ms(credentials) : 0;
+	if (credentials != NULL)
+		credentials_describe(credentials, &ours);
+	node->identity = text_copy(ours.identity);
+	node->certificate_expires_unix_ms = ours.expire_unix_ms;
+	node->crl_expires_unix_ms = ours.crl_expire_unix_ms;
 	node->draining = atomic_load(&core->is_draining);
 	*ret_response = &node->base;
 	return NULL;
@@ -72,7 +75,9 @@ static status *ask_destination(const struct core *core, const struct rpc_call *c
 	request.protocol = PEER_PROTOCOL;
 	request.node = (char *)core->config.node;
 	request.version = (char *)HAUL_VERSION;
-	status *st = rpc_client_new(to, core->config.credentials, &client);
+	status *st = core_check_destination(core, to);
+	if (st == NULL)
+		st = rpc_client_new(to, core->config.credentials, &client);
 	if (st == NULL)
 		st = rpc_client_call(client, &haul__v1__peer__descriptor, "Hello", &request.base,
 				     rpc_call_budget_ms(call, core->config.call_timeout_ms),

@@ -16,7 +16,10 @@ struct watchers {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	unsigned count;
-	struct pipe *pipes[WATCHERS_MOST]; /* to interrupt at the end */
+	struct {
+		struct pipe *pipe; /* to interrupt at the end; NULL: free */
+		char caller[LIMIT_NAME + 1];
+	} places[WATCHERS_MOST];
 	bool is_closing;
 	pthread_cond_t woken;
 	unsigned wakes;
@@ -105,7 +108,7 @@ static void leave(struct watcher *watcher)
 	struct watchers *watchers = watcher->watchers;
 
 	(void)pthread_mutex_lock(&watchers->lock);
-	watchers->pipes[watcher->place] = NULL;
+	watchers->places[watcher->place].pipe = NULL;
 	(void)pthread_mutex_unlock(&watchers->lock);
 	pipe_free(watcher->pipe);
 	free(watcher);
@@ -143,32 +146,53 @@ static void *watch(void *self)
 	return NULL;
 }
 
-static status *take_place(struct watcher *watcher)
+/* With the lock: how many streams the caller has. */
+static unsigned count_of(const struct watchers *watchers, const char *caller)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < WATCHERS_MOST; i++)
+		count += watchers->places[i].pipe != NULL &&
+				 strcmp(watchers->places[i].caller, caller) == 0
+			     ? 1
+			     : 0;
+	return count;
+}
+
+static status *take_place(struct watcher *watcher, const struct identity *caller)
 {
 	struct watchers *watchers = watcher->watchers;
+	unsigned most = core_limits_of(watchers->core, caller).streams;
 	status *st = NULL;
 
 	(void)pthread_mutex_lock(&watchers->lock);
 	for (watcher->place = 0; watcher->place < WATCHERS_MOST; watcher->place++) {
-		if (watchers->pipes[watcher->place] == NULL)
+		if (watchers->places[watcher->place].pipe == NULL)
 			break;
 	}
 	if (watcher->place == WATCHERS_MOST || watchers->is_closing) {
 		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%d are watching already",
 				   WATCHERS_MOST);
+	} else if (most != 0 && count_of(watchers, caller->name) >= most) {
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED,
+				   "%s watches %u migrations already, and the policy gives it no "
+				   "more",
+				   caller->name, most);
 	} else {
-		watchers->pipes[watcher->place] = watcher->pipe;
+		watchers->places[watcher->place].pipe = watcher->pipe;
+		(void)snprintf(watchers->places[watcher->place].caller,
+			       sizeof(watchers->places[0].caller), "%s", caller->name);
 		watchers->count++;
 	}
 	(void)pthread_mutex_unlock(&watchers->lock);
 	return st;
 }
 
-static status *start(struct watcher *watcher)
+static status *start(struct watcher *watcher, const struct identity *caller)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
-	status *st = take_place(watcher);
+	status *st = take_place(watcher, caller);
 
 	if (st != NULL) {
 		pipe_free(watcher->pipe);
@@ -209,7 +233,7 @@ status *watchers_open(struct watchers *watchers, const struct rpc_call *call, wa
 		free(watcher);
 		return st;
 	}
-	st = start(watcher);
+	st = start(watcher, call->caller);
 	if (st != NULL) {
 		haul__v1__pipe_address__free_unpacked(address, NULL);
 		return st;
@@ -236,8 +260,8 @@ void watchers_free(struct watchers *watchers)
 	(void)pthread_mutex_lock(&watchers->lock);
 	watchers->is_closing = true;
 	for (size_t i = 0; i < WATCHERS_MOST; i++) {
-		if (watchers->pipes[i] != NULL)
-			pipe_interrupt(watchers->pipes[i]);
+		if (watchers->places[i].pipe != NULL)
+			pipe_interrupt(watchers->places[i].pipe);
 	}
 	while (watchers->count > 0)
 		(void)pthread_cond_wait(&watchers->changed, &watchers->lock);

@@ -281,6 +281,12 @@ int main(int argc, char **argv)
 		   "{\"rules\": [{\"identities\": [\"a\", \"*.example.org\"], \"methods\": "
 		   "[\"/haul.v1.Peer/Commit\"]}], "
 		   "\"insecure\": false}");
+	write_text(argv[1], "policy", "all",
+		   "{\"roles\": {\"r\": [\"/haul.v1.Migrations/Start\"]}, \"rules\": "
+		   "[{\"identities\": [\"spiffe://c/node/*\"], \"roles\": [\"r\", "
+		   "\"partner\"]}], \"migrate-to\": [\"*\"], \"accept-from\": [], "
+		   "\"limits\": [{\"identities\": [\"*\"], \"calls\": 8, \"sessions\": 4, "
+		   "\"streams\": 2}]}");
 	write_text(argv[1], "endpoint", "tls", "tls+tcp://node-b.example.org:7799");
 	write_text(argv[1], "endpoint", "ip6", "tcp://[2001:db8::1]:7799");
 	write_text(argv[1], "endpoint", "ipc", "ipc:///run/haul/hauld.sock");

@@ -179,7 +179,8 @@ static _Noreturn void one_life(char *const *argv)
 	struct credentials *credentials = NULL;
 
 	must(rpc_start(), "start");
-	must(credentials_load(argv[2], argv[3], argv[4], &credentials), "credentials");
+	const struct credentials_files files = {.ca = argv[2], .cert = argv[3], .key = argv[4]};
+	must(credentials_load(&files, &credentials), "credentials");
 	must(rpc_client_new(argv[1], credentials, &life.client), "client");
 	must(files_read(argv[5], CPUINFO_BYTES, &life.cpuinfo), "cpuinfo");
 	live(&life);

@@ -74,6 +74,18 @@ static void a_missing_text_is_copied_as_empty(void **state)
 	assert_string_equal(text, "");
 }
 
+static void a_text_field_is_found_by_its_name(void **state)
+{
+	char id[] = "m1";
+	Haul__V1__CommitRequest request = HAUL__V1__COMMIT_REQUEST__INIT;
+	Haul__V1__HelloResponse other = HAUL__V1__HELLO_RESPONSE__INIT;
+	(void)state;
+	request.id = id;
+	assert_string_equal(message_text(&request.base, "id"), "m1");
+	assert_null(message_text(&request.base, "source_is_gone"));
+	assert_null(message_text(&other.base, "id"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -82,6 +94,7 @@ int main(void)
 	    cmocka_unit_test(limits_hold_both_ways),
 	    cmocka_unit_test(garbage_and_cut_messages_are_refused),
 	    cmocka_unit_test(a_missing_text_is_copied_as_empty),
+	    cmocka_unit_test(a_text_field_is_found_by_its_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,9 +64,12 @@ static const rpc_handler handlers[9] = {[0] = hello, [6] = abort_call};
 static void on_called(void *self, const struct rpc_call *call, const status *st, int64_t took_us)
 {
 	struct echo *echo = self;
-	(void)call;
 	(void)st;
 	(void)took_us;
+	(void)pthread_mutex_lock(&echo->lock);
+	(void)snprintf(echo->last_id, sizeof(echo->last_id), "%s", call->id);
+	(void)snprintf(echo->last_peer, sizeof(echo->last_peer), "%s", call->peer);
+	(void)pthread_mutex_unlock(&echo->lock);
 	(void)atomic_fetch_add(&echo->called, 1);
 }
 
@@ -88,9 +91,17 @@ static status *authorize(void *self, const struct identity *caller, const char *
 	return NULL;
 }
 
+static unsigned calls_most(void *self, const struct identity *caller)
+{
+	const struct echo *echo = self;
+	(void)caller;
+	return atomic_load(&echo->calls_most);
+}
+
 void echo_start(struct echo *echo)
 {
 	memset(echo, 0, sizeof(*echo));
+	(void)pthread_mutex_init(&echo->lock, NULL);
 	echo->service = (struct rpc_service){.descriptor = &haul__v1__peer__descriptor,
 					     .handlers = handlers,
 					     .self = echo};
@@ -98,6 +109,7 @@ void echo_start(struct echo *echo)
 	    .services = &echo->service,
 	    .service_count = 1,
 	    .authorize = authorize,
+	    .calls_most = calls_most,
 	    .authorize_self = echo,
 	    .observer = {.self = echo, .called = on_called, .refused = on_refused},
 	};

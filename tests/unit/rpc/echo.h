@@ -5,6 +5,7 @@
 #ifndef HAUL_TESTS_UNIT_RPC_ECHO_H
 #define HAUL_TESTS_UNIT_RPC_ECHO_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "haul/v1/peer.pb-c.h"
@@ -19,7 +20,11 @@ struct echo {
 	atomic_int runs;   /* handlers started */
 	atomic_int called; /* observer */
 	atomic_int refused;
-	atomic_bool deny; /* authorize refuses */
+	atomic_bool deny;	    /* authorize refuses */
+	atomic_uint calls_most;	    /* of a caller; 0: no limit */
+	pthread_mutex_t lock;	    /* of what follows */
+	char last_id[LIMIT_ID + 1]; /* of an observed call; to be read when all are over */
+	char last_peer[LIMIT_PEER_TEXT];
 	char last_refusal[512];
 	_Atomic int64_t last_deadline_ms;
 	char url[128];

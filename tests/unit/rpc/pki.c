@@ -85,7 +85,8 @@ struct pki *pki_new(void)
 	pki->certificate = new_certificate(pki, pki->key, &request);
 	add_extension(pki->certificate, pki->certificate, NID_basic_constraints,
 		      "critical,CA:TRUE");
-	add_extension(pki->certificate, pki->certificate, NID_key_usage, "critical,keyCertSign");
+	add_extension(pki->certificate, pki->certificate, NID_key_usage,
+		      "critical,keyCertSign,cRLSign");
 	assert_true(X509_sign(pki->certificate, pki->key, EVP_sha256()) > 0);
 	write_pem(pki_path(pki, "ca.pem"), pki->certificate, NULL);
 	return pki;
@@ -119,17 +120,59 @@ void pki_issue(struct pki *pki, const char *stem, const struct pki_request *requ
 
 struct credentials *pki_credentials(struct pki *pki, const char *stem, const char *sans)
 {
-	char certificate[64];
-	char key[64];
 	struct credentials *credentials = NULL;
 	const struct pki_request request = {.cn = stem,
 					    .sans = sans,
 					    .valid_from = -60,
 					    .valid_to = 3600};
 	pki_issue(pki, stem, &request);
+	assert_ok(pki_load(pki, stem, NULL, &credentials));
+	return credentials;
+}
+
+status *pki_load(struct pki *pki, const char *stem, const char *crl,
+		 struct credentials **ret_credentials)
+{
+	char certificate[64];
+	char key[64];
 	(void)snprintf(certificate, sizeof(certificate), "%s.pem", stem);
 	(void)snprintf(key, sizeof(key), "%s.key", stem);
-	assert_ok(credentials_load(pki_path(pki, "ca.pem"), pki_path(pki, certificate),
-				   pki_path(pki, key), &credentials));
-	return credentials;
+	const struct credentials_files files = {.ca = pki_path(pki, "ca.pem"),
+						.cert = pki_path(pki, certificate),
+						.key = pki_path(pki, key),
+						.crl = crl != NULL ? pki_path(pki, crl) : NULL};
+	return credentials_load(&files, ret_credentials);
+}
+
+long pki_serial(const struct pki *pki)
+{
+	return pki->serial;
+}
+
+void pki_revoke(struct pki *pki, const char *file, long serial, long valid_from, long valid_to)
+{
+	X509_CRL *list = X509_CRL_new();
+	ASN1_TIME *begin = X509_gmtime_adj(NULL, valid_from);
+	ASN1_TIME *end = X509_gmtime_adj(NULL, valid_to);
+	(void)X509_CRL_set_version(list, X509_CRL_VERSION_2);
+	(void)X509_CRL_set_issuer_name(list, X509_get_subject_name(pki->certificate));
+	(void)X509_CRL_set1_lastUpdate(list, begin);
+	(void)X509_CRL_set1_nextUpdate(list, end);
+	if (serial != 0) {
+		X509_REVOKED *entry = X509_REVOKED_new();
+		ASN1_INTEGER *number = ASN1_INTEGER_new();
+		(void)ASN1_INTEGER_set(number, serial);
+		(void)X509_REVOKED_set_serialNumber(entry, number);
+		(void)X509_REVOKED_set_revocationDate(entry, begin);
+		assert_int_equal(X509_CRL_add0_revoked(list, entry), 1);
+		ASN1_INTEGER_free(number);
+	}
+	assert_true(X509_CRL_sign(list, pki->key, EVP_sha256()) > 0);
+	FILE *out = fopen(pki_path(pki, file), "we");
+	assert_non_null(out);
+	assert_int_equal(PEM_write_X509_CRL(out, list), 1);
+	assert_int_equal(fclose(out), 0);
+	ASN1_TIME_free(begin);
+	ASN1_TIME_free(end);
+	X509_CRL_free(list);
 }

@@ -28,4 +28,14 @@ const char *pki_path(struct pki *pki, const char *which);
 /* Issues for an hour and loads at once. */
 struct credentials *pki_credentials(struct pki *pki, const char *stem, const char *sans);
 
+/* Loads what was issued, with this revocation list or NULL. */
+status *pki_load(struct pki *pki, const char *stem, const char *crl,
+		 struct credentials **ret_credentials);
+
+/* The serial number of the certificate that was issued last. */
+long pki_serial(const struct pki *pki);
+
+/* Writes a revocation list that has one certificate on it (0: none), valid for so long from now. */
+void pki_revoke(struct pki *pki, const char *file, long serial, long valid_from, long valid_to);
+
 #endif

@@ -84,10 +84,15 @@ static void good_credentials_say_who_we_are(void **state)
 	    pki_credentials(pki, "a", "IP:10.0.0.1,DNS:a.example.org,URI:haul://a");
 	scoped(credentials) struct credentials *by_cn = pki_credentials(pki, "b", NULL);
 	scoped(credentials) struct credentials *by_ip = pki_credentials(pki, "c", "IP:10.0.0.1");
-	assert_string_equal(credentials_identity(by_uri), "a.example.org");
-	assert_string_equal(credentials_identity(by_cn), "b");
-	assert_string_equal(credentials_identity(by_ip), "10.0.0.1");
-	int64_t left_s = credentials_expire_unix_ms(by_uri) / 1000 - (int64_t)time(NULL);
+	struct credentials_info info;
+	credentials_describe(by_cn, &info);
+	assert_string_equal(info.identity, "b");
+	credentials_describe(by_ip, &info);
+	assert_string_equal(info.identity, "10.0.0.1");
+	credentials_describe(by_uri, &info);
+	assert_string_equal(info.identity, "a.example.org");
+	assert_true(info.crl_expire_unix_ms == 0);
+	int64_t left_s = info.expire_unix_ms / 1000 - (int64_t)time(NULL);
 	assert_true(left_s > 3000 && left_s <= 3600);
 	pki_free(pki);
 }
@@ -122,9 +127,10 @@ static void bad_credentials_are_refused_with_the_file_at_fault(void **state)
 	    {"ca.pem", "nameless.pem", "nameless.key", STATUS_INVALID_ARGUMENT, "nameless.pem"},
 	};
 	for (size_t i = 0; i < array_len(cases); i++) {
-		status *st = credentials_load(pki_path(pki, cases[i].ca),
-					      pki_path(pki, cases[i].certificate),
-					      pki_path(pki, cases[i].key), &none);
+		const struct credentials_files files = {.ca = pki_path(pki, cases[i].ca),
+							.cert = pki_path(pki, cases[i].certificate),
+							.key = pki_path(pki, cases[i].key)};
+		status *st = credentials_load(&files, &none);
 		assert_non_null(st);
 		assert_non_null(strstr(status_message(st), cases[i].at_fault));
 		assert_code(st, cases[i].code);

@@ -5,17 +5,34 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "rpc/nng_error.h"
 #include "tests/unit/rpc/echo.h"
 #include "tests/unit/rpc/pki.h"
 
 enum { PLENTY_MS = 60000, SILENT_CLIENTS = 200, RESET_CLIENTS = 300 };
+
+/* From another address of the loopback than our own client: a host of its own. */
+static int connect_from(const char *source, const char *url)
+{
+	struct sockaddr_in own = {.sin_family = AF_INET};
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	assert_int_equal(inet_pton(AF_INET, source, &own.sin_addr), 1);
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	address.sin_port = htons((uint16_t)strtoul(strrchr(url, ':') + 1, NULL, 10));
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
 
 static int connect_raw(const char *url)
 {
@@ -26,12 +43,7 @@ static int connect_raw(const char *url)
 		assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof(un)), 0);
 		return fd;
 	}
-	struct sockaddr_in address = {.sin_family = AF_INET};
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	address.sin_port = htons((uint16_t)strtoul(strrchr(url, ':') + 1, NULL, 10));
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	return fd;
+	return connect_from("127.0.0.1", url);
 }
 
 /* Sends and closes; errors are the point. */
@@ -246,20 +258,161 @@ static void a_long_call_is_not_taken_for_silence(void **state)
 		    STATUS_DEADLINE_EXCEEDED);
 }
 
+static void open_many(const char *source, const char *url, const void *start, size_t start_size,
+		      int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		fds[i] = connect_from(source, url);
+		(void)send(fds[i], start, start_size, MSG_NOSIGNAL);
+	}
+}
+
+static void close_many(const int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		(void)close(fds[i]);
+}
+
 static void connections_over_the_limit_are_refused_and_told(void **state)
 {
 	struct fixture *fixture = *state;
-	int fds[LIMIT_CONNECTIONS + 8];
+	int fds[2 * LIMIT_HOST_CONNECTIONS + 8];
+	static const char header[] = "\0SP\0\0\x30\0";
 	echo_listen(&fixture->echo, "tcp", fixture->server, 2);
-	for (size_t i = 0; i < array_len(fds); i++) {
-		fds[i] = connect_raw(fixture->echo.url);
-		(void)send(fds[i], "\0SP\0\0\x30\0\0", 8, MSG_NOSIGNAL);
-	}
+	open_many("127.0.0.2", fixture->echo.url, header, sizeof(header), fds,
+		  LIMIT_HOST_CONNECTIONS);
+	open_many("127.0.0.3", fixture->echo.url, header, sizeof(header),
+		  fds + LIMIT_HOST_CONNECTIONS, LIMIT_HOST_CONNECTIONS);
+	assert_int_equal(2 * LIMIT_HOST_CONNECTIONS, LIMIT_CONNECTIONS);
+	open_many("127.0.0.4", fixture->echo.url, header, sizeof(header), fds + LIMIT_CONNECTIONS,
+		  8);
 	assert_true(is_at_least(&fixture->echo.refused, 1, 20000));
 	assert_string_equal(fixture->echo.last_refusal, "too many connections");
-	for (size_t i = 0; i < array_len(fds); i++)
-		(void)close(fds[i]);
+	close_many(fds, array_len(fds));
 	assert_answers(fixture);
+}
+
+/* While they all are there, others get in. */
+static void one_host_cannot_take_all(struct fixture *fixture, const char *transport,
+				     const void *start, size_t start_size)
+{
+	int fds[LIMIT_HOST_CONNECTIONS + 8];
+	echo_listen(&fixture->echo, transport, fixture->server, 2);
+	open_many("127.0.0.2", fixture->echo.url, start, start_size, fds, array_len(fds));
+	assert_true(is_at_least(&fixture->echo.refused, 1, 20000));
+	assert_string_equal(fixture->echo.last_refusal, "too many connections from one host");
+	assert_answers(fixture);
+	close_many(fds, array_len(fds));
+}
+
+static void one_host_cannot_take_all_connections_of_tcp(void **state)
+{
+	one_host_cannot_take_all(*state, "tcp", "\0SP\0\0\x30\0\0", 8);
+}
+
+static void one_host_cannot_take_all_handshakes_of_tls(void **state)
+{
+	one_host_cannot_take_all(*state, "tls", NULL, 0);
+}
+
+/* Peers that say a byte now and then: a third each in front of TLS, in its handshake, and behind
+ * it, in nng's header. */
+struct slow_peers {
+	pthread_t thread;
+	atomic_bool is_over;
+	SSL_CTX *ctx;
+	struct {
+		int fd;
+		SSL *ssl;
+		size_t said;
+	} peers[SILENT_CLIENTS];
+};
+
+static void say_a_byte(struct slow_peers *slow, size_t i)
+{
+	static const char hello[] = "\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03";
+	static const char header[] = "\0SP\0\0\x30\0\0\0\0\0\0\0\0\0\x20";
+	size_t said = slow->peers[i].said++;
+	if (i % 3 == 1 && said < sizeof(hello) - 1)
+		(void)send(slow->peers[i].fd, hello + said, 1, MSG_NOSIGNAL);
+	else if (i % 3 == 2 && said < sizeof(header) - 1)
+		(void)SSL_write(slow->peers[i].ssl, header + said, 1);
+}
+
+static void *be_slow(void *self)
+{
+	struct slow_peers *slow = self;
+	for (size_t i = 0; !atomic_load(&slow->is_over); i = (i + 1) % SILENT_CLIENTS) {
+		say_a_byte(slow, i);
+		(void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+	}
+	return NULL;
+}
+
+static void slow_peers_start(struct fixture *fixture, struct slow_peers *slow)
+{
+	slow->ctx = SSL_CTX_new(TLS_client_method());
+	assert_int_equal(SSL_CTX_use_certificate_file(slow->ctx,
+						      pki_path(fixture->pki, "client.pem"),
+						      SSL_FILETYPE_PEM),
+			 1);
+	assert_int_equal(SSL_CTX_use_PrivateKey_file(slow->ctx,
+						     pki_path(fixture->pki, "client.key"),
+						     SSL_FILETYPE_PEM),
+			 1);
+	for (size_t i = 0; i < SILENT_CLIENTS; i++) {
+		slow->peers[i].fd = connect_from("127.0.0.2", fixture->echo.url);
+		slow->peers[i].ssl = i % 3 == 2 ? SSL_new(slow->ctx) : NULL;
+		if (slow->peers[i].ssl == NULL)
+			continue;
+		(void)SSL_set_fd(slow->peers[i].ssl, slow->peers[i].fd);
+		assert_int_equal(SSL_connect(slow->peers[i].ssl), 1);
+	}
+	assert_int_equal(pthread_create(&slow->thread, NULL, be_slow, slow), 0);
+}
+
+static void slow_peers_stop(struct slow_peers *slow)
+{
+	atomic_store(&slow->is_over, true);
+	(void)pthread_join(slow->thread, NULL);
+	for (size_t i = 0; i < SILENT_CLIENTS; i++) {
+		SSL_free(slow->peers[i].ssl);
+		(void)close(slow->peers[i].fd);
+	}
+	SSL_CTX_free(slow->ctx);
+}
+
+/* The longest of some calls, half of them on new connections. */
+static int64_t longest_call_ms(struct fixture *fixture)
+{
+	scoped(rpc_client) struct rpc_client *client = NULL;
+	int64_t longest = 0;
+	assert_ok(rpc_client_new(fixture->echo.url, fixture->client, &client));
+	for (int i = 0; i < 20; i++) {
+		int64_t begin = monotonic_ms();
+		if (i % 2 == 0)
+			assert_ok(echo_hello(client, "", PLENTY_MS, NULL));
+		else
+			assert_answers(fixture);
+		int64_t took = monotonic_ms() - begin;
+		longest = took > longest ? took : longest;
+	}
+	return longest;
+}
+
+/* One that had to wait for a slow one would wait for seconds. */
+static void slow_peers_do_not_slow_others_down(void **state)
+{
+	struct fixture *fixture = *state;
+	static struct slow_peers slow;
+	echo_listen(&fixture->echo, "tls", fixture->server, 2);
+	int64_t alone = longest_call_ms(fixture);
+	slow_peers_start(fixture, &slow);
+	int64_t among_slow = longest_call_ms(fixture);
+	slow_peers_stop(&slow);
+	print_message("a call took at most %lld ms, among %d slow peers %lld ms\n",
+		      (long long)alone, SILENT_CLIENTS, (long long)among_slow);
+	assert_true(among_slow < 10 * alone + 500);
 }
 
 int main(void)
@@ -283,6 +436,11 @@ int main(void)
 					    tear_down),
 	    cmocka_unit_test_setup_teardown(connections_over_the_limit_are_refused_and_told, set_up,
 					    tear_down),
+	    cmocka_unit_test_setup_teardown(one_host_cannot_take_all_connections_of_tcp, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(one_host_cannot_take_all_handshakes_of_tls, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(slow_peers_do_not_slow_others_down, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

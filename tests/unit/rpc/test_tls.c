@@ -102,9 +102,10 @@ static void a_client_of_another_authority_is_refused_and_told(void **state)
 	struct credentials *mixed = NULL;
 	echo_listen(&fixture->echo, "tls", fixture->server, 2);
 	/* It trusts our authority, but shows a certificate of its own. */
-	assert_ok(credentials_load(pki_path(fixture->pki, "ca.pem"),
-				   pki_path(fixture->other, "stranger.pem"),
-				   pki_path(fixture->other, "stranger.key"), &mixed));
+	const struct credentials_files files = {.ca = pki_path(fixture->pki, "ca.pem"),
+						.cert = pki_path(fixture->other, "stranger.pem"),
+						.key = pki_path(fixture->other, "stranger.key")};
+	assert_ok(credentials_load(&files, &mixed));
 	int64_t begin_ms = monotonic_ms();
 	assert_refused(call_with(fixture->echo.url, mixed, NULL), "unknown ca");
 	assert_true(monotonic_ms() - begin_ms < PLENTY_MS);
@@ -138,7 +139,9 @@ static void a_common_name_does_not_make_a_server(void **state)
 	struct fixture *fixture = *state;
 	struct credentials *named = pki_credentials(fixture->pki, "localhost", NULL);
 	char url[128];
-	assert_string_equal(credentials_identity(named), "localhost");
+	struct credentials_info info;
+	credentials_describe(named, &info);
+	assert_string_equal(info.identity, "localhost");
 	echo_listen(&fixture->echo, "tls", named, 2);
 	(void)snprintf(url, sizeof(url), "tls+tcp://localhost:%s",
 		       strrchr(fixture->echo.url, ':') + 1);

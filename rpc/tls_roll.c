@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rpc/tls_roll.h"
+
+#include <stdlib.h>
+
+#include "proto/limits.h"
+
+void tls_roll_init(struct tls_roll *roll)
+{
+	(void)pthread_mutex_init(&roll->lock, NULL);
+}
+
+void tls_roll_fini(struct tls_roll *roll)
+{
+	(void)pthread_mutex_destroy(&roll->lock);
+}
+
+/* Caller holds the lock. */
+static const char *refusal_of(const struct tls_roll *roll, const struct tls_member *member)
+{
+	unsigned neighbours = 0;
+	if (roll->count >= LIMIT_CONNECTIONS)
+		return "too many connections";
+	for (const struct tls_member *other = roll->first; other != NULL; other = other->next)
+		neighbours += peer_address_is_same_host(&other->from, &member->from) ? 1 : 0;
+	return neighbours >= LIMIT_HOST_CONNECTIONS ? "too many connections from one host" : NULL;
+}
+
+const char *tls_roll_join(struct tls_roll *roll, struct tls_member *member)
+{
+	nng_sockaddr address = {0};
+	if (nng_stream_get_addr(member->stream, NNG_OPT_REMADDR, &address) != 0)
+		address.s_family = NNG_AF_UNSPEC;
+	member->from = peer_address_of(&address);
+	(void)pthread_mutex_lock(&roll->lock);
+	const char *why = refusal_of(roll, member);
+	if (why == NULL) {
+		member->next = roll->first;
+		if (member->next != NULL)
+			member->next->previous = member;
+		roll->first = member;
+		roll->count++;
+	}
+	(void)pthread_mutex_unlock(&roll->lock);
+	return why;
+}
+
+static void chain_free(struct tls_chain *chain)
+{
+	if (chain == NULL)
+		return;
+	X509_free(chain->leaf);
+	sk_X509_pop_free(chain->others, X509_free);
+	free(chain);
+}
+
+void tls_roll_leave(struct tls_roll *roll, struct tls_member *member)
+{
+	(void)pthread_mutex_lock(&roll->lock);
+	if (member->previous != NULL)
+		member->previous->next = member->next;
+	else
+		roll->first = member->next;
+	if (member->next != NULL)
+		member->next->previous = member->previous;
+	roll->count--;
+	(void)pthread_mutex_unlock(&roll->lock);
+	chain_free(atomic_load(&member->chain));
+}
+
+void tls_member_set_chain(struct tls_member *member, SSL *ssl)
+{
+	STACK_OF(X509) *others = SSL_get_peer_cert_chain(ssl);
+	struct tls_chain *chain = calloc(1, sizeof(*chain));
+	if (chain == NULL)
+		return;
+	chain->leaf = SSL_get1_peer_certificate(ssl);
+	chain->others = others != NULL ? X509_chain_up_ref(others) : NULL;
+	atomic_store(&member->chain, chain);
+}
+
+void tls_roll_close(struct tls_roll *roll, bool (*is_unfit)(void *self, struct tls_member *member),
+		    void *self)
+{
+	(void)pthread_mutex_lock(&roll->lock);
+	for (struct tls_member *member = roll->first; member != NULL; member = member->next)
+		if (is_unfit(self, member))
+			nng_stream_close(member->stream);
+	(void)pthread_mutex_unlock(&roll->lock);
+}
