@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cmd/haulctl/certificates.h"
+#include "cmd/haulctl/certificates_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509.h>
@@ -19,12 +17,9 @@ enum {
 	CLOCK_SKEW_S = 3600, /* valid a little before now: clocks differ */
 };
 
-DEFINE_SCOPE(x509, X509 *, X509_free);
-DEFINE_SCOPE(key, EVP_PKEY *, EVP_PKEY_free);
-DEFINE_SCOPE(bio, BIO *, BIO_free_all);
 DEFINE_SCOPE(names, GENERAL_NAMES *, GENERAL_NAMES_free);
 
-static status *openssl_error(const char *what)
+status *pki_openssl_error(const char *what)
 {
 	char text[256] = "no reason given";
 	unsigned long code = ERR_get_error();
@@ -55,7 +50,7 @@ static status *file_paths(const char *directory, const char *name, struct pki_fi
 }
 
 /* A new file or none at all. */
-static status *write_new(const char *path, mode_t mode, BIO *content)
+status *pki_write_new(const char *path, mode_t mode, BIO *content)
 {
 	char *data = NULL;
 	long size = BIO_get_mem_data(content, &data);
@@ -86,11 +81,11 @@ static status *write_pair(const struct pki_files *files, X509 *certificate, EVP_
 	if (secret == NULL || open_text == NULL ||
 	    PEM_write_bio_PrivateKey(secret, key, NULL, NULL, 0, NULL, NULL) != 1 ||
 	    PEM_write_bio_X509(open_text, certificate) != 1)
-		return openssl_error("cannot write the certificate");
-	status *st = write_new(files->key, 0600, secret);
+		return pki_openssl_error("cannot write the certificate");
+	status *st = pki_write_new(files->key, 0600, secret);
 	if (st != NULL)
 		return st;
-	st = write_new(files->certificate, 0644, open_text);
+	st = pki_write_new(files->certificate, 0644, open_text);
 	if (st != NULL)
 		(void)unlink(files->key);
 	return st;
@@ -165,7 +160,7 @@ static status *new_certificate(const char *name, uint32_t days, X509 **ret_certi
 	    X509_set_version(certificate, X509_VERSION_3) != 1 || !set_serial(certificate) ||
 	    !set_times(certificate, days) || !set_subject(certificate, name) ||
 	    X509_set_pubkey(certificate, key) != 1)
-		return openssl_error("cannot make a certificate");
+		return pki_openssl_error("cannot make a certificate");
 	*ret_certificate = TAKE(certificate);
 	*ret_key = TAKE(key);
 	return NULL;
@@ -192,62 +187,71 @@ status *pki_init(const char *directory, struct pki_files *ret_files)
 	if (X509_set_issuer_name(certificate, X509_get_subject_name(certificate)) != 1 ||
 	    !add_extensions(certificate, certificate, extensions, array_len(extensions)) ||
 	    X509_sign(certificate, key, EVP_sha256()) == 0)
-		return openssl_error("cannot sign the authority's certificate");
+		return pki_openssl_error("cannot sign the authority's certificate");
 	st = write_pair(&files, certificate, key);
 	if (st == NULL)
 		*ret_files = files;
 	return st;
 }
 
-static status *load_authority(const char *directory, X509 **ret_certificate, EVP_PKEY **ret_key)
+static status *open_authority(const char *directory, const char *file, BIO **ret_file)
 {
-	char path[2][PKI_PATH];
-	X509 *certificate = NULL;
-	EVP_PKEY *key = NULL;
+	char path[PKI_PATH];
 
-	for (size_t i = 0; i < 2; i++) {
-		(void)snprintf(path[i], PKI_PATH, "%s/ca.%s", directory, i == 0 ? "pem" : "key");
-		scoped(bio) BIO *file = BIO_new_file(path[i], "r");
-		if (file == NULL) {
-			ERR_clear_error();
-			X509_free(certificate);
-			return status_detailf(status_errnof(errno, "cannot read %s", path[i]),
-					      "next", "haulctl pki init %s makes an authority",
-					      directory);
-		}
-		if (i == 0)
-			certificate = PEM_read_bio_X509(file, NULL, NULL, NULL);
-		else
-			key = PEM_read_bio_PrivateKey(file, NULL, NULL, NULL);
-	}
-	ERR_clear_error();
-	if (certificate == NULL || key == NULL || X509_check_private_key(certificate, key) != 1) {
-		bool is_mismatch = certificate != NULL && key != NULL;
-		X509_free(certificate);
-		EVP_PKEY_free(key);
-		ERR_clear_error();
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     is_mismatch ? "ca.key does not belong to ca.pem in %s"
-						 : "ca.pem or ca.key in %s is not readable as PEM",
+	if (snprintf(path, sizeof(path), "%s/%s", directory, file) >= (int)sizeof(path))
+		return status_errorf(STATUS_INVALID_ARGUMENT, "the path of %.80s… is too long",
 				     directory);
-	}
-	*ret_certificate = certificate;
-	*ret_key = key;
+	errno = 0;
+	*ret_file = BIO_new_file(path, "r");
+	if (*ret_file != NULL)
+		return NULL;
+	ERR_clear_error();
+	return status_detailf(status_errnof(errno, "cannot read %s", path), "next",
+			      "haulctl pki init %s makes an authority", directory);
+}
+
+status *pki_load_authority(const char *directory, X509 **ret_certificate, EVP_PKEY **ret_key)
+{
+	scoped(bio) BIO *open_text = NULL;
+	scoped(bio) BIO *secret = NULL;
+	scoped(x509) X509 *certificate = NULL;
+	scoped(key) EVP_PKEY *key = NULL;
+	status *st = open_authority(directory, "ca.pem", &open_text);
+
+	if (st == NULL && ret_key != NULL)
+		st = open_authority(directory, "ca.key", &secret);
+	if (st != NULL)
+		return st;
+	certificate = PEM_read_bio_X509(open_text, NULL, NULL, NULL);
+	key = secret != NULL ? PEM_read_bio_PrivateKey(secret, NULL, NULL, NULL) : NULL;
+	bool is_readable = certificate != NULL && (key != NULL || ret_key == NULL);
+	bool is_pair =
+	    is_readable && (ret_key == NULL || X509_check_private_key(certificate, key) == 1);
+	ERR_clear_error();
+	if (!is_readable)
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "ca.pem or ca.key in %s is not readable as PEM", directory);
+	if (!is_pair)
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "ca.key does not belong to ca.pem in %s", directory);
+	*ret_certificate = TAKE(certificate);
+	if (ret_key != NULL)
+		*ret_key = TAKE(key);
 	return NULL;
 }
 
-static status *check_name(const char *name)
+status *pki_check_name(const char *name)
 {
 	static const char letters[] =
 	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
 	size_t length = strlen(name);
 
 	if (length == 0 || length > PKI_NAME || strspn(name, letters) != length || name[0] == '.' ||
-	    name[0] == '-' || strcmp(name, "ca") == 0)
+	    name[0] == '-' || strcmp(name, "ca") == 0 || strcmp(name, "crl") == 0)
 		return status_errorf(
 		    STATUS_INVALID_ARGUMENT,
 		    "\"%.80s\" is not a name for a certificate: 1 to %d letters, digits, dots, "
-		    "dashes; not \"ca\"",
+		    "dashes; not \"ca\" or \"crl\"",
 		    name, PKI_NAME);
 	return NULL;
 }
@@ -294,7 +298,7 @@ static status *add_name(GENERAL_NAMES *names, const char *san)
 	GENERAL_NAME_set0_value(name, type, text);
 	if (sk_GENERAL_NAME_push(names, name) == 0) {
 		GENERAL_NAME_free(name);
-		return openssl_error("cannot add a name");
+		return pki_openssl_error("cannot add a name");
 	}
 	return NULL;
 }
@@ -306,7 +310,7 @@ static status *add_names(X509 *certificate, const struct pki_request *request)
 	status *st = NULL;
 
 	if (names == NULL)
-		return openssl_error("cannot add names");
+		return pki_openssl_error("cannot add names");
 	/* Always first: it is what policies, logs and peers know the node by. */
 	ASN1_OCTET_STRING *address = a2i_IPADDRESS(request->name);
 	ERR_clear_error();
@@ -317,7 +321,7 @@ static status *add_names(X509 *certificate, const struct pki_request *request)
 		st = add_name(names, request->sans[i]);
 	if (st == NULL &&
 	    X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) != 1)
-		st = openssl_error("cannot add names");
+		st = pki_openssl_error("cannot add names");
 	return st;
 }
 
@@ -347,14 +351,14 @@ status *pki_issue(const struct pki_request *request, struct pki_files *ret_files
 	scoped(x509) X509 *certificate = NULL;
 	scoped(key) EVP_PKEY *key = NULL;
 	struct pki_files files;
-	status *st = check_name(request->name);
+	status *st = pki_check_name(request->name);
 
 	if (st == NULL && (request->days == 0 || request->days > PKI_CA_DAYS))
 		st = status_errorf(STATUS_INVALID_ARGUMENT, "--days: 1 to %d", PKI_CA_DAYS);
 	if (st == NULL)
 		st = file_paths(request->directory, request->name, &files);
 	if (st == NULL)
-		st = load_authority(request->directory, &authority, &authority_key);
+		st = pki_load_authority(request->directory, &authority, &authority_key);
 	if (st == NULL)
 		st = new_certificate(request->name, request->days, &certificate, &key);
 	if (st == NULL)
@@ -366,7 +370,7 @@ status *pki_issue(const struct pki_request *request, struct pki_files *ret_files
 	if (X509_set_issuer_name(certificate, X509_get_subject_name(authority)) != 1 ||
 	    !add_extensions(certificate, authority, extensions, array_len(extensions)) ||
 	    X509_sign(certificate, authority_key, EVP_sha256()) == 0)
-		return openssl_error("cannot sign the certificate");
+		return pki_openssl_error("cannot sign the certificate");
 	st = write_pair(&files, certificate, key);
 	if (st == NULL)
 		*ret_files = files;

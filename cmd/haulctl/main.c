@@ -7,7 +7,7 @@
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render.h"
 
-enum { COMMANDS = 13, GLOBAL_FLAGS = 8, NAME = 64 };
+enum { COMMANDS = 16, GLOBAL_FLAGS = 9, NAME = 64 };
 
 static const struct command *const commands[COMMANDS];
 static const struct flag global_flags[GLOBAL_FLAGS];
@@ -183,9 +183,10 @@ int main(int argc, char **argv)
 }
 
 static const struct command *const commands[COMMANDS] = {
-    &command_migrate, &command_list,	 &command_show,	     &command_watch,   &command_wait,
-    &command_cancel,  &command_delete,	 &command_check,     &command_resolve, &command_node,
-    &command_version, &command_pki_init, &command_pki_issue,
+    &command_migrate,	&command_list,	   &command_show,	&command_watch,
+    &command_wait,	&command_cancel,   &command_delete,	&command_check,
+    &command_resolve,	&command_node,	   &command_version,	&command_pki_init,
+    &command_pki_issue, &command_pki_list, &command_pki_revoke, &command_pki_crl,
 };
 
 static const struct flag global_flags[GLOBAL_FLAGS] = {
@@ -196,6 +197,8 @@ static const struct flag global_flags[GLOBAL_FLAGS] = {
     {"--ca", "FILE", FLAG_TEXT, CTL_FLAG(ca), "PEM certificates of the authorities to trust"},
     {"--cert", "FILE", FLAG_TEXT, CTL_FLAG(cert), "PEM certificate to show"},
     {"--key", "FILE", FLAG_TEXT, CTL_FLAG(key), "PEM private key of that certificate"},
+    {"--crl", "FILE", FLAG_TEXT, CTL_FLAG(crl),
+     "PEM lists of what these authorities have revoked; a server on it is not trusted"},
     {"--json", NULL, FLAG_SWITCH, CTL_FLAG(is_json), "answer as JSON, errors too"},
     {"--timeout", "D", FLAG_DURATION, CTL_FLAG(timeout_ms),
      "give up on a call after this time (default: 10s)"},

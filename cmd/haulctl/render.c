@@ -280,6 +280,18 @@ void print_check(FILE *out, const Haul__V1__CheckResponse *check)
 		      check->migratable ? "it can be migrated" : "it cannot be migrated");
 }
 
+static void format_end(char *text, size_t room, int64_t unix_ms)
+{
+	char moment[RENDER_NUMBER];
+	int64_t days = (unix_ms / 1000 - (int64_t)time(NULL)) / (24 * 60 * 60);
+
+	format_moment(moment, unix_ms);
+	if (unix_ms / 1000 > (int64_t)time(NULL))
+		(void)snprintf(text, room, "%s (in %" PRId64 " days)", moment, days);
+	else
+		(void)snprintf(text, room, "%s (OVER)", moment);
+}
+
 void print_node(FILE *out, const Haul__V1__NodeInfo *node)
 {
 	char text[4 * RENDER_NUMBER];
@@ -310,7 +322,11 @@ void print_node(FILE *out, const Haul__V1__NodeInfo *node)
 	field(out, "started", text);
 	if (node->identity[0] != '\0') {
 		field(out, "identity", node->identity);
-		format_moment(text, node->certificate_expires_unix_ms);
+		format_end(text, sizeof(text), node->certificate_expires_unix_ms);
 		field(out, "expires", text);
+	}
+	if (node->crl_expires_unix_ms != 0) {
+		format_end(text, sizeof(text), node->crl_expires_unix_ms);
+		field(out, "crl ends", text);
 	}
 }

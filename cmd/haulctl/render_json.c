@@ -128,6 +128,7 @@ cJSON *json_of_node(const Haul__V1__NodeInfo *node)
 	(void)cJSON_AddStringToObject(json, "identity", node->identity);
 	(void)cJSON_AddNumberToObject(json, "certificateExpiresUnixMs",
 				      (double)node->certificate_expires_unix_ms);
+	(void)cJSON_AddNumberToObject(json, "crlExpiresUnixMs", (double)node->crl_expires_unix_ms);
 	(void)cJSON_AddBoolToObject(json, "draining", node->draining);
 	return json;
 }

@@ -9,7 +9,7 @@
 #include "engine/host/files.h"
 #include "rpc/endpoint.h"
 
-enum { FLAGS = 20, PORT_MOST = 65535 };
+enum { FLAGS = 21, PORT_MOST = 65535 };
 
 static const struct flag flags[FLAGS];
 
@@ -194,6 +194,10 @@ static status *check_listen(struct config *config)
 				     config->ca == NULL	    ? "--ca"
 				     : config->cert == NULL ? "--cert"
 							    : "--key");
+	if (config->crl != NULL && !has_certificates)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--crl needs --ca, --cert and --key: without certificates "
+				     "there is nothing to revoke");
 	if (config->listen == NULL && has_certificates)
 		config->listen = "tls+tcp://0.0.0.0:7777";
 	if (config->listen == NULL)
@@ -339,6 +343,9 @@ static const struct flag flags[FLAGS] = {
      "PEM certificates of the authorities that others' certificates come from"},
     {"--cert", "FILE", FLAG_TEXT, AT(cert), "PEM certificate of this node"},
     {"--key", "FILE", FLAG_TEXT, AT(key), "PEM private key of this node"},
+    {"--crl", "FILE", FLAG_TEXT, AT(crl),
+     "PEM lists of the certificates that these authorities have revoked, one of each authority: "
+     "whoever is on it is not let in (default: nobody is asked for)"},
     {"--criu", "PATH", FLAG_TEXT, AT(criu), "the criu program (default: criu)"},
     {"--log-format", "text|json", FLAG_CHOICE, AT(log_format),
      "how log lines look (default: text)"},

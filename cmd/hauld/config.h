@@ -18,6 +18,7 @@ struct config {
 	const char *state_dir;
 	const char *data_ports;
 	const char *ca, *cert, *key; /* all or none */
+	const char *crl;
 	const char *criu;
 	const char *log_format, *log_level;
 	const char *policy;

@@ -8,11 +8,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cmd/hauld/audit.h"
 #include "cmd/hauld/config.h"
 #include "cmd/hauld/notify.h"
+#include "cmd/hauld/security.h"
 #include "engine/engine.h"
+#include "engine/host/clock.h"
 #include "engine/host/files.h"
-#include "rpc/policy.h"
 #include "rpc/server.h"
 
 enum {
@@ -20,79 +22,19 @@ enum {
 	EXIT_BASE = 64,
 	DRAIN_MS = 60 * 1000, /* what a migration past its commit may take to end */
 	STOP_MS = 5 * 1000,
-	POLICY_BYTES = 64 * 1024,
 };
-
-/* What changes something: these calls are the audit trail. */
-static bool is_mutating(const char *method)
-{
-	static const char *const asks[] = {
-	    "/haul.v1.Migrations/Get",
-	    "/haul.v1.Migrations/List",
-	    "/haul.v1.Migrations/Watch",
-	    "/haul.v1.Peer/Hello",
-	    "/haul.v1.Peer/Query",
-	    "/haul.v1.Peer/BeginRound",
-	    "/haul.v1.Peer/EndRound",
-	    "/haul.v1.Node/Info",
-	    "/haul.v1.Node/Check",
-	    "/grpc.health.v1.Health/Check",
-	    "/grpc.health.v1.Health/Watch",
-	    "/haul.v1.Reflection/ListServices",
-	    "/haul.v1.Reflection/FileContainingSymbol",
-	};
-
-	for (size_t i = 0; i < array_len(asks); i++)
-		if (strcmp(asks[i], method) == 0)
-			return false;
-	return true;
-}
-
-static void log_call(void *self, const struct rpc_call *call, const status *st, int64_t took_us)
-{
-	enum status_code code = status_code_of(st);
-	bool is_refused = code == STATUS_PERMISSION_DENIED || code == STATUS_UNAUTHENTICATED;
-	enum log_level level = is_refused ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
-
-	(void)self;
-	if (!is_refused && !is_mutating(call->method))
-		level = LOG_LEVEL_DEBUG;
-	log_line(level, NULL, "audit caller=%s method=%s code=%s took_us=%" PRId64 "%s%s",
-		 call->caller->name[0] != '\0' ? call->caller->name : "unauthenticated",
-		 call->method, status_code_name(code), took_us, st != NULL ? ": " : "",
-		 st != NULL ? status_message(st) : "");
-}
-
-static void log_refused(void *self, const char *listener, const char *peer, const char *why)
-{
-	(void)self;
-	log_line(LOG_LEVEL_WARN, NULL, "audit connection refused: listener=%s peer=%s: %s",
-		 listener, peer, why);
-}
 
 static status *authorize(void *self, const struct identity *caller, const char *method)
 {
 	return policy_check(self, caller, method);
 }
 
-static status *load_policy(const struct config *config, struct policy **ret_policy)
+static unsigned calls_most(void *self, const struct identity *caller)
 {
-	scoped(buffer) struct buffer content = {0};
-
-	if (config->policy == NULL)
-		return policy_parse(config->insecure ? "{\"insecure\": true}" : NULL, ret_policy);
-	status *st = files_read(config->policy, POLICY_BYTES, &content);
-	if (st != NULL)
-		return status_wrapf(st, "--policy");
-	char *text = strndup(content.data != NULL ? (const char *)content.data : "", content.size);
-	if (text == NULL)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for %s", config->policy);
-	st = policy_parse(text, ret_policy);
-	free(text);
-	return st != NULL ? status_wrapf(st, "--policy %s", config->policy) : NULL;
+	return policy_limits_of(self, caller).calls;
 }
 
-static status *open_engine(const struct config *config, const struct credentials *credentials,
+static status *open_engine(const struct config *config, const struct security *security,
 			   struct engine **ret_engine)
 {
 	struct engine_config engine;
@@ -105,7 +47,8 @@ static status *open_engine(const struct config *config, const struct credentials
 	engine.port_low = config->port_low;
 	engine.port_high = config->port_high;
 	engine.insecure = config->insecure;
-	engine.credentials = credentials;
+	engine.credentials = security->credentials;
+	engine.policy = security->policy;
 	engine.criu_timeout_ms = config->criu_timeout_ms;
 	engine.lease_ms = config->lease_ms;
 	engine.hold_restored_ms = config->hold_restored_ms;
@@ -155,18 +98,6 @@ static void warn_insecure(const struct config *config)
 			 "can read, replace and kill its workloads");
 }
 
-static void wait_for_signal(const sigset_t *signals)
-{
-	for (;;) {
-		int got = 0;
-		if (sigwait(signals, &got) == 0 && got != SIGHUP) {
-			log_line(LOG_LEVEL_INFO, NULL, "%s: no new work is taken, finishing",
-				 got == SIGTERM ? "SIGTERM" : "SIGINT");
-			return;
-		}
-	}
-}
-
 /* A manager that cannot be told must not keep us from serving. */
 static void tell_manager(const char *state)
 {
@@ -176,39 +107,75 @@ static void tell_manager(const char *state)
 		log_status(LOG_LEVEL_WARN, NULL, "notification failed", st);
 }
 
+static void reload(struct security *security)
+{
+	char state[64];
+
+	(void)snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRId64,
+		       clock_monotonic_ms() * 1000);
+	tell_manager(state);
+	scoped(status) status *st = security_reload(security);
+	if (st != NULL)
+		log_status(LOG_LEVEL_ERROR, NULL,
+			   "SIGHUP: nothing is reloaded, what was in force stays", st);
+	else
+		log_line(LOG_LEVEL_INFO, NULL,
+			 "SIGHUP: certificates, revocation lists and policy are reloaded");
+	security_warn(security);
+	tell_manager("READY=1");
+}
+
+/* Certificates are looked at every day meanwhile. */
+static void wait_for_signal(const sigset_t *signals, struct security *security)
+{
+	static const struct timespec day = {.tv_sec = 24L * 60 * 60};
+
+	for (;;) {
+		int got = sigtimedwait(signals, NULL, &day);
+		if (got < 0 && errno == EAGAIN) {
+			security_warn(security);
+		} else if (got == SIGHUP) {
+			reload(security);
+		} else if (got > 0) {
+			log_line(LOG_LEVEL_INFO, NULL, "%s: no new work is taken, finishing",
+				 got == SIGTERM ? "SIGTERM" : "SIGINT");
+			return;
+		}
+	}
+}
+
 static status *serve(const struct config *config, const sigset_t *signals)
 {
-	scoped(credentials) struct credentials *credentials = NULL;
-	scoped(policy) struct policy *policy = NULL;
+	scoped(security) struct security security = {0};
 	scoped(engine) struct engine *engine = NULL;
 	scoped(rpc_server) struct rpc_server *server = NULL;
 	status *st = rpc_start();
 
-	if (st == NULL && config->ca != NULL)
-		st = credentials_load(config->ca, config->cert, config->key, &credentials);
 	if (st == NULL)
-		st = load_policy(config, &policy);
+		st = security_load(config, &security);
 	if (st == NULL)
-		st = open_engine(config, credentials, &engine);
+		st = open_engine(config, &security, &engine);
 	if (st != NULL)
 		return st;
 	const struct rpc_server_config serving = {
 	    .services = engine_services(engine),
 	    .service_count = ENGINE_SERVICES,
 	    .authorize = authorize,
-	    .authorize_self = policy,
-	    .observer = {.called = log_call, .refused = log_refused},
+	    .calls_most = calls_most,
+	    .authorize_self = security.policy,
+	    .observer = audit_observer,
 	};
 	st = rpc_server_new(&serving, &server);
 	if (st == NULL)
-		st = open_listeners(config, credentials, server);
+		st = open_listeners(config, security.credentials, server);
 	if (st != NULL)
 		return st;
 	log_line(LOG_LEVEL_INFO, NULL, "ready: node %s, hauld %s, serves %s%s%s", config->node,
 		 HAUL_VERSION, config->local, config->listen != NULL ? " and " : "",
 		 config->listen != NULL ? config->listen : "");
+	security_warn(&security);
 	tell_manager("READY=1");
-	wait_for_signal(signals);
+	wait_for_signal(signals, &security);
 	tell_manager("STOPPING=1");
 	engine_drain(engine, DRAIN_MS);
 	rpc_server_stop(server, STOP_MS);

@@ -120,13 +120,13 @@ note "$(tail -n 1 "$LAB/silent"), then $left are established"
 note "strangers"
 abuse A strangers "$port" "$pki/ca.pem"
 await_log B 'refused.*(certificate|did not return)'
-remote_refused stranger 16 'audit connection refused.*certificate'
+remote_refused stranger 16 'audit: connection refused.*certificate'
 note "a name that the policy does not list"
 engine_stop B
 printf '{"rules": [{"identities": ["a"], "methods": ["*"]}]}\n' >"$SHARED/policy.json"
 engine_start B --policy /srv/shared/policy.json
 remote a 20s node >/dev/null || fail "a listed name is refused"
-remote_refused c 7 'audit caller=c .*PERMISSION_DENIED'
+remote_refused c 7 'audit. caller=c .*PERMISSION_DENIED'
 printf '{"rules": [{"identities": ["c"], "methods": ["*"]}]}\n' >"$SHARED/policy.json"
 engine_stop B
 engine_start B --policy /srv/shared/policy.json
