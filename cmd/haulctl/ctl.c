@@ -2,6 +2,7 @@
 #include "cmd/haulctl/ctl.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "proto/pack.h"
 
@@ -66,6 +67,14 @@ status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service, con
 					? " there, and may this machine connect to it"
 					: " here (systemctl status hauld), and are you root");
 	return st;
+}
+
+int64_t ctl_now_ms(void)
+{
+	struct timespec now = {0};
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 void ctl_close(struct ctl *ctl)

@@ -23,6 +23,9 @@ struct ctl {
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, shell_job, detach, all, active, resume, kill, accept_risk;
 	struct flag_list sans, states;
+	const char *data;
+	int64_t max_time_ms;
+	bool emit_defaults, wants_template;
 
 	struct flag_words words; /* after the subcommand's name */
 	struct credentials *credentials;
@@ -43,16 +46,19 @@ struct command {
 	status *(*run)(struct ctl *ctl, int *ret_exit);
 };
 
-extern const struct command command_cancel, command_check, command_delete, command_list,
-    command_migrate, command_node, command_pki_crl, command_pki_init, command_pki_issue,
-    command_pki_list, command_pki_revoke, command_resolve, command_show, command_version,
-    command_wait, command_watch;
+extern const struct command command_call, command_cancel, command_check, command_delete,
+    command_describe, command_list, command_list_services, command_migrate, command_node,
+    command_pki_crl, command_pki_init, command_pki_issue, command_pki_list, command_pki_revoke,
+    command_resolve, command_show, command_version, command_wait, command_watch;
 
 /* One call; connects first when there is no connection yet. `service` and `method` as in
  * rpc_client_call. */
 must_check status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service,
 			    const char *method, const ProtobufCMessage *request,
 			    ProtobufCMessage **ret_response);
+
+/* CLOCK_MONOTONIC. */
+int64_t ctl_now_ms(void);
 
 /* Closes the connection. */
 void ctl_close(struct ctl *ctl);

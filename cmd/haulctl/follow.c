@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <time.h>
 
 #include "cmd/haulctl/render.h"
 #include "haul/v1/pipe.pb-c.h"
@@ -29,14 +28,6 @@ struct follower {
 	bool has_ended;
 	Haul__V1__Migration *last;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now = {0};
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void cancel(struct follower *follower)
 {
@@ -96,7 +87,7 @@ static status *take_event(struct follower *follower, const struct pipe_in *in)
 	if (follower->last->state != HAUL__V1__MIGRATION_STATE__IN_DOUBT)
 		follower->doubt_since_ms = 0;
 	else if (follower->doubt_since_ms == 0)
-		follower->doubt_since_ms = now_ms();
+		follower->doubt_since_ms = ctl_now_ms();
 	follower->follow->changed(follower->follow->self, follower->last);
 	return NULL;
 }
@@ -135,7 +126,7 @@ static int64_t patience_ms(const struct follower *follower)
 
 	if (follower->doubt_since_ms == 0 || most == 0)
 		return SILENCE_MS;
-	int64_t left = follower->doubt_since_ms + most - now_ms();
+	int64_t left = follower->doubt_since_ms + most - ctl_now_ms();
 	if (left > SILENCE_MS)
 		return SILENCE_MS;
 	return left > 0 ? left : 0;

@@ -7,7 +7,7 @@
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render.h"
 
-enum { COMMANDS = 16, GLOBAL_FLAGS = 9, NAME = 64 };
+enum { COMMANDS = 19, GLOBAL_FLAGS = 9, NAME = 64 };
 
 static const struct command *const commands[COMMANDS];
 static const struct flag global_flags[GLOBAL_FLAGS];
@@ -21,7 +21,7 @@ static void help(FILE *out)
 		 "  haulctl migrate pid:4711 --to tls+tcp://b.example.org:7777\n\n"
 		 "subcommands (haulctl SUBCOMMAND --help teaches each):\n");
 	for (size_t i = 0; i < COMMANDS; i++)
-		(void)fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+		(void)fprintf(out, "  %-14s %s\n", commands[i]->name, commands[i]->summary);
 	(void)fprintf(out, "\nflags, before or after the subcommand:\n");
 	flags_help(out, global_flags, GLOBAL_FLAGS);
 	(void)fprintf(out,
@@ -183,10 +183,11 @@ int main(int argc, char **argv)
 }
 
 static const struct command *const commands[COMMANDS] = {
-    &command_migrate,	&command_list,	   &command_show,	&command_watch,
-    &command_wait,	&command_cancel,   &command_delete,	&command_check,
-    &command_resolve,	&command_node,	   &command_version,	&command_pki_init,
-    &command_pki_issue, &command_pki_list, &command_pki_revoke, &command_pki_crl,
+    &command_migrate,  &command_list,	    &command_show,     &command_watch,
+    &command_wait,     &command_cancel,	    &command_delete,   &command_check,
+    &command_resolve,  &command_node,	    &command_call,     &command_list_services,
+    &command_describe, &command_version,    &command_pki_init, &command_pki_issue,
+    &command_pki_list, &command_pki_revoke, &command_pki_crl,
 };
 
 static const struct flag global_flags[GLOBAL_FLAGS] = {

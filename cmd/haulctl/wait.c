@@ -14,18 +14,10 @@ enum {
 	PAUSE_MS = 500,
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now = {0};
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static status *wait_once(struct ctl *ctl, char *id, int64_t left_ms, ProtobufCMessage **ret_view)
 {
 	Haul__V1__WaitRequest request = HAUL__V1__WAIT_REQUEST__INIT;
-	int64_t begun_ms = now_ms();
+	int64_t begun_ms = ctl_now_ms();
 
 	request.id = id;
 	request.timeout_ms = (uint32_t)(left_ms < POLL_MS ? left_ms : POLL_MS);
@@ -34,7 +26,7 @@ static status *wait_once(struct ctl *ctl, char *id, int64_t left_ms, ProtobufCMe
 	status *st =
 	    ctl_call(ctl, &haul__v1__migrations__descriptor, "Wait", &request.base, ret_view);
 	if (st == NULL && !state_is_over(((Haul__V1__Migration *)*ret_view)->state) &&
-	    now_ms() - begun_ms < SHORT_MS)
+	    ctl_now_ms() - begun_ms < SHORT_MS)
 		(void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
 	return st;
 }
@@ -55,12 +47,12 @@ static void report(const struct ctl *ctl, const Haul__V1__Migration *migration)
 static status *run(struct ctl *ctl, int *ret_exit)
 {
 	scoped(str) char *id = NULL;
-	int64_t until_ms = ctl->wait_ms > 0 ? now_ms() + ctl->wait_ms : INT64_MAX;
+	int64_t until_ms = ctl->wait_ms > 0 ? ctl_now_ms() + ctl->wait_ms : INT64_MAX;
 	status *st = ctl_id(ctl, &id);
 
 	while (st == NULL) {
 		scoped(message) ProtobufCMessage *view = NULL;
-		int64_t left_ms = until_ms - now_ms();
+		int64_t left_ms = until_ms - ctl_now_ms();
 		st = wait_once(ctl, id, left_ms > 1 ? left_ms : 1, &view);
 		if (st != NULL)
 			return st;
@@ -70,7 +62,7 @@ static status *run(struct ctl *ctl, int *ret_exit)
 			*ret_exit = migration_exit(migration);
 			return NULL;
 		}
-		if (now_ms() >= until_ms)
+		if (ctl_now_ms() >= until_ms)
 			st = status_detailf(status_errorf(STATUS_DEADLINE_EXCEEDED,
 							  "migration %s is %s still, in stage %s",
 							  id, state_name(migration->state),

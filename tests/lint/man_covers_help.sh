@@ -37,7 +37,7 @@ compare() {
 compare "$MAN/hauld.8" "$("$HAULD" --help)"
 
 help=$("$HAULCTL" --help)
-subcommands=$(sed -n '/^subcommands/,/^$/p' <<<"$help" | sed -n 's/^  \(pki [a-z]*\|[a-z]*\)  *.*/\1/p')
+subcommands=$(sed -n '/^subcommands/,/^$/p' <<<"$help" | sed -n 's/^  \(pki [a-z]*\|[a-z-]*\)  *.*/\1/p')
 [[ $(wc -l <<<"$subcommands") -ge 10 ]] || complain "haulctl --help lists too few subcommands"
 while read -r subcommand; do
     # shellcheck disable=SC2086 # two words for pki

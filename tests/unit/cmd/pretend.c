@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/cmd/pretend.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include "proto/envelope.h"
 
@@ -257,72 +253,12 @@ void engine_stop(void)
 
 struct started haulctl_start(const char *const arguments[ARGUMENTS])
 {
-	static char text[ARGUMENTS + 3][128];
-	char *argv[ARGUMENTS + 4];
-	int count = 0, out[2], err[2];
-	posix_spawn_file_actions_t actions;
-	struct started started;
-
-	(void)snprintf(text[count++], sizeof(text[0]), "haulctl");
-	if (engine.url[0] != '\0')
-		(void)snprintf(text[count++], sizeof(text[0]), "--local=%s", engine.url);
-	for (int i = 0; i < ARGUMENTS && arguments[i] != NULL; i++)
-		(void)snprintf(text[count++], sizeof(text[0]), "%s", arguments[i]);
-	for (int i = 0; i < count; i++)
-		argv[i] = text[i];
-	argv[count] = NULL;
-	assert_int_equal(pipe2(out, O_CLOEXEC) | pipe2(err, O_CLOEXEC), 0);
-	assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
-	(void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-	(void)posix_spawn_file_actions_adddup2(&actions, out[1], 1);
-	(void)posix_spawn_file_actions_adddup2(&actions, err[1], 2);
-	assert_int_equal(posix_spawn(&started.pid, HAULCTL_PATH, &actions, NULL, argv, environ), 0);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)close(out[1]);
-	(void)close(err[1]);
-	started.out = out[0];
-	started.err = err[0];
-	return started;
-}
-
-static void read_both(const struct started *started, struct outcome *outcome)
-{
-	struct pollfd fds[2] = {{.fd = started->out, .events = POLLIN},
-				{.fd = started->err, .events = POLLIN}};
-	char *texts[2] = {outcome->out, outcome->err};
-	size_t used[2] = {0, 0};
-
-	while (fds[0].fd >= 0 || fds[1].fd >= 0) {
-		assert_true(poll(fds, 2, WAIT_MS) > 0);
-		for (size_t i = 0; i < 2; i++) {
-			if (fds[i].revents == 0)
-				continue;
-			ssize_t got = read(fds[i].fd, texts[i] + used[i], OUTPUT - 1 - used[i]);
-			if (got <= 0)
-				fds[i].fd = -1;
-			used[i] += got > 0 ? (size_t)got : 0;
-		}
-	}
-	outcome->out[used[0]] = outcome->err[used[1]] = '\0';
-}
-
-struct outcome haulctl_end(struct started *started)
-{
-	static struct outcome outcome;
-	int wait_status = 0;
-
-	read_both(started, &outcome);
-	(void)close(started->out);
-	(void)close(started->err);
-	assert_int_equal(waitpid(started->pid, &wait_status, 0), started->pid);
-	assert_true(WIFEXITED(wait_status));
-	outcome.exit = WEXITSTATUS(wait_status);
-	return outcome;
+	return program_start(engine.url, arguments, NULL);
 }
 
 struct outcome haulctl(const char *const arguments[ARGUMENTS])
 {
 	struct started started = haulctl_start(arguments);
 
-	return haulctl_end(&started);
+	return program_end(&started);
 }

@@ -11,8 +11,9 @@
 #include "haul/v1/migrations.pb-c.h"
 #include "rpc/pipe.h"
 #include "rpc/server.h"
+#include "tests/unit/cmd/program.h"
 
-enum { OUTPUT = 16384, WAIT_MS = 60000, ARGUMENTS = 12 };
+enum { WAIT_MS = 60000 };
 
 /* How the pretended migration goes. */
 enum ending { END_COMPLETED, END_ABORTED, END_DIES, END_WHEN_CANCELLED, END_NEVER };
@@ -33,23 +34,11 @@ extern struct engine engine;
 void engine_start(enum ending ending);
 void engine_stop(void);
 
-/* A haulctl that was started. */
-struct started {
-	pid_t pid;
-	int out, err;
-};
-
-struct outcome {
-	int exit;
-	char out[OUTPUT], err[OUTPUT];
-};
-
 /* Waits until the flag is set, or the engine is over. */
 void await(const atomic_bool *flag);
 
 struct started haulctl_start(const char *const arguments[ARGUMENTS]);
-struct outcome haulctl_end(struct started *started);
-/* Both. */
+/* That and program_end. */
 struct outcome haulctl(const char *const arguments[ARGUMENTS]);
 
 #endif

@@ -8,12 +8,6 @@
 #include <string.h>
 #include <time.h>
 
-static void says(const char *text, const char *part)
-{
-	if (strstr(text, part) == NULL)
-		fail_msg("\"%s\" does not say \"%s\"", text, part);
-}
-
 static void arguments_that_are_wrong_are_named_with_a_hint(void **state)
 {
 	static const struct {
@@ -134,7 +128,7 @@ static void ctrl_c_cancels_and_waits_for_the_end(void **state)
 	struct started started = haulctl_start(arguments);
 	await(&engine.is_watched);
 	assert_int_equal(kill(started.pid, SIGINT), 0);
-	struct outcome outcome = haulctl_end(&started);
+	struct outcome outcome = program_end(&started);
 	assert_int_equal(outcome.exit, 64 + STATUS_CANCELLED);
 	says(outcome.out, "CANCELLED");
 	says(outcome.err, "cancelling");
@@ -153,7 +147,7 @@ static void a_second_ctrl_c_leaves_it_to_itself(void **state)
 	assert_int_equal(kill(started.pid, SIGINT), 0);
 	await(&engine.is_cancelled);
 	assert_int_equal(kill(started.pid, SIGINT), 0);
-	struct outcome outcome = haulctl_end(&started);
+	struct outcome outcome = program_end(&started);
 	assert_int_equal(outcome.exit, 0);
 	says(outcome.out, "haulctl watch 7f3a");
 	engine_stop();
@@ -168,7 +162,7 @@ static void ctrl_c_ends_a_watch_but_not_the_migration(void **state)
 	struct started started = haulctl_start(arguments);
 	await(&engine.is_watched);
 	assert_int_equal(kill(started.pid, SIGINT), 0);
-	struct outcome outcome = haulctl_end(&started);
+	struct outcome outcome = program_end(&started);
 	assert_int_equal(outcome.exit, 0);
 	assert_false(atomic_load(&engine.is_cancelled));
 	engine_stop();
