@@ -3,8 +3,9 @@
 #
 # native_matrix: whatever dies, stops or is cut at whichever stage of a migration, afterwards exactly one
 # healthy copy runs and nothing is left behind; never did two run. HAUL_FULL=1: every fault at every stage,
-# HAUL_RUNS times (default 1; ten minutes each: HAUL_CASE_TIMEOUT=900); otherwise a sample that has each fault and each stage.
+# HAUL_RUNS times (default 1); otherwise a sample that has each fault and each stage.
 # HAUL_CELLS="STAGE/FAULT[/WORKLOAD] …" runs those, HAUL_VICTIM is the workload where none is said.
+# A cell mostly waits, so HAUL_PAIRS pairs of hosts (default 2) share the cells.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../matrix.sh"
 
@@ -28,11 +29,31 @@ cells() {
     fi
 }
 
+# pair NUMBER: a pair of hosts that takes every HAUL_PAIRS-th cell of each run. A line of RESULTS a cell:
+# STAGE/FAULT and what came out.
+pair() {
+    local run i stage fault
+    matrix_start
+    for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
+        RESTART_AFTER_S=$((run % 2 * 2))
+        for ((i = $1; i < ${#WANTED[@]}; i += PAIRS)); do
+            IFS=/ read -r stage fault VICTIM <<<"${WANTED[i]}"
+            VICTIM=${VICTIM:-${HAUL_VICTIM:-memory}}
+            cell "$stage" "$fault" >"$LAB/cell" 2>&1
+            cat "$LAB/cell" # whole, among those of the other pairs
+            printf '%s %s\n' "$stage/$fault" "${RESULT//$'\n'/; }" >>"$RESULTS"
+        done
+    done
+}
+
 # The worst of a cell's runs stays.
-note_result() {
-    [[ $RESULT == ok* ]] || FAILED=$((FAILED + 1))
-    [[ -n ${TABLE[$1]:-} && ${TABLE[$1]} != ok* ]] && return
-    TABLE[$1]=$RESULT
+read_results() {
+    local name result
+    while read -r name result; do
+        DONE=$((DONE + 1))
+        [[ $result == ok* ]] || FAILED=$((FAILED + 1))
+        [[ -n ${TABLE[$name]:-} && ${TABLE[$name]} != ok* ]] || TABLE[$name]=$result
+    done <"$RESULTS"
 }
 
 print_table() {
@@ -52,24 +73,28 @@ print_table() {
     echo "(ok and the host where the copy runs; - = there was no CRIU to kill; . = not run)"
 }
 
+PAIRS=${HAUL_PAIRS:-2}
+mapfile -t WANTED < <(cells)
+if [[ -n ${MATRIX_PAIR:-} ]]; then
+    pair "$MATRIX_PAIR"
+    exit
+fi
 declare -A TABLE=()
 FAILED=0
 DONE=0
-mapfile -t wanted < <(cells)
-matrix_start
-for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
-    RESTART_AFTER_S=$((run % 2 * 2))
-    for one in "${wanted[@]}"; do
-        IFS=/ read -r stage fault VICTIM <<<"$one"
-        VICTIM=${VICTIM:-${HAUL_VICTIM:-memory}}
-        cell "$stage" "$fault"
-        DONE=$((DONE + 1))
-        note_result "$stage/$fault"
-    done
+RESULTS=$LAB/results
+for ((number = 0; number < PAIRS; number++)); do
+    RESULTS=$RESULTS MATRIX_PAIR=$number setpriv --pdeathsig TERM bash "$0" &
+    runners[number]=$!
 done
+for runner in "${runners[@]}"; do
+    wait "$runner" || fail "a pair of hosts ended early"
+done
+read_results
 print_table
 for one in "${!TABLE[@]}"; do
     [[ ${TABLE[$one]} == ok* ]] || printf '%s: %s\n' "$one" "${TABLE[$one]}"
 done
 note "$DONE cells, $FAILED failed"
 ((FAILED == 0)) || fail "$FAILED of $DONE"
+((DONE == ${#WANTED[@]} * ${HAUL_RUNS:-1})) || fail "only $DONE cells ran"
