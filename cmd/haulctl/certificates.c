@@ -14,7 +14,8 @@
 
 enum {
 	SERIAL_BYTES = 16,
-	CLOCK_SKEW_S = 3600, /* valid a little before now: clocks differ */
+	/* Valid before now: clocks differ, and one that was set to local time differs by hours. */
+	CLOCK_SKEW_S = 24 * 3600,
 };
 
 DEFINE_SCOPE(names, GENERAL_NAMES *, GENERAL_NAMES_free);

@@ -6,6 +6,7 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "tests/unit/test.h"
 
@@ -53,8 +54,8 @@ static X509 *load_ca(void)
 	return load(path);
 }
 
-/* Would a verifier accept the leaf for this purpose and host? */
-static int verify(X509 *ca, X509 *leaf, int purpose, const char *host)
+/* Would a verifier whose clock is at `now` accept the leaf for this purpose and host? */
+static int verify_at(X509 *ca, X509 *leaf, int purpose, const char *host, time_t now)
 {
 	X509_STORE *store = X509_STORE_new();
 	X509_STORE_CTX *context = X509_STORE_CTX_new();
@@ -64,12 +65,18 @@ static int verify(X509 *ca, X509 *leaf, int purpose, const char *host)
 	X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(context);
 	(void)X509_VERIFY_PARAM_set_purpose(param, purpose);
 	(void)X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_X509_STRICT);
+	X509_VERIFY_PARAM_set_time(param, now);
 	if (host != NULL)
 		(void)X509_VERIFY_PARAM_set1_host(param, host, 0);
 	int result = X509_verify_cert(context);
 	X509_STORE_CTX_free(context);
 	X509_STORE_free(store);
 	return result;
+}
+
+static int verify(X509 *ca, X509 *leaf, int purpose, const char *host)
+{
+	return verify_at(ca, leaf, purpose, host, time(NULL));
 }
 
 static status *issue(const char *name, const char *san, uint32_t days, struct pki_files *files)
@@ -98,6 +105,24 @@ static void a_leaf_verifies_as_server_and_client_for_its_name(void **state)
 	assert_int_equal(X509_check_ca(leaf), 0);
 	assert_int_equal(X509_check_ca(ca), 1);
 	EVP_PKEY_free(ca_key);
+	X509_free(leaf);
+	X509_free(ca);
+}
+
+static void a_fresh_certificate_is_valid_where_the_clock_is_hours_behind(void **state)
+{
+	enum { HOUR_S = 3600 };
+	struct pki_files files;
+	time_t now = time(NULL);
+	(void)state;
+
+	assert_ok(issue("early", NULL, 1, &files));
+	X509 *ca = load_ca(), *leaf = load(files.certificate);
+	assert_int_equal(verify_at(ca, leaf, X509_PURPOSE_SSL_SERVER, NULL, now - HOUR_S), 1);
+	assert_int_equal(verify_at(ca, leaf, X509_PURPOSE_SSL_SERVER, NULL, now - 23 * HOUR_S), 1);
+	assert_int_equal(verify_at(ca, leaf, X509_PURPOSE_SSL_SERVER, NULL, now - 25 * HOUR_S), 0);
+	assert_int_equal(verify_at(ca, leaf, X509_PURPOSE_SSL_SERVER, NULL, now + 23 * HOUR_S), 1);
+	assert_int_equal(verify_at(ca, leaf, X509_PURPOSE_SSL_SERVER, NULL, now + 25 * HOUR_S), 0);
 	X509_free(leaf);
 	X509_free(ca);
 }
@@ -183,6 +208,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_leaf_verifies_as_server_and_client_for_its_name),
+	    cmocka_unit_test(a_fresh_certificate_is_valid_where_the_clock_is_hours_behind),
 	    cmocka_unit_test(key_files_are_private_and_fit_their_certificate),
 	    cmocka_unit_test(addresses_and_uris_become_names),
 	    cmocka_unit_test(bad_names_and_sans_are_refused_without_a_trace),
