@@ -11,6 +11,7 @@
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
+#include "proto/envelope.h"
 #include "proto/pack.h"
 
 enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff, LEFTOVER_TRIES = 30 };
@@ -134,6 +135,15 @@ static void interrupt(struct incomings *incomings, const struct rpc_call *call, 
 	(void)pthread_mutex_unlock(&incomings->lock);
 }
 
+static void tell_reason(struct incomings *incomings, const char *id,
+			Haul__V1__AbortResponse *response)
+{
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+	    journal_find(incomings->core->journal, id, false);
+
+	response->reason = text_copy(record != NULL ? record->reason : "");
+}
+
 /* An abort for what never came (or has not come yet): remembered, so that a late Prepare is
  * refused. */
 static status *abort_unknown(struct incomings *incomings, const struct rpc_call *call,
@@ -143,9 +153,12 @@ static status *abort_unknown(struct incomings *incomings, const struct rpc_call 
 	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
 
 	ret_response->outcome = remembered(incomings, call, request->id, &ret_response->pid);
-	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED ||
-	    ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_ABORTED)
+	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
 		return NULL;
+	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_ABORTED) {
+		tell_reason(incomings, request->id, ret_response);
+		return NULL;
+	}
 	status *st = core_check_id(request->id);
 	if (st != NULL)
 		return st;
@@ -182,6 +195,8 @@ status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 	ret_response->outcome = incoming->state == INCOMING_COMMITTED
 				    ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
 				    : HAUL__V1__OUTCOME__OUTCOME_ABORTED;
+	if (incoming->state == INCOMING_ABORTED)
+		tell_reason(incomings, request->id, ret_response);
 	incoming_leave(incomings, incoming);
 	return st;
 }
@@ -266,53 +281,89 @@ status *incomings_resolve(struct incomings *incomings, const Haul__V1__ResolveRe
 /* --- recovery --- */
 
 struct found {
+	struct incomings *incomings;
 	Haul__V1__JournalRecord *records[LIMIT_SESSIONS * 4];
 	size_t count;
 };
+
+/* What the journal knows of an earlier hauld's migration. */
+static Haul__V1__Migration *recorded_view(const Haul__V1__JournalRecord *record)
+{
+	Haul__V1__Migration *view = malloc(sizeof(*view));
+
+	if (view == NULL)
+		abort();
+	haul__v1__migration__init(view);
+	view->sequence = (uint64_t)clock_unix_ms();
+	view->id = text_copy(record->id);
+	view->state = HAUL__V1__MIGRATION_STATE__RUNNING;
+	view->stage = text_copy("recovered");
+	view->role = text_copy("destination");
+	view->workload = text_copy("");
+	view->peer = text_copy(record->peer_identity);
+	view->tracking = text_copy("");
+	view->doubt = text_copy("");
+	view->restored_pid = record->pid;
+	view->started_unix_ms = record->unix_ms;
+	return view;
+}
+
+static void show_end(Haul__V1__Migration *view, const Haul__V1__JournalRecord *record)
+{
+	bool has_run = record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED;
+
+	view->state = has_run ? HAUL__V1__MIGRATION_STATE__COMPLETED
+			      : HAUL__V1__MIGRATION_STATE__ABORTED;
+	text_set(&view->stage, has_run ? "committed" : "aborted");
+	view->ended_unix_ms = record->unix_ms;
+	if (has_run)
+		return;
+	scoped(status) status *why = status_errorf(STATUS_ABORTED, "%s", record->reason);
+	view->error = status_to_wire(why);
+}
+
+/* Nothing is left to do about it; one that is settled still runs here. */
+static bool is_over(const Haul__V1__JournalRecord *record)
+{
+	return record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED ||
+	       record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED;
+}
+
+/* Its report, or, when that was lost with the power, what the journal kept. */
+static void show_recorded(struct incomings *incomings, const Haul__V1__JournalRecord *record)
+{
+	bool is_deleted = false;
+	Haul__V1__Migration *view =
+	    history_find(incomings->core->history, record->id, &is_deleted);
+
+	if (view == NULL && is_deleted)
+		return;
+	if (view == NULL) {
+		view = recorded_view(record);
+		if (is_over(record))
+			show_end(view, record);
+	}
+	status_free(registry_add(incomings->core->registry, view));
+}
 
 static void collect(void *self, const Haul__V1__JournalRecord *record)
 {
 	struct found *found = self;
 	uint8_t bytes[LIMIT_JOURNAL_RECORD];
 
-	if (journal_event_is_source(record->event) || found->count == array_len(found->records) ||
-	    record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED ||
-	    record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED)
+	if (journal_event_is_source(record->event))
+		return;
+	if (is_over(record)) {
+		show_recorded(found->incomings, record);
+		return;
+	}
+	if (found->count == array_len(found->records))
 		return;
 	size_t size = haul__v1__journal_record__pack(record, bytes);
 	Haul__V1__JournalRecord *copy = haul__v1__journal_record__unpack(NULL, size, bytes);
 	if (copy == NULL)
 		abort();
 	found->records[found->count++] = copy;
-}
-
-static void show_recovered(struct incomings *incomings, const struct incoming *incoming)
-{
-	bool is_deleted = false;
-	Haul__V1__Migration *view =
-	    history_find(incomings->core->history, incoming->id, &is_deleted);
-
-	if (view != NULL) { /* it was over: its report goes on */
-		status_free(registry_add(incomings->core->registry, view));
-		return;
-	}
-	if (is_deleted)
-		return;
-	view = malloc(sizeof(*view));
-	if (view == NULL)
-		abort();
-	haul__v1__migration__init(view);
-	view->sequence = (uint64_t)clock_unix_ms();
-	view->id = text_copy(incoming->id);
-	view->state = HAUL__V1__MIGRATION_STATE__RUNNING;
-	view->stage = text_copy("recovered");
-	view->role = text_copy("destination");
-	view->workload = text_copy("");
-	view->peer = text_copy(incoming->source);
-	view->tracking = text_copy("");
-	view->doubt = text_copy("");
-	view->started_unix_ms = clock_unix_ms();
-	status_free(registry_add(incomings->core->registry, view));
 }
 
 /* Committed: it runs, or must; a tree that the kernel's restart took has ended. */
@@ -349,7 +400,7 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 		incoming_free(incoming);
 		return st;
 	}
-	show_recovered(incomings, incoming);
+	show_recorded(incomings, record);
 	if (is_committed)
 		return recover_committed(incomings, incoming, is_same_boot);
 	bool is_whole = false;
@@ -446,7 +497,7 @@ static status *sweep(struct incomings *incomings)
 
 status *incomings_recover(struct incomings *incomings)
 {
-	struct found found = {.count = 0};
+	struct found found = {.incomings = incomings};
 	status *st = NULL;
 
 	scoped(status) status *swept = sweep(incomings);

@@ -11,7 +11,7 @@
 
 enum { KEEPER_TICK_MS = 250 };
 
-static void say_hello(struct source *source)
+static bool say_hello(struct source *source)
 {
 	Haul__V1__HelloRequest request = HAUL__V1__HELLO_REQUEST__INIT;
 	scoped(message) ProtobufCMessage *response = NULL;
@@ -25,6 +25,7 @@ static void say_hello(struct source *source)
 			    source->core->config.lease_ms / 3 + 1, &response);
 	if (st != NULL && status_code_of(st) != STATUS_CANCELLED)
 		log_status(LOG_LEVEL_DEBUG, source->id, "lease not renewed", st);
+	return st == NULL;
 }
 
 /* False when the migration is over. */
@@ -50,14 +51,21 @@ static bool tick(struct source *source)
 static void *keep(void *self)
 {
 	struct source *source = self;
-	int64_t said = clock_monotonic_ms();
+	int64_t lease_ms = source->core->config.lease_ms;
+	int64_t said = clock_monotonic_ms(), heard = said;
 
 	while (tick(source)) {
 		source_expire(source);
-		if (clock_monotonic_ms() - said < source->core->config.lease_ms / 3)
+		if (clock_monotonic_ms() - said < lease_ms / 3)
 			continue;
-		say_hello(source);
+		bool is_heard = say_hello(source);
 		said = clock_monotonic_ms();
+		if (is_heard)
+			heard = said;
+		/* The destination gives up by now, or is no more: a frozen tree need not wait for
+		 * the end of a call that has a longer time. */
+		else if (said - heard >= lease_ms)
+			source_desert(source);
 	}
 	return NULL;
 }

@@ -77,32 +77,36 @@ void source_tidy(struct source *source)
 		log_status(LOG_LEVEL_WARN, source->id, "files stay behind", st);
 }
 
+/* With the lock held. */
+static status *interrupted_locked(const struct source *source)
+{
+	if (source->is_timed_out)
+		return status_errorf(STATUS_DEADLINE_EXCEEDED, "--timeout of %u ms has passed",
+				     source->options.timeout_ms);
+	if (source->is_cancelled)
+		return status_errorf(STATUS_CANCELLED, "cancelled");
+	if (source->is_deserted)
+		return status_errorf(
+		    STATUS_UNAVAILABLE,
+		    "nothing was heard from the destination for %lld ms, its lease",
+		    (long long)source->core->config.lease_ms);
+	return NULL;
+}
+
 status *source_interrupted(struct source *source)
 {
-	status *st = NULL;
-
 	(void)pthread_mutex_lock(&source->lock);
-	if (source->is_timed_out)
-		st = status_errorf(STATUS_DEADLINE_EXCEEDED, "--timeout of %u ms has passed",
-				   source->options.timeout_ms);
-	else if (source->is_cancelled)
-		st = status_errorf(STATUS_CANCELLED, "cancelled");
+	status *st = interrupted_locked(source);
 	(void)pthread_mutex_unlock(&source->lock);
 	return st;
 }
 
 status *source_begin_commit(struct source *source)
 {
-	status *st = source_interrupted(source);
-
-	if (st != NULL)
-		return st;
 	(void)pthread_mutex_lock(&source->lock);
-	/* Checked again: this line is where cancelling ends. */
-	if (source->is_cancelled || source->is_timed_out)
-		st = status_errorf(STATUS_CANCELLED, "cancelled");
-	else
-		source->is_committing = true;
+	/* This line is where cancelling ends. */
+	status *st = interrupted_locked(source);
+	source->is_committing = st == NULL;
 	(void)pthread_mutex_unlock(&source->lock);
 	return st;
 }
@@ -140,6 +144,16 @@ void source_expire(struct source *source)
 	if (source->deadline_ms != 0 && clock_monotonic_ms() >= source->deadline_ms &&
 	    !source->is_committing && !source->is_timed_out) {
 		source->is_timed_out = true;
+		interrupt_locked(source);
+	}
+	(void)pthread_mutex_unlock(&source->lock);
+}
+
+void source_desert(struct source *source)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	if (!source->is_committing && !source->is_deserted) {
+		source->is_deserted = true;
 		interrupt_locked(source);
 	}
 	(void)pthread_mutex_unlock(&source->lock);

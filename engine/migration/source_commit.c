@@ -19,6 +19,7 @@ enum {
 	ASK_LONGEST_MS = 5000,
 	ABORT_BEST_EFFORT_MS = 2000,
 	DOUBT_SHOWN_AFTER = 2, /* questions; before that it is only slow */
+	REASON_BYTES = 256,
 };
 
 /* --- what can be asked and said --- */
@@ -47,8 +48,9 @@ static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
 	return st;
 }
 
+/* *ret_given_up (may be NULL): why the destination gave it up, empty unless it did. */
 static status *tell_abort(struct source *source, const char *reason, int64_t timeout_ms,
-			  Haul__V1__Outcome *ret_outcome)
+			  char ret_given_up[REASON_BYTES])
 {
 	Haul__V1__AbortRequest request = HAUL__V1__ABORT_REQUEST__INIT;
 	scoped(message) ProtobufCMessage *response = NULL;
@@ -56,8 +58,10 @@ static status *tell_abort(struct source *source, const char *reason, int64_t tim
 	request.id = source->id;
 	request.reason = (char *)reason;
 	status *st = source_call(source, "Abort", &request.base, timeout_ms, &response);
-	if (st == NULL)
-		*ret_outcome = ((const Haul__V1__AbortResponse *)response)->outcome;
+	if (st == NULL && ret_given_up != NULL) {
+		const Haul__V1__AbortResponse *there = (const Haul__V1__AbortResponse *)response;
+		(void)snprintf(ret_given_up, REASON_BYTES, "%s", there->reason);
+	}
 	return st;
 }
 
@@ -192,8 +196,6 @@ static enum destination_says ask(struct source *source)
 /* Does what the verdict allows; the stage changes when that decides. */
 static void act_on(struct source *source, enum verdict verdict, const struct source_situation *here)
 {
-	Haul__V1__Outcome outcome;
-
 	switch (verdict) {
 	case VERDICT_RESUME:
 		source->stage = SRC_RESUME;
@@ -212,7 +214,7 @@ static void act_on(struct source *source, enum verdict verdict, const struct sou
 	}
 	case VERDICT_ABORT_FIRST:
 		status_free(tell_abort(source, "the source did not learn the outcome",
-				       source->core->config.call_timeout_ms, &outcome));
+				       source->core->config.call_timeout_ms, NULL));
 		break;
 	case VERDICT_ASK_AGAIN:
 	case VERDICT_OPERATOR:
@@ -333,10 +335,37 @@ static void tell_where(struct source *source, const char *state)
 	source->error = status_detailf(source->error, "state", "%s", state);
 }
 
+/* Best effort. What failed first is mostly that a channel broke: what the destination answers now,
+ * or that it does not, tells why. */
+static void give_up_there(struct source *source)
+{
+	const char *reason = source->error != NULL ? status_message(source->error) : "";
+	char given_up[REASON_BYTES] = "";
+
+	if (!source->is_reserved)
+		return;
+	scoped(status) status *told = tell_abort(source, reason, ABORT_BEST_EFFORT_MS, given_up);
+	enum status_code failed = status_code_of(source->error);
+	if (source->error == NULL || failed == STATUS_CANCELLED)
+		return;
+	if (status_code_of(told) == STATUS_UNAVAILABLE ||
+	    status_code_of(told) == STATUS_DEADLINE_EXCEEDED) {
+		source->error =
+		    status_wrapf(status_recode(source->error, STATUS_UNAVAILABLE),
+				 "the destination's engine was lost: %s does not answer any more",
+				 source->to);
+		source->error = status_detailf(
+		    source->error, "next",
+		    "see whether hauld runs there and this host reaches it, then migrate again; "
+		    "it will give up by itself what it has");
+	} else if (given_up[0] != '\0' && strncmp(given_up, reason, sizeof(given_up) - 1) != 0) {
+		source->error =
+		    status_wrapf(source->error, "the destination gave up (%s)", given_up);
+	}
+}
+
 status *source_abort(struct source *source)
 {
-	Haul__V1__Outcome outcome;
-
 	source_stop_interrupting(source);
 	scoped(status) status *written =
 	    source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESUMED,
@@ -347,10 +376,7 @@ status *source_abort(struct source *source)
 	/* CRIU lets go first: a pre-dump that hangs holds the tree. */
 	if (source->swrk != NULL)
 		swrk_free(TAKE(source->swrk));
-	if (source->is_reserved)
-		status_free(tell_abort(source,
-				       source->error != NULL ? status_message(source->error) : "",
-				       ABORT_BEST_EFFORT_MS, &outcome));
+	give_up_there(source);
 	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
 			       ? "the workload runs here as before"
 			       : "there is no such workload here");
@@ -383,7 +409,6 @@ static void release_from_criu(struct source *source)
 
 status *source_resume(struct source *source)
 {
-	Haul__V1__Outcome outcome;
 	const char *reason = source->error != NULL ? status_message(source->error) : "";
 
 	source_stop_interrupting(source);
@@ -398,8 +423,7 @@ status *source_resume(struct source *source)
 			log_status(LOG_LEVEL_WARN, source->id, "the resume could not be journaled",
 				   written);
 			if (source->is_reserved)
-				status_free(
-				    tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &outcome));
+				status_free(tell_abort(source, reason, ABORT_BEST_EFFORT_MS, NULL));
 		}
 	}
 	status *st = fence_open(&source->fence);
@@ -408,8 +432,7 @@ status *source_resume(struct source *source)
 		return st;
 	}
 	source->frozen_ms = 0;
-	if (source->is_reserved)
-		status_free(tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &outcome));
+	give_up_there(source);
 	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
 			       ? "the workload runs here as before"
 			       : "the workload has ended here");

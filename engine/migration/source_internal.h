@@ -53,7 +53,8 @@ struct source {
 	pthread_cond_t told; /* CLOCK_MONOTONIC */
 	bool is_cancelled;   /* by a user */
 	bool is_timed_out;   /* --timeout passed */
-	bool is_committing;  /* too late for both */
+	bool is_deserted;    /* the destination has been silent for its lease */
+	bool is_committing;  /* too late for all three */
 	bool is_stopping;    /* the engine ends: leave it to the journal */
 	bool is_over;
 	bool is_asking;				/* in doubt: an operator may decide */
@@ -114,11 +115,13 @@ status *source_resume(struct source *source);
 status *source_lost(struct source *source);
 
 /* source.c: */
-status *source_interrupted(struct source *source); /* CANCELLED, DEADLINE_EXCEEDED or NULL */
+/* CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (deserted) or NULL. */
+status *source_interrupted(struct source *source);
 /* From now on nobody can cancel; an error when somebody did. */
 must_check status *source_begin_commit(struct source *source);
 void source_stop_interrupting(struct source *source);
 void source_expire(struct source *source); /* ends it when --timeout has passed */
+void source_desert(struct source *source); /* ends it: the destination is lost */
 /* Makes what an interrupt must reach known to other threads. */
 void source_own_session(struct source *source, struct swrk *swrk);
 void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *images);

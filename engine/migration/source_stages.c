@@ -44,8 +44,10 @@ void source_walk(struct source *source)
 
 		enter(source, source->stage);
 		status *st = row->action(source);
-		if (st == NULL && before < SRC_COMMIT)
-			st = source_interrupted(source);
+		if (before < SRC_COMMIT && (st == NULL || status_code_of(st) == STATUS_CANCELLED)) {
+			status *why = source_interrupted(source);
+			st = why != NULL ? status_first(why, st) : st;
+		}
 		if (source->stage !=
 		    before) { /* the action chose: in doubt, several ways lead on */
 			status_free(st);

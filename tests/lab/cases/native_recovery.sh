@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# native_recovery: migrations in doubt, operators' decisions, and state directories that are lost, damaged,
+# native_recovery: migrations in doubt, operators' decisions, a destination that is lost, and state directories that are lost, damaged,
 # foreign, read-only or full. After each part exactly one healthy copy runs.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2317
 . "$(dirname "$0")/../matrix.sh"
@@ -187,6 +187,107 @@ state_lost() {
     expect_one A
 }
 
+# --- the destination's engine ---
+
+not_open() {
+    ! has_open "$1"
+}
+
+# The report of the migration that `moment` began.
+show_begun() {
+    wait "$BEGUN_JOB" || true
+    ID=$(report id "$(<"$LAB/begun.json")")
+    eventually 400 not_open A || flunk "it stays open at A"
+    REPORT=$(ctl A --json show "$ID")
+}
+
+expect_report() {
+    [[ $REPORT == *"$1"* ]] || flunk "the report does not say '$1': $REPORT"
+}
+
+destination_lost() {
+    say "the destination's engine dies with half a copy, and nobody answers any more"
+    victim A
+    moment fenced || flunk "it did not get that far"
+    engine_kill B
+    go_on
+    show_begun
+    note "  $(message)"
+    [[ $(message) == *"the destination's engine was lost"* ]] || flunk "it does not say who was lost: $REPORT"
+    expect_report 'the workload runs here as before'
+    expect_report 'see whether hauld runs there'
+    eventually 100 has_advanced A "$(beats A)" || flunk "the workload does not run"
+    engine_up B
+    expect_one A
+    say "the destination's engine dies with half a copy, and the next one answers"
+    victim A
+    moment fenced || flunk "it did not get that far"
+    engine_kill B
+    engine_up B
+    go_on
+    show_begun
+    note "  $(message)"
+    [[ $(message) == *"the destination's engine was restarted"* ]] || flunk "it does not say why: $REPORT"
+    expect_report 'the workload runs here as before'
+    ABORTED_ID=$ID
+    expect_one A
+}
+
+destination_silent() {
+    say "the destination is not heard of any more while the tree is frozen: it runs again when the lease is over"
+    TIMERS=(--lease "${LEASE_MS}ms" --criu-timeout 120s --hold-restored 5s --hold-images 500ms)
+    engine_kill A
+    engine_up A
+    victim A
+    moment fenced || flunk "it did not get that far"
+    link_cut
+    go_on
+    # Long before the call that waits for the destination gives up.
+    eventually 400 has_advanced A "$(beats A)" || flunk "the workload stays frozen"
+    show_begun
+    note "  $(message)"
+    [[ $(message) == *"the destination's engine was lost"*"nothing was heard"* ]] || flunk "it does not say why: $REPORT"
+    link_restore
+    expect_one A
+}
+
+# recorded HOST ID PATH: a field of that migration, as HOST lists it.
+recorded() {
+    ctl "$1" --json list | python3 -c '
+import json, sys
+for migration in json.load(sys.stdin)["migrations"]:
+    if migration["id"] == sys.argv[1]:
+        value = migration
+        for key in sys.argv[2].split("."):
+            value = value.get(key, {})
+        print(value)' "$2" "$3"
+}
+
+history() {
+    local host
+    say "what is over is listed after a restart, at both sides, even when the reports are lost"
+    victim A
+    migrate A "$PID" B
+    expect_completed
+    ID=$(report id)
+    SURVIVOR=B
+    [[ -z $(finish_victim) ]] || flunk "something is left"
+    # The reports are not synced: after a power-off only the journal may know.
+    for host in A B; do
+        engine_kill "$host"
+        on "$host" rm -r "$STATE_DIR/history"
+        engine_up "$host"
+    done
+    [[ $(recorded A "$ID" state) == COMPLETED && $(recorded A "$ID" role) == source ]] ||
+        flunk "A does not list it: $(ctl A list)"
+    [[ $(recorded B "$ID" state) == COMPLETED && $(recorded B "$ID" role) == destination &&
+        $(recorded B "$ID" peer) == a && $(recorded B "$ID" endedUnixMs) -gt 0 ]] ||
+        flunk "B does not list it: $(ctl B --json list)"
+    [[ $(recorded B "$ABORTED_ID" state) == ABORTED &&
+        $(recorded B "$ABORTED_ID" error.message) == *'was restarted'* ]] ||
+        flunk "B does not list the aborted one: $(ctl B --json list)"
+}
+
 # --- the journal ---
 
 second_engine() {
@@ -280,7 +381,7 @@ full() {
 }
 
 matrix_start
-PARTS=(doubt_resume doubt_kill doubt_answered tree_gone state_lost second_engine journal_damage read_only full)
+PARTS=(doubt_resume doubt_kill doubt_answered tree_gone state_lost destination_lost destination_silent history second_engine journal_damage read_only full)
 # HAUL_PARTS="…": only those.
 read -ra wanted <<<"${HAUL_PARTS:-${PARTS[*]}}"
 for part in "${wanted[@]}"; do
