@@ -29,7 +29,7 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self)
 	(void)pthread_mutex_lock(&client->lock);
 	if (event == NNG_PIPE_EV_ADD_POST) {
 		if (client->has_dialer &&
-		    nng_dialer_id(nng_pipe_dialer(pipe)) == nng_dialer_id(client->dialer))
+		    nng_dialer_id(nng_pipe_dialer(pipe)) == nng_dialer_id(client->dialed.dialer))
 			client->pipe_id = nng_pipe_id(pipe);
 	} else if (client->pipe_id == nng_pipe_id(pipe)) {
 		client->pipe_id = 0;
@@ -399,6 +399,7 @@ void rpc_client_free(struct rpc_client *client)
 {
 	if (client == NULL)
 		return;
+	client_disconnect(client);
 	(void)nng_socket_close(client->socket);
 	retry_budget_fini(&client->budget);
 	(void)pthread_cond_destroy(&client->changed);

@@ -13,7 +13,6 @@
 
 #include "rpc/nng_error.h"
 #include "rpc/probe.h"
-#include "rpc/tls_engine.h"
 
 enum {
 	DIAL_SLICE_MS = 20,
@@ -65,6 +64,8 @@ static status *wait_connected(struct rpc_client *client, struct tls_context *tls
 		int64_t now = monotonic_ms();
 		if (client->is_interrupted)
 			return client_interrupted();
+		if (tls != NULL)
+			tls_context_close_unfit(tls);
 		if (tls != NULL && tls_context_take_failure(tls, &failure) && failure.is_auth)
 			return status_errorf(STATUS_UNAUTHENTICATED,
 					     "not connected to %s, the request has not left: %s",
@@ -106,52 +107,67 @@ static status *make_dialer(struct rpc_client *client, struct tls_context *tls,
 	return NULL;
 }
 
-/* Takes the dialer out; caller holds the lock and closes it without. */
-static bool take_dialer(struct rpc_client *client, nng_dialer *ret_dialer)
+/* Closes what makes the connection. Caller holds the lock, which is given up meanwhile. */
+static void disconnect(struct rpc_client *client)
 {
+	struct dialed old = client->dialed;
 	bool had = client->has_dialer;
-	*ret_dialer = client->dialer;
 	client->has_dialer = false;
 	client->pipe_id = 0;
 	client->is_suspect = false;
-	return had;
+	(void)pthread_mutex_unlock(&client->lock);
+	if (had && old.tls != NULL)
+		tls_context_close_all(old.tls);
+	if (had) {
+		(void)nng_dialer_close(old.dialer);
+		tls_context_free(old.tls);
+	}
+	(void)pthread_mutex_lock(&client->lock);
+}
+
+void client_disconnect(struct rpc_client *client)
+{
+	(void)pthread_mutex_lock(&client->lock);
+	disconnect(client);
+	(void)pthread_mutex_unlock(&client->lock);
+}
+
+static status *make_dialed(struct rpc_client *client, struct dialed *ret_dialed)
+{
+	scoped(tls_context) struct tls_context *tls = NULL;
+	status *st = NULL;
+	if (client->endpoint.transport == TRANSPORT_TLS)
+		st = tls_context_new(client->credentials, client->endpoint.host, &tls);
+	if (st == NULL)
+		st = make_dialer(client, tls, &ret_dialed->dialer);
+	if (st == NULL)
+		ret_dialed->tls = TAKE(tls);
+	return st;
 }
 
 /* Makes the connection anew. Caller holds the lock, which is given up meanwhile, and is_dialing. */
 static status *dial(struct rpc_client *client, int64_t deadline_ms)
 {
-	scoped(tls_context) struct tls_context *tls = NULL;
-	nng_dialer old;
-	nng_dialer dialer;
-	bool had = take_dialer(client, &old);
+	struct dialed dialed = {0};
+	disconnect(client);
 	(void)pthread_mutex_unlock(&client->lock);
-	if (had)
-		(void)nng_dialer_close(old);
-	status *st = NULL;
-	if (client->endpoint.transport == TRANSPORT_TLS)
-		st = tls_context_new(client->credentials, client->endpoint.host, &tls);
-	if (st == NULL)
-		st = make_dialer(client, tls, &dialer);
+	status *st = make_dialed(client, &dialed);
 	(void)pthread_mutex_lock(&client->lock);
 	if (st != NULL)
 		return st;
-	client->dialer = dialer;
+	client->dialed = dialed;
 	client->has_dialer = true;
-	int rv = nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
-	st = rv == 0 ? wait_connected(client, tls, deadline_ms)
+	int rv = nng_dialer_start(dialed.dialer, NNG_FLAG_NONBLOCK);
+	st = rv == 0 ? wait_connected(client, dialed.tls, deadline_ms)
 		     : nng_errorf(rv, "cannot connect to %s", client->endpoint.url);
-	if (st == NULL) {
-		/* From now on losing it must not bring it back. */
-		(void)nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, NEVER_MS);
-		(void)nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, NEVER_MS);
-		return NULL;
+	if (st != NULL) {
+		disconnect(client);
+		return st;
 	}
-	had = take_dialer(client, &old);
-	(void)pthread_mutex_unlock(&client->lock);
-	if (had)
-		(void)nng_dialer_close(old);
-	(void)pthread_mutex_lock(&client->lock);
-	return st;
+	/* From now on losing it must not bring it back. */
+	(void)nng_dialer_set_ms(dialed.dialer, NNG_OPT_RECONNMAXT, NEVER_MS);
+	(void)nng_dialer_set_ms(dialed.dialer, NNG_OPT_RECONNMINT, NEVER_MS);
+	return NULL;
 }
 
 static bool is_usable(const struct rpc_client *client)

@@ -9,6 +9,7 @@
 #include "proto/envelope.h"
 #include "rpc/client.h"
 #include "rpc/retry.h"
+#include "rpc/tls_engine.h"
 
 struct call {
 	struct call *next;
@@ -25,6 +26,12 @@ struct call {
 	bool is_final;		      /* the server would answer the same again */
 };
 
+/* What makes one connection. */
+struct dialed {
+	nng_dialer dialer;
+	struct tls_context *tls; /* NULL without TLS */
+};
+
 struct rpc_client {
 	struct endpoint endpoint;
 	const struct credentials *credentials;
@@ -35,7 +42,7 @@ struct rpc_client {
 	bool is_dialing;
 	bool has_dialer;
 	bool is_suspect; /* a call went unanswered: do not trust the connection */
-	nng_dialer dialer;
+	struct dialed dialed;
 	int pipe_id; /* of the connection, 0 = none */
 	int64_t used_ms;
 	unsigned active; /* calls between connect and their end */
@@ -46,6 +53,9 @@ struct rpc_client {
 
 /* Sees to it that there is a connection; caller holds the lock, which is given up meanwhile. */
 must_check status *client_connect(struct rpc_client *client, int64_t deadline_ms);
+
+/* Closes it; caller does not hold the lock. */
+void client_disconnect(struct rpc_client *client);
 
 /* Waits for a change; caller holds the lock. */
 void client_wait_until(struct rpc_client *client, int64_t deadline_ms);

@@ -185,6 +185,8 @@ static void listener_free(struct listener *listener)
 		return;
 	for (unsigned i = 0; listener->workers != NULL && i < listener->worker_count; i++)
 		nng_aio_free(listener->workers[i].aio);
+	if (listener->tls != NULL)
+		tls_context_close_all(listener->tls);
 	if (listener->has_socket)
 		(void)nng_socket_close(listener->socket);
 	connections_free(listener->connections);

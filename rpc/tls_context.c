@@ -9,7 +9,7 @@
 #include "rpc/credentials.h"
 #include "rpc/nng_error.h"
 
-enum { STALE_MS = 3000 };
+enum { STALE_MS = 3000, CLOSE_MS = 1000 };
 
 void tls_context_hold(struct tls_context *context)
 {
@@ -112,6 +112,11 @@ static bool is_unfit(void *self, struct tls_member *member)
 void tls_context_close_unfit(struct tls_context *context)
 {
 	tls_roll_close(&context->roll, is_unfit, context);
+}
+
+void tls_context_close_all(struct tls_context *context)
+{
+	tls_roll_empty(&context->roll, CLOSE_MS);
 }
 
 static int bio_write(BIO *bio, const char *data, int size)

@@ -41,6 +41,7 @@ struct nng_tls_engine_conn {
 	struct tls_context *context;
 	SSL *ssl;
 	_Atomic enum tls_phase phase;
+	bool is_closed;
 	struct tls_member member; /* of the context's roll */
 	uint8_t early[EARLY_BYTES];
 	size_t early_size;
@@ -169,6 +170,8 @@ static int finish_handshake(struct nng_tls_engine_conn *conn)
 
 static int conn_handshake(nng_tls_engine_conn *conn)
 {
+	if (conn->is_closed)
+		return NNG_ECONNRESET;
 	if (conn->phase == TLS_OPEN)
 		return 0;
 	if (conn->phase == TLS_LINGER)
@@ -271,15 +274,20 @@ static void conn_fini(nng_tls_engine_conn *conn)
 
 static void conn_close(nng_tls_engine_conn *conn)
 {
-	if (conn->phase != TLS_OPEN)
-		return;
-	ERR_clear_error();
-	(void)SSL_shutdown(conn->ssl);
-	ERR_clear_error();
+	if (conn->phase == TLS_OPEN && !conn->is_closed) {
+		ERR_clear_error();
+		(void)SSL_shutdown(conn->ssl);
+		ERR_clear_error();
+	}
+	/* What nng waits for from now on would never come: its own side is closed without a word to
+	 * us. */
+	conn->is_closed = true;
 }
 
 static int conn_recv(nng_tls_engine_conn *conn, uint8_t *data, size_t *size)
 {
+	if (conn->is_closed)
+		return NNG_ECONNRESET;
 	if (conn->phase != TLS_OPEN) {
 		int rv = conn_handshake(conn);
 		if (rv != 0 || conn->phase != TLS_OPEN)
@@ -312,6 +320,8 @@ static int conn_recv(nng_tls_engine_conn *conn, uint8_t *data, size_t *size)
 
 static int conn_send(nng_tls_engine_conn *conn, const uint8_t *data, size_t *size)
 {
+	if (conn->is_closed)
+		return NNG_ECONNRESET;
 	if (conn->phase != TLS_OPEN) {
 		if (conn->phase == TLS_HANDSHAKE && conn->early_size + *size <= EARLY_BYTES) {
 			memcpy(conn->early + conn->early_size, data, *size);

@@ -39,6 +39,11 @@ bool tls_context_take_failure(struct tls_context *context, struct tls_failure *r
  * data is told to nobody, and what it then waits for cannot be ended by its own timeout either. */
 void tls_context_close_unfit(struct tls_context *context);
 
+/* Before the endpoint is closed: takes no more connections, closes all that nobody has asked for
+ * their identity, and waits (a second at most) until nng has let go of them. nng itself loses one
+ * that it closes between two waits of its negotiation, for good. */
+void tls_context_close_all(struct tls_context *context);
+
 /* The names of a TLS pipe's peer; false when the pipe is gone. */
 bool tls_pipe_identity(nng_pipe pipe, struct identity *ret_identity);
 

@@ -2,16 +2,24 @@
 #include "rpc/tls_roll.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "proto/limits.h"
+#include "rpc/nng_error.h"
 
 void tls_roll_init(struct tls_roll *roll)
 {
+	pthread_condattr_t attr;
 	(void)pthread_mutex_init(&roll->lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&roll->left, &attr);
+	(void)pthread_condattr_destroy(&attr);
 }
 
 void tls_roll_fini(struct tls_roll *roll)
 {
+	(void)pthread_cond_destroy(&roll->left);
 	(void)pthread_mutex_destroy(&roll->lock);
 }
 
@@ -19,6 +27,8 @@ void tls_roll_fini(struct tls_roll *roll)
 static const char *refusal_of(const struct tls_roll *roll, const struct tls_member *member)
 {
 	unsigned neighbours = 0;
+	if (roll->is_closing)
+		return "this end is being closed";
 	if (roll->count >= LIMIT_CONNECTIONS)
 		return "too many connections";
 	for (const struct tls_member *other = roll->first; other != NULL; other = other->next)
@@ -64,6 +74,7 @@ void tls_roll_leave(struct tls_roll *roll, struct tls_member *member)
 	if (member->next != NULL)
 		member->next->previous = member->previous;
 	roll->count--;
+	(void)pthread_cond_broadcast(&roll->left);
 	(void)pthread_mutex_unlock(&roll->lock);
 	chain_free(atomic_load(&member->chain));
 }
@@ -86,5 +97,30 @@ void tls_roll_close(struct tls_roll *roll, bool (*is_unfit)(void *self, struct t
 	for (struct tls_member *member = roll->first; member != NULL; member = member->next)
 		if (is_unfit(self, member))
 			nng_stream_close(member->stream);
+	(void)pthread_mutex_unlock(&roll->lock);
+}
+
+/* Caller holds the lock; true when there was any. */
+static bool close_all_but_pipes(struct tls_roll *roll)
+{
+	bool any = false;
+	for (struct tls_member *member = roll->first; member != NULL; member = member->next) {
+		if (atomic_load(&member->is_pipe))
+			continue;
+		nng_stream_close(member->stream);
+		any = true;
+	}
+	return any;
+}
+
+void tls_roll_empty(struct tls_roll *roll, int64_t within_ms)
+{
+	int64_t until_ms = monotonic_ms() + within_ms;
+	struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+	int failed = 0;
+	(void)pthread_mutex_lock(&roll->lock);
+	roll->is_closing = true;
+	while (close_all_but_pipes(roll) && failed == 0)
+		failed = pthread_cond_timedwait(&roll->left, &roll->lock, &until);
 	(void)pthread_mutex_unlock(&roll->lock);
 }

@@ -29,8 +29,10 @@ struct tls_member {
 
 struct tls_roll {
 	pthread_mutex_t lock; /* taken before nng's own locks */
+	pthread_cond_t left;  /* one has left; CLOCK_MONOTONIC */
 	struct tls_member *first;
 	unsigned count;
+	bool is_closing; /* nobody joins any more */
 };
 
 void tls_roll_init(struct tls_roll *roll);
@@ -49,5 +51,9 @@ void tls_member_set_chain(struct tls_member *member, SSL *ssl);
 /* Closes those that are unfit. Nobody leaves meanwhile. */
 void tls_roll_close(struct tls_roll *roll, bool (*is_unfit)(void *self, struct tls_member *member),
 		    void *self);
+
+/* Lets nobody join any more, closes those that are no pipes and waits until they have left, at most
+ * within_ms. */
+void tls_roll_empty(struct tls_roll *roll, int64_t within_ms);
 
 #endif

@@ -137,7 +137,7 @@ engine_stop B
 engine_start B
 
 note "data ports of a migration, and 20 watchers killed"
-link_rate 100
+link_rate 30
 ctl A --json --timeout 60s migrate "pid:$victim" --to "$(url B)" >"$LAB/report" 2>"$LAB/errors" &
 job=$!
 ports=()

@@ -236,6 +236,72 @@ static void connections_that_reset_at_once_leave_no_descriptor(void **state)
 	assert_ok(call_with(fixture->echo.url, fixture->client, &node));
 }
 
+struct resetting {
+	int fd; /* listens */
+	uint16_t port;
+	atomic_bool is_over;
+};
+
+/* Ends each connection with a reset, at another moment of its handshake each time. */
+static void *reset_all(void *self)
+{
+	struct resetting *server = self;
+	const struct linger linger = {.l_onoff = 1, .l_linger = 0};
+	for (int i = 0; !server->is_over; i++) {
+		uint8_t hello[4096];
+		int fd = accept(server->fd, NULL, NULL);
+		if (fd < 0)
+			break;
+		if (i % 3 > 0)
+			(void)!read(fd, hello, i % 3 == 1 ? sizeof(hello) : 100);
+		(void)nanosleep(&(struct timespec){.tv_nsec = i % 7 * 100000}, NULL);
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+		(void)close(fd);
+	}
+	return NULL;
+}
+
+static void listen_anywhere(struct resetting *server)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof(address);
+	server->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(server->fd >= 0);
+	assert_int_equal(bind(server->fd, (struct sockaddr *)&address, size), 0);
+	assert_int_equal(listen(server->fd, 64), 0);
+	assert_int_equal(getsockname(server->fd, (struct sockaddr *)&address, &size), 0);
+	server->port = ntohs(address.sin_port);
+}
+
+/* The other way round: an engine that calls such a server. That nothing of it stays in memory is
+ * what the leak sanitizer says at the end. */
+static void a_server_that_resets_costs_its_client_no_descriptor(void **state)
+{
+	struct fixture *fixture = *state;
+	struct resetting server = {0};
+	char url[64];
+	pthread_t thread;
+	listen_anywhere(&server);
+	(void)snprintf(url, sizeof(url), "tls+tcp://127.0.0.1:%u", server.port);
+	assert_int_equal(pthread_create(&thread, NULL, reset_all, &server), 0);
+	assert_ok(rpc_start());
+	int before = count_fds();
+	for (int i = 0; i < 60; i++) {
+		scoped(rpc_client) struct rpc_client *client = NULL;
+		assert_ok(rpc_client_new(url, fixture->client, &client));
+		assert_code(echo_hello(client, "", 5 + i % 40, NULL), STATUS_UNAVAILABLE);
+	}
+	server.is_over = true;
+	(void)shutdown(server.fd, SHUT_RDWR);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	int64_t until = monotonic_ms() + PLENTY_MS;
+	while (count_fds() > before && monotonic_ms() < until)
+		(void)nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+	(void)close(server.fd);
+	assert_true(count_fds() < before);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +317,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_common_name_does_not_make_a_server, set_up,
 					    tear_down),
 	    cmocka_unit_test_setup_teardown(connections_that_reset_at_once_leave_no_descriptor,
+					    set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_server_that_resets_costs_its_client_no_descriptor,
 					    set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(credentials_are_needed, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(tls_1_2_and_clients_without_certificate_get_nothing,
