@@ -64,6 +64,7 @@ export HAUL_BUILD=build/release
 phase "lab, native" tests/lab/run.sh native native_matrix native_memory native_recovery native_soak || true
 phase "docker" docker/test.sh || true
 phase "lab, guest" tests/lab/run.sh guest "${guest_cases[@]}" || true
+[[ -z ${HAUL_FULL:-} ]] || phase "lab, two guests" env HAUL_RUNS=1 tests/lab/run.sh guests all || true
 
 echo "$passed passed, $failed failed"
 [[ $failed == 0 ]]

@@ -17,7 +17,9 @@
 #        expect_completed / expect_refused [CODE] / expect_healthy HOST PID / expect_gone HOST PID
 #        fail MESSAGE…
 #
-# The programs come from HAUL_BUILD. Everything ends with the script that sourced this.
+# The programs come from HAUL_BUILD. Everything ends with the script that sourced this. The hosts are
+# namespaces (hosts.sh), with HAUL_HOSTS=guests two QEMU guests (guests.sh). ENGINE_ENV is what engines
+# find in their environment.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 set -euo pipefail
 
@@ -25,7 +27,7 @@ HAUL_LAB=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 HAUL_TESTS=$(realpath "$HAUL_LAB/..")
 export LSAN_OPTIONS=suppressions=$HAUL_TESTS/lsan.supp:print_suppressions=0
 # shellcheck source=hosts.sh
-. "$HAUL_LAB/hosts.sh"
+. "$HAUL_LAB/${HAUL_HOSTS:-hosts}.sh"
 BUILD=$HOSTS_TREE/${HAUL_BUILD:-build/dev}
 LAB=$(mktemp -d /tmp/lab.XXXXXX)
 SHARED=$LAB/shared
@@ -96,9 +98,9 @@ lab_start() {
 make_pki() {
     local haulctl host
     haulctl=$(program haulctl)
-    "$haulctl" pki init "$SHARED/pki" >/dev/null
+    on A "$haulctl" pki init /srv/shared/pki >/dev/null
     for host in A B; do
-        "$haulctl" pki issue "$SHARED/pki" "${host,}" --san "IP:${HOST_ADDRESS[$host]}" >/dev/null
+        on A "$haulctl" pki issue /srv/shared/pki "${host,}" --san "IP:${HOST_ADDRESS[$host]}" >/dev/null
     done
 }
 
@@ -110,7 +112,8 @@ engine_start() {
     on "$host" mkdir -p -m 700 /run/haul
     touch "$SHARED/$log"
     seen=$(wc -l <"$SHARED/$log") # a restart appends
-    ENGINE[$host]=$(START_OUT=/srv/shared/$log start_on "$host" "${under[@]}" "$(program hauld)" --node "$name" \
+    ENGINE[$host]=$(START_OUT=/srv/shared/$log start_on "$host" env ${ENGINE_ENV[@]+"${ENGINE_ENV[@]}"} \
+        "${under[@]}" "$(program hauld)" --node "$name" \
         --listen "tls+tcp://${HOST_ADDRESS[$host]}:7777" --local "$LOCAL" --state-dir /var/lib/haul \
         --data-ports 7800-7899 --ca /srv/shared/pki/ca.pem --cert "/srv/shared/pki/$name.pem" \
         --key "/srv/shared/pki/$name.key" --criu /usr/sbin/criu \

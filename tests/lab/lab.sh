@@ -5,6 +5,7 @@
 #
 # usage: lab.sh ensure                        build the guest's root and disk if they are missing
 #        lab.sh run [--timeout S] CMD [ARG…]  boot, run CMD in the working tree, return its status
+#        . lab.sh                             its functions, for guests.sh
 #
 # The guest gets a copy of tests/lab, demo.sh, README.md and of the programs in HAUL_GUEST_BUILD (default
 # build/release) at the same path as here. What it writes is gone afterwards. After S seconds
@@ -103,16 +104,21 @@ make_job() {
     rm -rf "$dir"
 }
 
+# guest_command DISK JOB CPUS MIB: sets GUEST_COMMAND, a QEMU that talks on stdin and stdout.
+guest_command() {
+    GUEST_COMMAND=(qemu-system-x86_64 -accel "${HAUL_ACCEL:-tcg,thread=multi}" -cpu max -smp "$3" -m "$4"
+        -nodefaults -display none -monitor none -serial stdio -no-reboot
+        -kernel "$1/vmlinuz" -initrd "$1/initrd"
+        -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check rdinit=/init"
+        -drive "file=$1/disk,format=raw,if=virtio,snapshot=on"
+        -drive "file=$2,format=raw,if=virtio,readonly=on")
+}
+
 boot() {
-    local disk=$1 job=$2 limit=$3
+    guest_command "$1" "$2" 2 "${HAUL_GUEST_MIB:-3072}"
     # Each dies with the one that started it.
-    setpriv --pdeathsig KILL timeout --foreground -k 2 "$limit" setpriv --pdeathsig KILL \
-        qemu-system-x86_64 -accel "${HAUL_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "${HAUL_GUEST_MIB:-3072}" \
-        -nodefaults -display none -monitor none -serial stdio -no-reboot \
-        -kernel "$disk/vmlinuz" -initrd "$disk/initrd" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off rdinit=/init" \
-        -drive "file=$disk/disk,format=raw,if=virtio,snapshot=on" \
-        -drive "file=$job,format=raw,if=virtio,readonly=on" </dev/null
+    setpriv --pdeathsig KILL timeout --foreground -k 2 "$3" setpriv --pdeathsig KILL \
+        "${GUEST_COMMAND[@]}" </dev/null
 }
 
 run() {
@@ -144,15 +150,17 @@ run() {
     exit "$status"
 }
 
-case ${1:-} in
-ensure) ensure ;;
-disk) ensure_disk "${@:2}" ;;
-run)
-    [[ $# -gt 1 ]] || { echo "usage: lab.sh run [--timeout S] CMD [ARG…]" >&2; exit 2; }
-    run "${@:2}"
-    ;;
-*)
-    sed -n '4,/^set/s/^# \{0,1\}//p' "$0" >&2
-    exit 2
-    ;;
-esac
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    case ${1:-} in
+    ensure) ensure ;;
+    disk) ensure_disk "${@:2}" ;;
+    run)
+        [[ $# -gt 1 ]] || { echo "usage: lab.sh run [--timeout S] CMD [ARG…]" >&2; exit 2; }
+        run "${@:2}"
+        ;;
+    *)
+        sed -n '4,/^set/s/^# \{0,1\}//p' "$0" >&2
+        exit 2
+        ;;
+    esac
+fi

@@ -10,8 +10,8 @@
 #                                       engine concerned at that stage: sets STALLED
 #        fault NAME                     do that, let the stalled engine go on, bring everything back
 #        settled                        wait until no engine has an open migration
-#        survey                         what is wrong now, a line each; nothing = exactly one healthy copy and
-#                                       nothing left behind. Sets SURVIVOR
+#        survey                         what is wrong now, a line each; nothing = exactly one healthy copy (COPIES=0:
+#                                       none) and nothing left behind. Sets SURVIVOR
 #        watch_start, watch_end         two copies at once in between? watch_end sets SEEN, empty if all is well
 #        cell STAGE FAULT               all of that and a plain migration of the survivor; sets RESULT
 #
@@ -31,6 +31,8 @@ VICTIM=${HAUL_VICTIM:-memory}
 declare -A VICTIM_ARGS=([memory]="16 20 --incompressible" [tree]="") VICTIM_CHILDREN=([memory]=0 [tree]=19)
 FROM=A
 TO=B
+COPIES=1
+CLOCKS_DIFFER_MS=0
 RESTART_AFTER_S=0
 
 declare -A RECORD=([BEGUN]=1 [RESERVED]=2 [FENCED]=3 [COMMITTING]=4 [DONE]=5 [RESUMED]=6
@@ -53,7 +55,12 @@ FAULTS=(kill-from kill-to kill-both swrk-from swrk-to cut stop-from stop-to)
 # --- engines that can be stalled ---
 
 engine_up() {
-    HAUL_STALL=/srv/shared/stall-$1 LD_PRELOAD=$BUILD/workloads/libstall.so engine_start "$1" "${TIMERS[@]}"
+    ENGINE_ENV=("HAUL_STALL=/srv/shared/stall-$1" "LD_PRELOAD=$BUILD/workloads/libstall.so")
+    engine_start "$1" "${TIMERS[@]}"
+}
+
+beats_mount() {
+    on "$1" bash -c 'mkdir -p /srv/beats && mount --bind "$1" /srv/beats' bash "/srv/shared/beats-$1"
 }
 
 matrix_start() {
@@ -62,7 +69,7 @@ matrix_start() {
     make_pki
     for host in A B; do
         mkdir "$SHARED/beats-$host"
-        on "$host" bash -c 'mkdir -p /srv/beats && mount --bind "$1" /srv/beats' bash "/srv/shared/beats-$host"
+        beats_mount "$host"
         engine_up "$host"
     done
 }
@@ -215,6 +222,8 @@ fault() {
         ;;
     stop-from) stop_engine "$FROM" ;;
     stop-to) stop_engine "$TO" ;;
+    power-from) power_cycle "$FROM" ;;
+    power-to) power_cycle "$TO" ;;
     none) go_on ;;
     *) fail "no such fault: $1" ;;
     esac
@@ -277,7 +286,7 @@ survey_copies() {
             [[ $(process_state "$host" "$pid") == *"frozen 0" ]] || echo "the copy on $host is frozen"
         done <<<"${FACTS[$host]}"
     done
-    ((count == 1)) || echo "$count copies"
+    ((count == COPIES)) || echo "$count copies"
     [[ -z $SURVIVOR || $(grep -c ^child <<<"${FACTS[$SURVIVOR]}") == "${VICTIM_CHILDREN[$VICTIM]}" ]] ||
         echo "the copy on $SURVIVOR is not whole"
 }
@@ -345,7 +354,8 @@ other() {
 
 # Notes when each copy beats. The copies take turns once: after the first beat at TO none at FROM.
 watch_start() {
-    python3 - "$SHARED/beats-$FROM/$BEATS" "$SHARED/beats-$TO/$BEATS" "$LAB/watch.stop" >"$LAB/watch" <<'PY' &
+    python3 - "$SHARED/beats-$FROM/$BEATS" "$SHARED/beats-$TO/$BEATS" "$LAB/watch.stop" "$CLOCKS_DIFFER_MS" \
+        >"$LAB/watch" <<'PY' &
 import os, sys, time
 
 def read(path):
@@ -356,7 +366,7 @@ def read(path):
     except (OSError, ValueError, IndexError):
         return None
 
-first_path, second_path, stop = sys.argv[1:]
+first_path, second_path, stop, clocks_differ = sys.argv[1:]
 began = read(second_path)
 begin = None
 while True:
@@ -370,7 +380,7 @@ while True:
 for seen in first, second:
     if seen is not None and seen[0] == "CORRUPT":
         print("a copy is corrupt")
-if begin is not None and first is not None and first[2] > begin:
+if begin is not None and first is not None and first[2] > begin + int(clocks_differ):
     print(f"TWO COPIES: the old one still ran {first[2] - begin} ms after the new one's first beat")
 PY
     WATCHER=$!

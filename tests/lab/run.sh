@@ -5,8 +5,9 @@
 #
 # usage: run.sh native CASE…|all     on this machine's kernel, in the toolbox
 #        run.sh guest CASE…|all      in the QEMU guest, all in one boot
+#        run.sh guests CASE…|all     on this machine, with two QEMU guests
 #
-# A case is tests/lab/cases/CASE.sh; both_* run in either place, native_* and guest_* in one. The
+# A case is tests/lab/cases/CASE.sh; both_* run native or guest, native_*, guest_* and guests_* in one place. The
 # programs come from HAUL_BUILD (native, default build/dev) or HAUL_GUEST_BUILD (guest, default
 # build/release). HAUL_RUNS=N repeats what a case repeats, HAUL_CASE_TIMEOUT is in seconds.
 # shellcheck source-path=SCRIPTDIR
@@ -28,7 +29,7 @@ list_cases() {
         return
     fi
     for path in "$RUN_DIR"/cases/both_*.sh "$RUN_DIR"/cases/"$place"_*.sh; do
-        [[ ! -e $path ]] || basename "$path" .sh
+        [[ ! -e $path || $place/$path == guests/*/both_* ]] || basename "$path" .sh
     done
 }
 
@@ -72,6 +73,12 @@ native)
 guest)
     export HAUL_BUILD=${HAUL_GUEST_BUILD:-build/release} HAUL_SLOW=${HAUL_SLOW:-6}
     exec "$RUN_DIR/lab.sh" run --timeout "${HAUL_GUEST_TIMEOUT:-1800}" bash "$RUN_DIR/run.sh" inside "${cases[@]}"
+    ;;
+guests)
+    export HAUL_BUILD=${HAUL_GUEST_BUILD:-build/release} HAUL_SLOW=${HAUL_SLOW:-6} HAUL_HOSTS=guests
+    "$RUN_DIR/lab.sh" ensure >/dev/null
+    exec setpriv --pdeathsig KILL unshare --net --pid --mount-proc --fork --kill-child \
+        bash -c 'ip link set lo up && exec "$@"' bash bash "$RUN_DIR/run.sh" inside "${cases[@]}"
     ;;
 inside) run_cases "$@" ;;
 *) usage ;;
