@@ -20,7 +20,8 @@ struct tree_survey {
 		char *path;
 		uint64_t size;
 		bool check_size; /* mapped, or open for reading only: others may grow meanwhile */
-	} *files;		 /* open and mapped regular files, directories, fifos; unique */
+		Haul__V1__Lock flock, record_lock; /* the strongest held */
+	} *files; /* open and mapped regular files, directories, fifos; unique */
 	size_t file_count;
 };
 
@@ -43,10 +44,10 @@ must_check status *preflight_frozen(const struct tree_survey *survey);
 
 void tree_survey_free(struct tree_survey *survey);
 
-/* Destination: pids free, files present with their sizes (below root_dir if not empty), enough
- * memory and disk (images_dir's file system). All failures are details of one FAILED_PRECONDITION
- * (ALREADY_EXISTS when pids are the only trouble: says which, and by what process, zombie named as
- * such). */
+/* Destination: pids free, files present with their sizes (below root_dir if not empty), the
+ * locks on them to be had, enough memory and disk (images_dir's file system). All failures are
+ * details of one FAILED_PRECONDITION (ALREADY_EXISTS when pids are the only trouble: says which,
+ * and by what process, zombie named as such). */
 must_check status *preflight_destination(const Haul__V1__PrepareRequest *request,
 					 const char *images_dir);
 

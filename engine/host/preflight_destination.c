@@ -7,6 +7,7 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -101,6 +102,44 @@ static int open_below(int root, const char *path)
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
 }
 
+static bool flock_is_held(int fd, Haul__V1__Lock wanted)
+{
+	int how = wanted == HAUL__V1__LOCK__LOCK_EXCLUSIVE ? LOCK_EX : LOCK_SH;
+
+	/* Given back at once, by the close. */
+	return flock(fd, how | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+static bool record_is_held(int fd, Haul__V1__Lock wanted)
+{
+	struct flock lock = {.l_type = wanted == HAUL__V1__LOCK__LOCK_EXCLUSIVE ? F_WRLCK : F_RDLCK,
+			     .l_whence = SEEK_SET};
+
+	return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+/* Restoring a lock waits for it for ever. Mostly its holder is the tree itself, on storage that
+ * both hosts share. */
+static void check_locks(struct failures *failures, int place, const Haul__V1__OpenFile *file)
+{
+	char path[64];
+
+	if (file->flock == HAUL__V1__LOCK__LOCK_NONE &&
+	    file->record_lock == HAUL__V1__LOCK__LOCK_NONE)
+		return;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", place);
+	scoped(fd) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return;
+	if ((file->flock != HAUL__V1__LOCK__LOCK_NONE && flock_is_held(fd, file->flock)) ||
+	    (file->record_lock != HAUL__V1__LOCK__LOCK_NONE &&
+	     record_is_held(fd, file->record_lock)))
+		fail(failures, "lock",
+		     "the tree holds a lock on %s, which cannot be had here: if both hosts share "
+		     "the file, it is the tree's own; release it before the migration",
+		     file->path);
+}
+
 static void check_file(struct failures *failures, int root, const Haul__V1__OpenFile *file)
 {
 	struct stat info;
@@ -110,6 +149,8 @@ static void check_file(struct failures *failures, int root, const Haul__V1__Open
 		fail(failures, "file", "%s: %s", file->path, strerror(errno));
 		return;
 	}
+	if (S_ISREG(info.st_mode))
+		check_locks(failures, fd, file);
 	if (!file->check_size)
 		return;
 	if (!S_ISREG(info.st_mode))

@@ -187,9 +187,12 @@ static status *check_path(struct inspection *in, const struct descriptor *fd)
 	 * storage its size would be told wrong. */
 	(void)proc_field(fd->info, "flags:", 8, &flags);
 	bool is_fixed = S_ISREG(fd->stat.st_mode) && (flags & O_ACCMODE) == O_RDONLY;
-	return survey_add_file(in, fd->target,
-			       S_ISREG(fd->stat.st_mode) ? (uint64_t)fd->stat.st_size : 0,
-			       is_fixed);
+	status *st =
+	    survey_add_file(in, fd->target,
+			    S_ISREG(fd->stat.st_mode) ? (uint64_t)fd->stat.st_size : 0, is_fixed);
+	if (st == NULL && S_ISREG(fd->stat.st_mode))
+		survey_add_locks(in, fd->target, fd->info);
+	return st;
 }
 
 static status *note_socket(struct inspection *in, const struct descriptor *fd)

@@ -98,6 +98,36 @@ status *survey_add_file(struct inspection *in, const char *path, uint64_t size, 
 	return NULL;
 }
 
+static void note_lock(Haul__V1__Lock *strongest, bool is_write)
+{
+	Haul__V1__Lock lock =
+	    is_write ? HAUL__V1__LOCK__LOCK_EXCLUSIVE : HAUL__V1__LOCK__LOCK_SHARED;
+
+	if (lock > *strongest)
+		*strongest = lock;
+}
+
+/* "lock:	1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF"; leases are no locks. */
+void survey_add_locks(struct inspection *in, const char *path, const char *info)
+{
+	char line[512], kind[16], mode[16];
+	size_t at = file_place(in->survey, path);
+	FILE *file = fopen(info, "re");
+
+	if (file == NULL)
+		return;
+	while (fgets(line, sizeof(line), file) != NULL) {
+		if (sscanf(line, "lock: %*d: %15s %*s %15s", kind, mode) != 2)
+			continue;
+		bool is_write = strcmp(mode, "WRITE") == 0;
+		if (strcmp(kind, "FLOCK") == 0)
+			note_lock(&in->survey->files[at].flock, is_write);
+		else if (strcmp(kind, "POSIX") == 0 || strcmp(kind, "OFDLCK") == 0)
+			note_lock(&in->survey->files[at].record_lock, is_write);
+	}
+	(void)fclose(file);
+}
+
 /* Target of a link of /proc; false for what has no path any more or never had one. */
 static bool linked_path(int dir, const char *name, char *path, size_t room)
 {

@@ -50,6 +50,9 @@ bool same_namespace(pid_t a, pid_t b, const char *kind);
 must_check status *survey_add_file(struct inspection *in, const char *path, uint64_t size,
 				   bool check_size);
 
+/* Notes the locks that are held through a descriptor; `info` is its fdinfo. The path was added. */
+void survey_add_locks(struct inspection *in, const char *path, const char *info);
+
 must_check status *preflight_mounts(struct inspection *in);  /* fills in->mounts */
 must_check status *preflight_mapped(struct inspection *in);  /* of in->who: exe, cwd, mappings */
 must_check status *preflight_fds(struct inspection *in);     /* of in->who */

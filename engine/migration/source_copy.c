@@ -165,6 +165,8 @@ static void fill_files(Haul__V1__OpenFile *files, Haul__V1__OpenFile **list,
 		files[i].path = survey->files[i].path;
 		files[i].size = survey->files[i].size;
 		files[i].check_size = survey->files[i].check_size;
+		files[i].flock = survey->files[i].flock;
+		files[i].record_lock = survey->files[i].record_lock;
 		list[i] = &files[i];
 	}
 }

@@ -10,8 +10,8 @@
 #
 # The guests share an Ethernet (haul0), and a directory with this machine (/srv/shared, virtiofs). A second
 # network card is for `on`: each connection to a guest's socat is one command. Wants a network namespace
-# of its own (run.sh makes it), since the ports on the loopback are fixed. Like all emulated clocks the
-# guests' are set at each boot, to this machine's.
+# of its own (run.sh makes it), since the ports on the loopback are fixed. Emulated clocks drift: guest_clock
+# HOST sets one to this machine's, as a boot does.
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 shopt -s inherit_errexit
@@ -128,7 +128,11 @@ guest_wait() {
         fi
         sleep 0.2
     done
-    on "$host" date -s "@$EPOCHREALTIME" >/dev/null
+    guest_clock "$host"
+}
+
+guest_clock() {
+    on "$1" date -s "@$EPOCHREALTIME" >/dev/null
 }
 
 power_off() {

@@ -54,6 +54,7 @@ must_stay undumpable
 must_stay tcp
 either event --wide
 note "a lock on a file that both hosts share: the destination cannot have it while the source does"
-either lock /srv/shared/lock.file
+must_stay lock /srv/shared/lock.file
+expect_message 'holds a lock on /srv/shared/lock.file'
 on B touch /tmp/lock.file
 must_move lock /tmp/lock.file

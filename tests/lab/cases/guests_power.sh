@@ -8,9 +8,9 @@
 # shellcheck source-path=SCRIPTDIR disable=SC2034,SC2119,SC2120
 . "$(dirname "$0")/../matrix.sh"
 
-# A copy that is held must outlast a boot. The guests' clocks are set by a call each.
+# A copy that is held must outlast a boot.
 TIMERS=(--lease 12s --criu-timeout 60s --hold-restored 10m --hold-images 500ms)
-CLOCKS_DIFFER_MS=1000
+CLOCKS_DIFFER_MS=2000
 VICTIM_ARGS[memory]="4 2"
 
 # What docs/safety.md promises: WHILE/AFTER of a power-off of A (the source) and of B. WHILE: where the workload
@@ -87,6 +87,8 @@ power_cell() {
     promised "$1" "$2"
     WRONG=''
     log_marks
+    guest_clock A
+    guest_clock B
     victim A
     watch_start
     if moment "$1"; then

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/pidfd.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -336,6 +337,50 @@ static void a_destination_with_everything_is_fit(void **state)
 	assert_ok(destination(0, &file, 4096, ""));
 }
 
+/* What the destination says of a file on which the tree holds these locks. */
+static status *with_locks(char *path, Haul__V1__Lock flock, Haul__V1__Lock record_lock)
+{
+	Haul__V1__OpenFile file = HAUL__V1__OPEN_FILE__INIT;
+
+	file.path = path;
+	file.flock = flock;
+	file.record_lock = record_lock;
+	return destination(0, &file, 4096, "");
+}
+
+static void locks_are_surveyed_and_must_be_free_at_the_destination(void **state)
+{
+	static const Haul__V1__Lock none = HAUL__V1__LOCK__LOCK_NONE,
+				    shared = HAUL__V1__LOCK__LOCK_SHARED,
+				    exclusive = HAUL__V1__LOCK__LOCK_EXCLUSIVE;
+	char path[] = "/tmp/haul-lock-XXXXXX";
+	(void)state;
+
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	(void)close(fd);
+	assert_int_equal(setenv("PART_LOCKED", path, 1), 0);
+	for (Haul__V1__Lock held = shared; held <= exclusive; held++) {
+		struct workload workload =
+		    workload_start(held == shared ? "lock-shared" : "lock", -1, false);
+		struct tree_survey survey = {0};
+		assert_ok(preflight_tree(workload.pid, &plain_options, &survey));
+		const struct survey_file *file = find_file(&survey, path);
+		assert_non_null(file);
+		assert_int_equal(file->flock, held);
+		assert_int_equal(file->record_lock, held);
+		tree_survey_free(&survey);
+		assert_ok(with_locks(path, none, none));
+		assert_code(with_locks(path, exclusive, none), STATUS_FAILED_PRECONDITION);
+		assert_code(with_locks(path, none, exclusive), STATUS_FAILED_PRECONDITION);
+		scoped(status) status *st = with_locks(path, shared, shared);
+		assert_int_equal(st == NULL, held == shared);
+		workload_end(&workload);
+		assert_ok(with_locks(path, exclusive, exclusive));
+	}
+	(void)unlink(path);
+}
+
 static void pids_in_use_are_the_only_trouble_or_one_of_several(void **state)
 {
 	Haul__V1__OpenFile file = HAUL__V1__OPEN_FILE__INIT;
@@ -390,6 +435,16 @@ static void part_files(const char *directory)
 	(void)unlink("2");
 }
 
+static void part_lock(const char *path, bool is_shared)
+{
+	struct flock record = {.l_type = is_shared ? F_RDLCK : F_WRLCK, .l_start = 8, .l_len = 8};
+	int whole = open(path, O_RDWR | O_CLOEXEC), part = open(path, O_RDWR | O_CLOEXEC);
+
+	if (flock(whole, is_shared ? LOCK_SH : LOCK_EX) != 0 ||
+	    fcntl(part, F_OFD_SETLK, &record) != 0)
+		_exit(1);
+}
+
 static void part_tcp(bool is_connected)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET};
@@ -442,6 +497,8 @@ static int play(const char *part)
 
 	if (strcmp(part, "files") == 0)
 		part_files(getenv("PART_DIRECTORY"));
+	else if (strncmp(part, "lock", 4) == 0)
+		part_lock(getenv("PART_LOCKED"), strcmp(part, "lock-shared") == 0);
 	else if (strcmp(part, "stuck") == 0)
 		part_stuck();
 	else if (strcmp(part, "pidfd") == 0 || strcmp(part, "many") == 0)
@@ -482,6 +539,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(a_terminal_whose_master_is_in_the_tree_is_accepted),
 	    cmocka_unit_test(several_troubles_are_all_told),
 	    cmocka_unit_test(a_destination_with_everything_is_fit),
+	    cmocka_unit_test(locks_are_surveyed_and_must_be_free_at_the_destination),
 	    cmocka_unit_test(pids_in_use_are_the_only_trouble_or_one_of_several),
 	    cmocka_unit_test(a_destination_without_memory_and_disk_says_so),
 	    cmocka_unit_test(links_below_the_destinations_root_do_not_lead_out_of_it),
