@@ -312,8 +312,8 @@ static void show_end(Haul__V1__Migration *view, const Haul__V1__JournalRecord *r
 {
 	bool has_run = record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED;
 
-	view->state = has_run ? HAUL__V1__MIGRATION_STATE__COMPLETED
-			      : HAUL__V1__MIGRATION_STATE__ABORTED;
+	view->state =
+	    has_run ? HAUL__V1__MIGRATION_STATE__COMPLETED : HAUL__V1__MIGRATION_STATE__ABORTED;
 	text_set(&view->stage, has_run ? "committed" : "aborted");
 	view->ended_unix_ms = record->unix_ms;
 	if (has_run)
@@ -333,8 +333,7 @@ static bool is_over(const Haul__V1__JournalRecord *record)
 static void show_recorded(struct incomings *incomings, const Haul__V1__JournalRecord *record)
 {
 	bool is_deleted = false;
-	Haul__V1__Migration *view =
-	    history_find(incomings->core->history, record->id, &is_deleted);
+	Haul__V1__Migration *view = history_find(incomings->core->history, record->id, &is_deleted);
 
 	if (view == NULL && is_deleted)
 		return;
