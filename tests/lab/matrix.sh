@@ -33,6 +33,7 @@ FROM=A
 TO=B
 COPIES=1
 CLOCKS_DIFFER_MS=0
+LINK_SLOW_MBIT=24
 RESTART_AFTER_S=0
 
 declare -A RECORD=([BEGUN]=1 [RESERVED]=2 [FENCED]=3 [COMMITTING]=4 [DONE]=5 [RESUMED]=6
@@ -140,7 +141,7 @@ is_held() {
 link_slow() {
     local host
     for host in A B; do
-        on "$host" tc qdisc replace dev haul0 root tbf rate 24mbit burst 32k latency 30ms
+        on "$host" tc qdisc replace dev haul0 root tbf rate "${LINK_SLOW_MBIT}mbit" burst 32k latency 30ms
     done
 }
 

@@ -11,7 +11,9 @@
 # A copy that is held must outlast a boot.
 TIMERS=(--lease 12s --criu-timeout 60s --hold-restored 10m --hold-images 500ms)
 CLOCKS_DIFFER_MS=2000
-VICTIM_ARGS[memory]="4 2"
+VICTIM_ARGS[memory]="4 2 --incompressible"
+# A command in a guest takes half a second on a busy machine: the final dump must take far longer.
+LINK_SLOW_MBIT=2
 
 # What docs/safety.md promises: WHILE/AFTER of a power-off of A (the source) and of B. WHILE: where the workload
 # runs as long as that machine is off, "-" for nowhere (it is held, or lost); AFTER: where it runs
