@@ -12,11 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum {
-	SERIAL_BYTES = 16,
-	/* Valid before now: clocks differ, and one that was set to local time differs by hours. */
-	CLOCK_SKEW_S = 24 * 3600,
-};
+enum { SERIAL_BYTES = 16 };
 
 DEFINE_SCOPE(names, GENERAL_NAMES *, GENERAL_NAMES_free);
 
@@ -109,7 +105,7 @@ static bool set_serial(X509 *certificate)
 
 static bool set_times(X509 *certificate, uint32_t days)
 {
-	return X509_time_adj_ex(X509_getm_notBefore(certificate), 0, -CLOCK_SKEW_S, NULL) != NULL &&
+	return X509_time_adj_ex(X509_getm_notBefore(certificate), 0, -PKI_EARLY_S, NULL) != NULL &&
 	       X509_time_adj_ex(X509_getm_notAfter(certificate), (int)days, 0, NULL) != NULL;
 }
 

@@ -8,7 +8,15 @@
 #include "proto/limits.h"
 #include "proto/status.h"
 
-enum { PKI_PATH = 2048, PKI_NAME = 64, PKI_CA_DAYS = 3650, PKI_LEAF_DAYS = 365 };
+enum {
+	PKI_PATH = 2048,
+	PKI_NAME = 64,
+	PKI_CA_DAYS = 3650,
+	PKI_LEAF_DAYS = 365,
+	/* What is made is valid before now: clocks differ, one that was set to local time by hours.
+	 */
+	PKI_EARLY_S = 24 * 3600,
+};
 
 /* What was made. */
 struct pki_files {

@@ -12,7 +12,7 @@
 
 #include "cmd/haulctl/certificates_internal.h"
 
-enum { CLOCK_SKEW_S = 3600, DAY_S = 24 * 60 * 60 };
+enum { DAY_S = 24 * 60 * 60 };
 
 DEFINE_SCOPE(crl, X509_CRL *, X509_CRL_free);
 DEFINE_SCOPE(serial, ASN1_INTEGER *, ASN1_INTEGER_free);
@@ -182,7 +182,7 @@ static status *make_crl(X509 *authority, X509_CRL *before, const ASN1_INTEGER *s
 			uint32_t days, X509_CRL **ret_crl)
 {
 	scoped(crl) X509_CRL *crl = X509_CRL_new();
-	scoped(time) ASN1_TIME *begin = X509_gmtime_adj(NULL, -CLOCK_SKEW_S);
+	scoped(time) ASN1_TIME *begin = X509_gmtime_adj(NULL, -PKI_EARLY_S);
 	scoped(time) ASN1_TIME *now = X509_gmtime_adj(NULL, 0);
 	scoped(time) ASN1_TIME *end = X509_gmtime_adj(NULL, (long)days * DAY_S);
 
