@@ -63,6 +63,15 @@ static cJSON *json_of_value(const struct schema_value *value)
 	return json;
 }
 
+static void print_method(const struct schema_method *method)
+{
+	const struct schema_message *event = method_event(method);
+
+	(void)printf("rpc %s(%s) returns (%s%s);\n", method->name, method->input->name,
+		     event != NULL ? "stream " : "",
+		     event != NULL ? event->name : method->output->name);
+}
+
 static void print_service(const struct schema_service *service, bool is_json)
 {
 	cJSON *json = cJSON_CreateObject();
@@ -73,12 +82,11 @@ static void print_service(const struct schema_service *service, bool is_json)
 		(void)printf("service %s {\n", service->name);
 	for (size_t i = 0; i < service->method_count; i++) {
 		const struct schema_method *method = &service->methods[i];
-		const struct schema_message *event = method_event(method);
 		(void)cJSON_AddItemToArray(methods, json_of_method(method));
-		if (!is_json)
-			(void)printf("  rpc %s(%s) returns (%s%s);\n", method->name,
-				     method->input->name, event != NULL ? "stream " : "",
-				     event != NULL ? event->name : method->output->name);
+		if (is_json)
+			continue;
+		(void)printf("  ");
+		print_method(method);
 	}
 	if (is_json) {
 		json_print(stdout, json, false);
@@ -156,6 +164,24 @@ static status *print_template(const struct schema *schema, const char *symbol)
 	return st;
 }
 
+static status *print_as_method(const struct schema *schema, const char *symbol, bool is_json)
+{
+	const struct schema_method *method = NULL;
+	struct method_name name = {0};
+	scoped(status) status *no_name = method_name_parse(symbol, &name);
+	const struct schema_service *service = schema_service(schema, name.service);
+
+	if (no_name == NULL && service != NULL)
+		method = service_method(service, name.method);
+	if (method == NULL)
+		return status_errorf(STATUS_NOT_FOUND, "there is no %.80s", symbol);
+	if (is_json)
+		json_print(stdout, json_of_method(method), false);
+	else
+		print_method(method);
+	return NULL;
+}
+
 static status *print_symbol(const struct schema *schema, const char *symbol, bool is_json)
 {
 	const struct schema_service *service = schema_service(schema, symbol);
@@ -169,7 +195,7 @@ static status *print_symbol(const struct schema *schema, const char *symbol, boo
 	else if (enumeration != NULL)
 		print_enum(enumeration, is_json);
 	else
-		return status_errorf(STATUS_NOT_FOUND, "there is no %.80s", symbol);
+		return print_as_method(schema, symbol, is_json);
 	return NULL;
 }
 
@@ -177,11 +203,17 @@ static status *run(struct ctl *ctl, int *ret_exit)
 {
 	scoped(schema) struct schema *schema = NULL;
 	const char *symbol = ctl->words.words[0];
+	status *st = NULL;
 
 	(void)ret_exit;
 	if (strlen(symbol) > LIMIT_NAME)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "the name is too long");
-	status *st = described_load(ctl, symbol, &schema);
+	/* Of a method that is written as for haulctl call, ask for the service. */
+	struct method_name name = {0};
+	if (strchr(symbol, '/') != NULL)
+		st = method_name_parse(symbol, &name);
+	if (st == NULL)
+		st = described_load(ctl, name.service[0] != '\0' ? name.service : symbol, &schema);
 	if (st != NULL)
 		return st;
 	return ctl->wants_template ? print_template(schema, symbol)
@@ -196,13 +228,14 @@ static const struct flag flags[] = {
 const struct command command_describe = {
     .name = "describe",
     .arguments = "NAME",
-    .summary = "show a service, message or enum",
-    .text = "Shows the methods of a service, the fields of a message or the values of an enum, by "
-	    "its full\n"
-	    "name, as the engine describes it.\n\n"
-	    "example:\n"
-	    "  haulctl describe haul.v1.Migrations\n"
-	    "  haulctl describe --template haul.v1.StartRequest\n",
+    .summary = "show a service, method, message or enum",
+    .text =
+	"Shows the methods of a service, one method, the fields of a message or the values of an "
+	"enum, by\n"
+	"its full name, as the engine describes it.\n\n"
+	"example:\n"
+	"  haulctl describe haul.v1.Migrations\n"
+	"  haulctl describe --template haul.v1.StartRequest\n",
     .flags = flags,
     .flag_count = array_len(flags),
     .word_count = 1,

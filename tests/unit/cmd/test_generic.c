@@ -28,7 +28,8 @@ static struct {
 	struct rpc_server *server;
 	struct pipe *pipe;
 	pthread_t stream;
-	bool has_stream, is_endless;
+	bool has_stream;
+	atomic_bool is_endless;
 	atomic_int calls;
 } engine;
 
@@ -84,7 +85,7 @@ static void *stream(void *self)
 	if (st == NULL) {
 		send_event("first");
 		send_event("second");
-		if (!engine.is_endless) {
+		if (!atomic_load(&engine.is_endless)) {
 			status *end = status_errorf(STATUS_ABORTED, "it was rolled back");
 			status_free(pipe_send_end(engine.pipe, end, WAIT_MS));
 			status_free(end);
@@ -222,6 +223,8 @@ static void unknown_services_are_listed_and_described(void **state)
 {
 	static const char *const list_services[ARGUMENTS] = {"list-services"};
 	static const char *const service[ARGUMENTS] = {"describe", "haul.test.Tester"};
+	static const char *const methods[][ARGUMENTS] = {{"describe", "haul.test.Tester.Echo"},
+							 {"describe", "haul.test.Tester/Echo"}};
 	static const char *const message[ARGUMENTS] = {"describe", "haul.test.Every"};
 	static const char *const enumeration[ARGUMENTS] = {"describe", "haul.test.Colour",
 							   "--json"};
@@ -233,6 +236,11 @@ static void unknown_services_are_listed_and_described(void **state)
 	assert_string_equal(outcome.out,
 			    "service haul.test.Tester {\n"
 			    "  rpc Echo(haul.test.Every) returns (haul.test.Every);\n}\n");
+	for (size_t i = 0; i < array_len(methods); i++) {
+		outcome = haulctl(methods[i], NULL);
+		assert_string_equal(outcome.out,
+				    "rpc Echo(haul.test.Every) returns (haul.test.Every);\n");
+	}
 	outcome = haulctl(message, NULL);
 	says(outcome.out, "\n  double a_double = 1;\n");
 	says(outcome.out, "\n  repeated haul.test.Colour colours = 27;\n");
@@ -339,7 +347,7 @@ static void a_stream_lasts_no_longer_than_it_may(void **state)
 							 "--max-time", "1500ms"};
 	(void)state;
 
-	engine.is_endless = true;
+	atomic_store(&engine.is_endless, true);
 	struct outcome outcome = haulctl(arguments, NULL);
 	assert_int_equal(outcome.exit, 64 + STATUS_DEADLINE_EXCEEDED);
 }

@@ -4,6 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "grpc/health/v1/health.pb-c.h"
+#include "haul/v1/migrations.pb-c.h"
+#include "haul/v1/node.pb-c.h"
+#include "haul/v1/peer.pb-c.h"
+#include "haul/v1/reflection.pb-c.h"
 #include "proto/limits.h"
 #include "proto/wire.h"
 #include "tests/unit/test.h"
@@ -116,6 +121,56 @@ static void fields_have_names_types_and_presence(void **state)
 	assert_string_equal(message->fields[0].json_name, "maxDowntimeMs");
 	assert_int_equal(message->fields[3].type, SCHEMA_ENUM);
 	assert_string_equal(message->fields[3].enumeration->values[1].name, "TCP_CLOSE");
+}
+
+static void check_field(const struct schema_field *field, const ProtobufCFieldDescriptor *compiled)
+{
+	static const ProtobufCType types[] = {
+	    [SCHEMA_DOUBLE] = PROTOBUF_C_TYPE_DOUBLE, [SCHEMA_INT64] = PROTOBUF_C_TYPE_INT64,
+	    [SCHEMA_UINT64] = PROTOBUF_C_TYPE_UINT64, [SCHEMA_INT32] = PROTOBUF_C_TYPE_INT32,
+	    [SCHEMA_UINT32] = PROTOBUF_C_TYPE_UINT32, [SCHEMA_BOOL] = PROTOBUF_C_TYPE_BOOL,
+	    [SCHEMA_STRING] = PROTOBUF_C_TYPE_STRING, [SCHEMA_BYTES] = PROTOBUF_C_TYPE_BYTES,
+	    [SCHEMA_ENUM] = PROTOBUF_C_TYPE_ENUM,     [SCHEMA_MESSAGE] = PROTOBUF_C_TYPE_MESSAGE,
+	};
+
+	assert_string_equal(field->name, compiled->name);
+	assert_int_equal(field->number, compiled->id);
+	assert_int_equal(types[field->type], compiled->type);
+	assert_int_equal(field->is_repeated, compiled->label == PROTOBUF_C_LABEL_REPEATED);
+	if (field->type == SCHEMA_MESSAGE)
+		assert_string_equal(
+		    field->message->name,
+		    ((const ProtobufCMessageDescriptor *)compiled->descriptor)->name);
+}
+
+/* The descriptors that are built in and those of the generated code are of the same files. */
+static void the_generated_code_says_the_same(void **state)
+{
+	static const ProtobufCServiceDescriptor *const services[] = {
+	    &haul__v1__migrations__descriptor, &haul__v1__peer__descriptor,
+	    &haul__v1__node__descriptor, &haul__v1__reflection__descriptor,
+	    &grpc__health__v1__health__descriptor};
+	scoped(schema) struct schema *schema = NULL;
+	(void)state;
+
+	assert_ok(schema_load_own(&schema));
+	for (size_t i = 0; i < array_len(services); i++) {
+		const struct schema_service *service = schema_service(schema, services[i]->name);
+		assert_non_null(service);
+		assert_int_equal(service->method_count, services[i]->n_methods);
+		for (size_t j = 0; j < service->method_count; j++) {
+			const ProtobufCMessageDescriptor *output = services[i]->methods[j].output;
+			const struct schema_message *message = service->methods[j].output;
+			assert_string_equal(service->methods[j].name, services[i]->methods[j].name);
+			assert_string_equal(service->methods[j].input->name,
+					    services[i]->methods[j].input->name);
+			assert_string_equal(message->name, output->name);
+			assert_int_equal(message->field_count, output->n_fields);
+			/* Those of the generated code are sorted by number, as ours are written. */
+			for (size_t f = 0; f < message->field_count; f++)
+				check_field(&message->fields[f], &output->fields[f]);
+		}
+	}
 }
 
 /* What is cut off anywhere, or has another byte somewhere, is refused or read, never more. */
@@ -279,6 +334,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(our_own_is_known_with_its_services),
 	    cmocka_unit_test(fields_have_names_types_and_presence),
+	    cmocka_unit_test(the_generated_code_says_the_same),
 	    cmocka_unit_test(damaged_descriptors_do_no_harm),
 	    cmocka_unit_test(messages_may_not_be_nested_without_end),
 	    cmocka_unit_test(what_cannot_be_is_refused),
