@@ -89,7 +89,7 @@ static status *probe(struct core *core)
 	status *st = files_make_directory(dir);
 	if (st == NULL)
 		st = cgroup_make(group);
-	struct swrk_options options = {core->config.criu, group, dir, false};
+	struct swrk_options options = {core->config.criu, group, dir, false, false};
 	if (st == NULL)
 		st = swrk_open(&options, &session);
 	if (st == NULL)
@@ -116,13 +116,14 @@ void core_probe_criu(struct core *core)
 		   "CRIU does not work here: no migration from or to this node", st);
 }
 
-/* Its sockets are closed since its engine died: it lets the tree go by itself, which leaves the
- * tree cleaner than killing CRIU would. */
+/* The source's: its sockets are closed since its engine died, it lets the tree go by itself, which
+ * leaves the tree cleaner than killing CRIU would. The destination's waits to be killed. */
 void core_end_leftover_criu(struct core *core, const char *kind, const char *id)
 {
 	char group[CGROUP_PATH];
 	bool is_populated = true;
-	int64_t until = clock_monotonic_ms() + LEFTOVER_GRACE_MS;
+	bool ends_by_itself = strcmp(kind, CRIU_GROUP_OUT) == 0;
+	int64_t until = clock_monotonic_ms() + (ends_by_itself ? LEFTOVER_GRACE_MS : 0);
 
 	cgroup_path(core->cgroups, kind, id, group);
 	while (cgroup_exists(group) && clock_monotonic_ms() < until) {

@@ -79,11 +79,13 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 		return status_errnof(errno, "cannot make %s", path);
 	(void)snprintf(number, sizeof(number), "%d", SWRK_RPC_FD);
 	const char *argv[] = {options->criu, "swrk", number, NULL};
-	const int fds[] = {-1, errors, errors, rpc, memory};
+	const int fds[] = {-1, errors, errors, rpc, memory, session->rpc};
+	_Static_assert(array_len(fds) == SWRK_ENGINE_FD + 1, "the engine's end is the last");
+	size_t with_memory = memory >= 0 ? SWRK_MEMORY_FD + 1 : SWRK_RPC_FD + 1;
 	struct child_spec spec = {
 	    .argv = argv,
 	    .fds = fds,
-	    .fd_count = memory >= 0 ? 5 : 4,
+	    .fd_count = options->outlives_engine ? array_len(fds) : with_memory,
 	    .cgroup = options->cgroup,
 	    .directory = session->work_dir,
 	};

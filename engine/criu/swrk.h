@@ -19,10 +19,15 @@ struct swrk_options {
 	const char *cgroup;   /* directory of the group it is born in */
 	const char *work_dir; /* for logs; existing; its stderr goes to work_dir/swrk.err */
 	bool with_memory;     /* make the memory channel */
+	/* Does not notice that its engine has died, and waits for an answer until it is killed. A
+	 * CRIU that restores needs it: at pre-resume it takes the end of its socket for consent,
+	 * and lets the tree run. */
+	bool outlives_engine;
 };
 
-/* Number of the memory channel in swrk's table, for opts.ps.fd. */
-enum { SWRK_MEMORY_FD = 4, SWRK_RPC_FD = 3 };
+/* Number of the memory channel in swrk's table, for opts.ps.fd; and of the engine's own end of the
+ * RPC socket for one that outlives the engine: the socket does not end while CRIU lives. */
+enum { SWRK_MEMORY_FD = 4, SWRK_RPC_FD = 3, SWRK_ENGINE_FD = 5 };
 
 must_check status *swrk_open(const struct swrk_options *options, struct swrk **ret_session);
 pid_t swrk_pid(const struct swrk *session);

@@ -268,6 +268,9 @@ void incoming_close_channels(struct incoming *incoming, bool now)
 	pipe_free(TAKE(incoming->memory));
 	pipe_free(TAKE(incoming->images));
 	swrk_free(TAKE(incoming->swrk));
+	/* The root of a tree that could not be restored is our child, and its zombie would keep its
+	 * id. */
+	child_reap_group(incoming->group);
 	if (cgroup_exists(incoming->criu_group))
 		status_free(cgroup_kill(incoming->criu_group, GROUP_TIMEOUT_MS));
 }
@@ -282,6 +285,10 @@ status *incoming_give_up(struct incomings *incomings, struct incoming *incoming,
 				    "the copy of migration %s is kept: its end cannot be journaled",
 				    incoming->id);
 	incoming_set_state(incomings, incoming, INCOMING_ABORTED);
+	/* Frozen first: a CRIU that holds the tree may be killed in there an instant before it, and
+	 * would let it run. */
+	if (cgroup_exists(incoming->group))
+		status_free(cgroup_freeze(incoming->group, 0));
 	scoped(status) status *killed =
 	    cgroup_exists(incoming->group) ? cgroup_kill(incoming->group, GROUP_TIMEOUT_MS) : NULL;
 	if (killed != NULL)

@@ -14,7 +14,7 @@
 #include "proto/envelope.h"
 #include "proto/pack.h"
 
-enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff, LEFTOVER_TRIES = 30 };
+enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff };
 
 /* --- commit --- */
 
@@ -365,6 +365,14 @@ static void collect(void *self, const Haul__V1__JournalRecord *record)
 	found->records[found->count++] = copy;
 }
 
+/* What an uncommitted tree's CRIU may still hold is frozen before that CRIU ends and lets it go. */
+static void end_restoring_criu(struct core *core, const char *id, const char *group)
+{
+	if (cgroup_exists(group))
+		status_free(cgroup_freeze(group, GROUP_TIMEOUT_MS));
+	core_end_leftover_criu(core, CRIU_GROUP_IN, id);
+}
+
 /* Committed: it runs, or must; a tree that the kernel's restart took has ended. */
 static status *recover_committed(struct incomings *incomings, struct incoming *incoming,
 				 bool is_same_boot)
@@ -393,7 +401,10 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	(void)snprintf(incoming->source, sizeof(incoming->source), "%s", record->peer_identity);
 	incoming->pid = record->pid;
 	incoming->start_ticks = record->start_ticks;
-	core_end_leftover_criu(core, CRIU_GROUP_IN, record->id);
+	if (is_committed)
+		core_end_leftover_criu(core, CRIU_GROUP_IN, record->id);
+	else
+		end_restoring_criu(core, record->id, incoming->group);
 	status *st = incomings_add(incomings, incoming, 0);
 	if (st != NULL) {
 		incoming_free(incoming);
@@ -440,28 +451,15 @@ static void kill_leftover(void *self, const char *id)
 	}
 	if (record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED)
 		return;
-	core_end_leftover_criu(incomings->core, CRIU_GROUP_IN, id);
+	end_restoring_criu(incomings->core, id, group);
 	scoped(status) status *st = cgroup_kill(group, GROUP_TIMEOUT_MS);
 	if (st != NULL)
 		log_status(LOG_LEVEL_ERROR, id, "a given-up tree did not end", st);
 }
 
-/* Waits for what is in it to end by itself: CRIU does when its engine has died. */
-static status *remove_empty_group(const char *group)
-{
-	status *st = cgroup_remove(group);
-
-	for (int tries = 0;
-	     tries < LEFTOVER_TRIES && status_code_of(st) == STATUS_FAILED_PRECONDITION; tries++) {
-		status_free(st);
-		st = cgroup_remove(group);
-	}
-	return st;
-}
-
 /* The directory goes last, so whoever died in the middle of an end, or of a Prepare that was not
- * journaled yet, left it. Without a record nothing was restored: only CRIU can be in the group. If
- * something else is (the journal was lost, not the directory), it stays. */
+ * journaled yet, left it. Without a record nothing was restored, and the group is empty. If
+ * something is in it (the journal was lost, not the directory), it stays. */
 static void remove_leftover_files(void *self, const char *id)
 {
 	struct incomings *incomings = self;
@@ -473,10 +471,13 @@ static void remove_leftover_files(void *self, const char *id)
 	if (record != NULL && record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED &&
 	    record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED)
 		return; /* its own recovery decides */
-	core_end_leftover_criu(incomings->core, CRIU_GROUP_IN, id);
 	cgroup_path(incomings->core->cgroups, "in", id, group);
+	if (record != NULL)
+		end_restoring_criu(incomings->core, id, group);
+	else
+		core_end_leftover_criu(incomings->core, CRIU_GROUP_IN, id);
 	if (record == NULL && cgroup_exists(group))
-		st = remove_empty_group(group);
+		st = cgroup_remove(group);
 	core_path(incomings->core, "in", id, "", path);
 	if (st == NULL)
 		st = files_remove_tree(path);

@@ -53,9 +53,7 @@ static status *open_session(struct incoming *incoming, const Haul__V1__PrepareRe
 		st = cgroup_make(incoming->group);
 	if (st == NULL)
 		st = cgroup_make(incoming->criu_group);
-	/* Born in the tree's own group: all that it will ever restore is in there from its first
-	 * instruction. */
-	struct swrk_options options = {core->config.criu, incoming->group, work, false};
+	struct swrk_options options = {core->config.criu, incoming->criu_group, work, false, true};
 	if (st == NULL)
 		st = swrk_open(&options, &incoming->swrk);
 	(void)snprintf(cpuinfo, sizeof(cpuinfo), "%s/cpuinfo.img", work);
@@ -370,7 +368,11 @@ static status *run_criu(struct incoming *incoming)
 	    .tcp_close = incoming->tcp_close,
 	    .limits = &incoming->limits,
 	};
-	status *st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
+	/* Into the tree's own group: all that it restores is in there from its first instruction.
+	 */
+	status *st = cgroup_add(incoming->group, swrk_pid(incoming->swrk));
+	if (st == NULL)
+		st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
 					 &incoming->pid);
 	if (st != NULL)
 		return st;

@@ -89,7 +89,7 @@ static status *open_session(struct source *source)
 	status *st = files_make_directory(dir);
 	if (st == NULL)
 		st = cgroup_make(group);
-	struct swrk_options options = {source->core->config.criu, group, dir, true};
+	struct swrk_options options = {source->core->config.criu, group, dir, true, false};
 	struct swrk *swrk = NULL;
 	if (st == NULL)
 		st = swrk_open(&options, &swrk);

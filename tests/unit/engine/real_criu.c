@@ -149,7 +149,7 @@ static int make_scene(void **state)
 	assert_ok(cgroup_make(scene->in));
 	assert_ok(cgroup_make(scene->source_group));
 	assert_ok(cgroup_make(scene->destination_group));
-	struct swrk_options options = {"criu", scene->source_group, scene->source_dir, true};
+	struct swrk_options options = {"criu", scene->source_group, scene->source_dir, true, false};
 	assert_ok(swrk_open(&options, &scene->source));
 	*state = scene;
 	return 0;
@@ -294,7 +294,7 @@ static status *restore(struct scene *scene, const char *images, struct swrk *des
 static struct swrk *open_destination(struct scene *scene)
 {
 	struct swrk *destination = NULL;
-	struct swrk_options options = {"criu", scene->in, scene->destination_dir, false};
+	struct swrk_options options = {"criu", scene->in, scene->destination_dir, false, false};
 
 	assert_ok(swrk_open(&options, &destination));
 	return destination;

@@ -65,7 +65,7 @@ static int end(void **state)
 
 static void open_session(struct scene *scene, const char *faults)
 {
-	struct swrk_options options = {FAKE_CRIU, NULL, scene->dir, true};
+	struct swrk_options options = {FAKE_CRIU, NULL, scene->dir, true, false};
 
 	assert_int_equal(setenv("HAUL_FAKE_CRIU", faults, 1), 0);
 	assert_ok(swrk_open(&options, &scene->session));
@@ -201,7 +201,7 @@ static void a_dead_criu_is_told_with_its_signal_every_time(void **state)
 static void a_missing_program_is_told(void **state)
 {
 	struct scene *scene = *state;
-	struct swrk_options options = {"haul-no-such-criu", NULL, scene->dir, false};
+	struct swrk_options options = {"haul-no-such-criu", NULL, scene->dir, false, false};
 	scoped(status) status *st = swrk_open(&options, &scene->session);
 
 	assert_int_equal(status_code_of(st), STATUS_NOT_FOUND);
@@ -211,7 +211,7 @@ static void a_missing_program_is_told(void **state)
 static void a_program_that_is_no_criu_is_told_with_what_it_said(void **state)
 {
 	struct scene *scene = *state;
-	struct swrk_options options = {"ls", NULL, scene->dir, false};
+	struct swrk_options options = {"ls", NULL, scene->dir, false, false};
 	unsigned version;
 
 	assert_ok(swrk_open(&options, &scene->session));
@@ -219,6 +219,40 @@ static void a_program_that_is_no_criu_is_told_with_what_it_said(void **state)
 	assert_int_equal(status_code_of(st), STATUS_UNAVAILABLE);
 	assert_non_null(strstr(status_message(st), "exit status 2"));
 	assert_non_null(status_detail_find(st, "criu"));
+}
+
+/* What is behind a descriptor of CRIU's, "" when it is not open. */
+static void behind(const struct swrk *session, int fd, char text[64])
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", swrk_pid(session), fd);
+	ssize_t length = readlink(path, text, 63);
+	text[length > 0 ? length : 0] = '\0';
+}
+
+/* Else its socket would end with the engine, which CRIU takes for consent at pre-resume. */
+static void a_criu_that_outlives_its_engine_holds_both_ends_and_its_death_is_noticed(void **state)
+{
+	struct scene *scene = *state;
+	char its[64], ours[64];
+	unsigned version;
+
+	open_session(scene, "");
+	assert_ok(criu_version(scene->session, &plenty, &version));
+	behind(scene->session, SWRK_ENGINE_FD, ours);
+	assert_string_equal(ours, "");
+	swrk_free(TAKE(scene->session));
+
+	struct swrk_options options = {FAKE_CRIU, NULL, scene->dir, false, true};
+	assert_ok(swrk_open(&options, &scene->session));
+	assert_ok(criu_version(scene->session, &plenty, &version));
+	behind(scene->session, SWRK_RPC_FD, its);
+	behind(scene->session, SWRK_ENGINE_FD, ours);
+	assert_int_equal(strncmp(ours, "socket:", 7), 0);
+	assert_string_not_equal(ours, its);
+	assert_int_equal(kill(swrk_pid(scene->session), SIGKILL), 0);
+	assert_code(criu_version(scene->session, &plenty, &version), STATUS_UNAVAILABLE);
 }
 
 static void a_message_that_cannot_be_read_is_data_loss(void **state)
@@ -527,6 +561,7 @@ int main(void)
 	    SWRK_TEST(a_dead_criu_is_told_with_its_signal_every_time),
 	    SWRK_TEST(a_missing_program_is_told),
 	    SWRK_TEST(a_program_that_is_no_criu_is_told_with_what_it_said),
+	    SWRK_TEST(a_criu_that_outlives_its_engine_holds_both_ends_and_its_death_is_noticed),
 	    SWRK_TEST(a_message_that_cannot_be_read_is_data_loss),
 	    SWRK_TEST(silence_ends_by_the_deadline),
 	    SWRK_TEST(a_stopped_criu_ends_by_the_deadline),
