@@ -117,6 +117,18 @@ static status *check_room(const struct source *source, uint64_t needed)
 	    "next", "free some space there, or give hauld another --state-dir");
 }
 
+/* On a full disk CRIU's log, which tells why it failed, is cut as well. */
+static status *blame_disk(const struct source *source, status *st)
+{
+	status *full = check_room(source, ROOM_LEFT);
+
+	if (full == NULL || st == NULL)
+		return full != NULL ? full : st;
+	full = status_detailf(full, "cause", "%s", status_message(st));
+	status_free(st);
+	return full;
+}
+
 status *source_preflight(struct source *source)
 {
 	const struct core *core = source->core;
@@ -433,8 +445,7 @@ static status *dump_and_fence(struct source *source, const char *dir, struct mem
 	fill_dump(source, dir, &dump, log, parent, work);
 	status *st = criu_dump_hold(source->swrk, &dump);
 	source->is_dumped = st == NULL;
-	if (st == NULL)
-		st = check_room(source, ROOM_LEFT);
+	st = blame_disk(source, st);
 	if (st != NULL)
 		swrk_shut_memory(source->swrk);
 	if (st == NULL)

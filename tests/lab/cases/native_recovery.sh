@@ -374,6 +374,11 @@ full() {
     on A mount -o remount,size=4m "$STATE_DIR"
     fill A
     go_on
+    show_begun
+    note "  $(message)"
+    [[ $(message) =~ No\ space|no\ room ]] || flunk "it does not say that the disk is full: $REPORT"
+    expect_report 'the workload runs here as before'
+    eventually 100 has_advanced A "$(beats A)" || flunk "the workload does not run"
     settled || flunk "it stays open"
     on A bash -c 'rm "$1"/fill*' bash "$STATE_DIR"
     on A mount -o remount,size=50% "$STATE_DIR"
