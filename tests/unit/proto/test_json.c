@@ -394,6 +394,27 @@ static void a_template_is_valid_input(void **state)
 	assert_string_equal(cJSON_GetStringValue(json), "0s");
 }
 
+/* As an ordinary message it would look right and be wrong. */
+static void types_with_a_json_of_their_own_are_not_supported(void **state)
+{
+	/* file { package: "google.protobuf" message_type { name: "Any" } } */
+	static const uint8_t set[] = "\x0a\x18\x12\x0fgoogle.protobuf\x22\x05\x0a\x03"
+				     "Any";
+	scoped(schema) struct schema *schema = NULL;
+	scoped(json) cJSON *object = cJSON_CreateObject();
+	scoped(buffer) struct buffer wire = {0};
+	cJSON *json = NULL;
+	(void)state;
+
+	assert_ok(schema_load(set, sizeof(set) - 1, &schema));
+	const struct schema_message *any = schema_message(schema, "google.protobuf.Any");
+	assert_non_null(any);
+	assert_code(json_to_wire(any, object, &wire), STATUS_UNIMPLEMENTED);
+	assert_code(json_of_wire(any, set, 0, false, &json), STATUS_UNIMPLEMENTED);
+	assert_code(json_template(any, &json), STATUS_UNIMPLEMENTED);
+	assert_null(json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -406,6 +427,7 @@ int main(void)
 	    cmocka_unit_test(texts_that_are_none_are_not_printed),
 	    cmocka_unit_test(compiled_messages_go_both_ways),
 	    cmocka_unit_test(a_template_is_valid_input),
+	    cmocka_unit_test(types_with_a_json_of_their_own_are_not_supported),
 	};
 
 	return cmocka_run_group_tests(tests, load_every, free_every);

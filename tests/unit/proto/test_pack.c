@@ -5,6 +5,7 @@
 
 #include "haul/v1/peer.pb-c.h"
 #include "proto/pack.h"
+#include "proto/raw.h"
 
 static void a_message_survives_packing(void **state)
 {
@@ -86,6 +87,25 @@ static void a_text_field_is_found_by_its_name(void **state)
 	assert_null(message_text(&other.base, "id"));
 }
 
+static void a_message_without_generated_code_is_packed_as_it_came(void **state)
+{
+	/* Every kind of field, a number that is longer than it need be, and a field twice. */
+	static const uint8_t data[] = {0x08, 0x80, 0x00, 0x11, 1,    2, 3, 4, 5, 6,    7, 8,
+				       0x1a, 2,	   'a',	 0,    0x25, 1, 2, 3, 4, 0x08, 1};
+	static const uint8_t group[] = {0x0b, 0x0c};
+	scoped(message) ProtobufCMessage *message = NULL;
+	scoped(buffer) struct buffer buffer = {0};
+	ProtobufCMessage *none = NULL;
+	(void)state;
+
+	assert_ok(unpack_message(&raw_message_descriptor, data, sizeof(data), 100, &message));
+	assert_ok(pack_message(message, 100, &buffer));
+	assert_int_equal(buffer.size, sizeof(data));
+	assert_memory_equal(buffer.data, data, sizeof(data));
+	assert_code(unpack_message(&raw_message_descriptor, group, sizeof(group), 100, &none),
+		    STATUS_INVALID_ARGUMENT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -95,6 +115,7 @@ int main(void)
 	    cmocka_unit_test(garbage_and_cut_messages_are_refused),
 	    cmocka_unit_test(a_missing_text_is_copied_as_empty),
 	    cmocka_unit_test(a_text_field_is_found_by_its_name),
+	    cmocka_unit_test(a_message_without_generated_code_is_packed_as_it_came),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
