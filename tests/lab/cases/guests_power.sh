@@ -9,7 +9,7 @@
 . "$(dirname "$0")/../matrix.sh"
 
 # A copy that is held must outlast a boot.
-TIMERS=(--lease 12s --criu-timeout 60s --hold-restored 10m --hold-images 500ms)
+TIMERS=(--lease 30s --criu-timeout 120s --hold-restored 10m --hold-images 500ms)
 CLOCKS_DIFFER_MS=2000
 VICTIM_ARGS[memory]="4 2 --incompressible"
 # A command in a guest takes half a second on a busy machine: the final dump must take far longer.
