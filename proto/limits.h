@@ -13,7 +13,7 @@ enum {
 	/* Pages in one batch of memory (256 KiB). */
 	LIMIT_BATCH_PAGES = 64,
 	/* Status: details and their length; CRIU's log lines are long. */
-	LIMIT_STATUS_DETAILS = 8,
+	LIMIT_STATUS_DETAILS = 24,
 	LIMIT_STATUS_TEXT = 4096,
 	/* Names: image files, nodes, migration ids. */
 	LIMIT_NAME = 255,

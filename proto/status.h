@@ -64,8 +64,8 @@ must_check status *status_wrapf(status *cause, const char *fmt, ...) format_like
 /* Same object with another code; takes `st`. */
 must_check status *status_recode(status *st, enum status_code code);
 
-/* Adds a detail (texts are copied; at most 8 are kept, each cut at 4096 bytes); takes and returns
- * `st`. */
+/* Adds a detail (texts are copied; at most LIMIT_STATUS_DETAILS are kept, each cut at 4096 bytes);
+ * takes and returns `st`. */
 must_check status *status_detailf(status *st, const char *label, const char *fmt, ...)
     format_like(3, 4);
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "proto/reason.h"
 #include "rpc/nng_error.h"
 #include "rpc/probe.h"
 
@@ -36,15 +37,18 @@ static status *not_connected(const struct rpc_client *client, const char *tls_te
 	const char *url = client->endpoint.url;
 	char buffer[128];
 	if (tls_text[0] != '\0')
-		return status_errorf(STATUS_UNAVAILABLE,
-				     "not connected to %s, the request has not left: %s", url,
-				     tls_text);
+		return status_because(
+		    status_errorf(STATUS_UNAVAILABLE,
+				  "not connected to %s, the request has not left: %s", url,
+				  tls_text),
+		    REASON_NOT_CONNECTED);
 	int err = probe_endpoint(&client->endpoint);
-	return status_errorf(STATUS_UNAVAILABLE,
-			     "not connected to %s, the request has not left: %s", url,
-			     err != 0
-				 ? strerror_r(err, buffer, sizeof(buffer))
-				 : "no answer in time (is the name right, is the server well?)");
+	return status_because(
+	    status_errorf(STATUS_UNAVAILABLE, "not connected to %s, the request has not left: %s",
+			  url,
+			  err != 0 ? strerror_r(err, buffer, sizeof(buffer))
+				   : "no answer in time (is the name right, is the server well?)"),
+	    REASON_NOT_CONNECTED);
 }
 
 void client_wait_until(struct rpc_client *client, int64_t deadline_ms)
@@ -67,9 +71,11 @@ static status *wait_connected(struct rpc_client *client, struct tls_context *tls
 		if (tls != NULL)
 			tls_context_close_unfit(tls);
 		if (tls != NULL && tls_context_take_failure(tls, &failure) && failure.is_auth)
-			return status_errorf(STATUS_UNAUTHENTICATED,
-					     "not connected to %s, the request has not left: %s",
-					     client->endpoint.url, failure.text);
+			return status_because(
+			    status_errorf(STATUS_UNAUTHENTICATED,
+					  "not connected to %s, the request has not left: %s",
+					  client->endpoint.url, failure.text),
+			    REASON_CERTIFICATE_REFUSED);
 		if (now >= deadline_ms)
 			return not_connected(client, failure.text);
 		if (now >= refused_ms && failure.text[0] == '\0') {

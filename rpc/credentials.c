@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "proto/reason.h"
 #include "rpc/crl.h"
 
 struct contexts {
@@ -151,9 +152,10 @@ static status *check_validity(const X509 *certificate, const char *cert_file,
 	int64_t now = (int64_t)time(NULL) * 1000;
 	int64_t expires = asn1_unix_ms(X509_get0_notAfter(certificate));
 	if (expires <= now)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "the certificate in %s has expired; issue a new one",
-				     cert_file);
+		return status_because(
+		    status_errorf(STATUS_FAILED_PRECONDITION,
+				  "the certificate in %s has expired; issue a new one", cert_file),
+		    REASON_CERTIFICATE_EXPIRED);
 	if (asn1_unix_ms(X509_get0_notBefore(certificate)) > now)
 		return status_errorf(
 		    STATUS_FAILED_PRECONDITION,

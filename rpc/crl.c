@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "proto/limits.h"
+#include "proto/reason.h"
 
 struct crl_set {
 	STACK_OF(X509_CRL) * lists;
@@ -83,11 +84,14 @@ static status *check_time(const X509_CRL *list, const char *path)
 		    "a revocation list in %s is not valid yet; check this machine's clock", path);
 	if (ends == NULL || X509_cmp_current_time(ends) > 0)
 		return NULL;
-	return status_detailf(
-	    status_errorf(STATUS_FAILED_PRECONDITION,
-			  "a revocation list in %s has ended: what was revoked since is not in it",
-			  path),
-	    "next", "fetch a new one from the authority (haulctl pki crl writes one)");
+	return status_because(
+	    status_detailf(
+		status_errorf(STATUS_FAILED_PRECONDITION,
+			      "a revocation list in %s has ended: what was revoked since is not "
+			      "in it",
+			      path),
+		"next", "fetch a new one from the authority (haulctl pki crl writes one)"),
+	    REASON_CRL_EXPIRED);
 }
 
 /* The authority's list that lasts longest is the one that counts. */

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "proto/reason.h"
 #include "rpc/policy_rules.h"
 
 /* clang-format off */
@@ -171,23 +172,27 @@ static bool rule_allows(const struct rules *rules, const struct rule *rule,
 static status *check(const struct rules *rules, const struct identity *caller, const char *method)
 {
 	if (!caller->is_authenticated && !rules->is_insecure)
-		return status_errorf(STATUS_UNAUTHENTICATED,
-				     "%s needs a certificate that our authority signed", method);
+		return status_because(
+		    status_errorf(STATUS_UNAUTHENTICATED,
+				  "%s needs a certificate that our authority signed", method),
+		    REASON_CALLER_UNAUTHENTICATED);
 	bool is_allowed = !rules->has_rules && role_allows(rules, "partner", method);
 	for (size_t i = 0; i < rules->rule_count && !is_allowed; i++)
 		is_allowed = rule_allows(rules, &rules->rules[i], caller, method);
 	if (!is_allowed)
-		return status_errorf(
-		    STATUS_PERMISSION_DENIED,
-		    "'%s' may not call %s; a rule in the policy file could allow it", caller->name,
-		    method);
+		return status_because(
+		    status_errorf(STATUS_PERMISSION_DENIED,
+				  "'%s' may not call %s; a rule in the policy file could allow it",
+				  caller->name, method),
+		    REASON_METHOD_NOT_ALLOWED);
 	if (strcmp(method, "/haul.v1.Peer/Prepare") == 0 && rules->has_accept_from &&
 	    !has_identity(&rules->accept_from, caller))
-		return status_errorf(
-		    STATUS_PERMISSION_DENIED,
-		    "this node takes no workloads from '%s': it is not in \"accept-from\" of the "
-		    "policy file",
-		    caller->name);
+		return status_because(
+		    status_errorf(STATUS_PERMISSION_DENIED,
+				  "this node takes no workloads from '%s': it is not in "
+				  "\"accept-from\" of the policy file",
+				  caller->name),
+		    REASON_SOURCE_NOT_ACCEPTED);
 	return NULL;
 }
 
@@ -209,10 +214,12 @@ status *policy_check_destination(struct policy *policy, const char *host)
 	(void)pthread_rwlock_unlock(&policy->lock);
 	if (is_allowed)
 		return NULL;
-	return status_errorf(STATUS_PERMISSION_DENIED,
-			     "workloads of this node may not leave for '%.255s': it is not in "
-			     "\"migrate-to\" of the policy file",
-			     host);
+	return status_because(
+	    status_errorf(STATUS_PERMISSION_DENIED,
+			  "workloads of this node may not leave for '%.255s': it is not in "
+			  "\"migrate-to\" of the policy file",
+			  host),
+	    REASON_DESTINATION_NOT_ALLOWED);
 }
 
 struct policy_limits policy_limits_of(struct policy *policy, const struct identity *caller)

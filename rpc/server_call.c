@@ -7,7 +7,11 @@
 #include <time.h>
 
 #include "proto/envelope.h"
+#include "proto/reason.h"
 #include "rpc/nng_error.h"
+
+/* When to come again: a restart takes seconds, a call less. */
+enum { STOPPING_RETRY_MS = 5000, CALLS_RETRY_MS = 1000 };
 
 /* What is known of the request by then. */
 struct job {
@@ -38,8 +42,10 @@ static status *find_method(const struct rpc_server *server, struct job *job)
 		break;
 	}
 	if (job->handler == NULL)
-		return status_errorf(STATUS_UNIMPLEMENTED, "this engine has no method %s",
-				     job->request->method);
+		return status_because(status_errorf(STATUS_UNIMPLEMENTED,
+						    "this engine has no method %s",
+						    job->request->method),
+				      REASON_METHOD_UNKNOWN);
 	return NULL;
 }
 
@@ -127,10 +133,13 @@ static status *check_calls(const struct rpc_server *server, const struct job *jo
 		most = server->config.calls_most(server->config.authorize_self, job->call.caller);
 	if (most == 0 || job->origin->calls <= most)
 		return NULL;
-	return status_errorf(STATUS_RESOURCE_EXHAUSTED,
-			     "'%s' has %u calls open already, and the policy gives it no more; "
-			     "nothing was done",
-			     job->call.caller->name, most);
+	return status_because(
+	    status_retry_after(status_errorf(STATUS_RESOURCE_EXHAUSTED,
+					     "'%s' has %u calls open already, and the policy gives "
+					     "it no more; nothing was done",
+					     job->call.caller->name, most),
+			       CALLS_RETRY_MS),
+	    REASON_TOO_MANY_CALLS);
 }
 
 static status *admit_call(struct job *job)
@@ -140,9 +149,13 @@ static status *admit_call(struct job *job)
 	bool is_running = server->phase == SERVER_RUNS;
 	(void)pthread_mutex_unlock(&server->lock);
 	if (!is_running)
-		return status_errorf(
-		    STATUS_UNAVAILABLE,
-		    "the engine is stopping and takes no new calls; nothing was done");
+		return status_because(
+		    status_retry_after(
+			status_errorf(
+			    STATUS_UNAVAILABLE,
+			    "the engine is stopping and takes no new calls; nothing was done"),
+			STOPPING_RETRY_MS),
+		    REASON_ENGINE_STOPPING);
 	status *st = NULL;
 	if (server->config.authorize != NULL)
 		st = server->config.authorize(server->config.authorize_self, job->call.caller,
@@ -166,9 +179,11 @@ static status *explain(enum dedupe_verdict verdict)
 {
 	switch (verdict) {
 	case DEDUPE_DIFFERENT:
-		return status_errorf(
-		    STATUS_ALREADY_EXISTS,
-		    "another request was sent with the same request id; nothing was done");
+		return status_because(
+		    status_errorf(
+			STATUS_ALREADY_EXISTS,
+			"another request was sent with the same request id; nothing was done"),
+		    REASON_REQUEST_ID_REUSED);
 	case DEDUPE_TIMEOUT:
 		return status_errorf(STATUS_DEADLINE_EXCEEDED,
 				     "the same request is still being carried out");

@@ -8,6 +8,7 @@
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render_json.h"
 #include "proto/envelope.h"
+#include "proto/reason.h"
 
 enum { LIST_COLUMNS = 8, FIELD_WIDTH = 12 };
 
@@ -110,8 +111,15 @@ void print_status(const status *st, bool is_json)
 	(void)fprintf(stderr, "haulctl: %s: ", status_code_name(status_code_of(st)));
 	print_clean(stderr, status_message(st));
 	(void)fputc('\n', stderr);
-	for (size_t i = 0; i < status_detail_count(st); i++)
-		print_detail(stderr, status_detail_at(st, i).label, status_detail_at(st, i).text);
+	for (size_t i = 0; i < status_detail_count(st); i++) {
+		struct status_detail detail = status_detail_at(st, i);
+		size_t prefix = strlen(VIOLATION_PREFIX);
+		bool is_violation = strncmp(detail.label, VIOLATION_PREFIX, prefix) == 0;
+		/* The first one is the sentence already. */
+		if (!is_violation || strstr(status_message(st), detail.text) == NULL)
+			print_detail(stderr, detail.label + (is_violation ? prefix : 0),
+				     detail.text);
+	}
 }
 
 static void field(FILE *out, const char *name, const char *value)

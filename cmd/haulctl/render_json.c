@@ -1,8 +1,66 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cmd/haulctl/render_json.h"
 
+#include <string.h>
+
 #include "cmd/haulctl/render.h"
 #include "proto/envelope.h"
+#include "proto/pack.h"
+#include "proto/reason.h"
+
+static void add_violations(cJSON *json, const status *st)
+{
+	cJSON *violations = NULL;
+
+	for (size_t i = 0; i < status_detail_count(st); i++) {
+		struct status_detail detail = status_detail_at(st, i);
+		if (strncmp(detail.label, VIOLATION_PREFIX, strlen(VIOLATION_PREFIX)) != 0)
+			continue;
+		if (violations == NULL)
+			violations = cJSON_AddArrayToObject(
+			    cJSON_AddObjectToObject(json, "preconditionFailure"), "violations");
+		cJSON *violation = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(violation, "type",
+					      detail.label + strlen(VIOLATION_PREFIX));
+		(void)cJSON_AddStringToObject(violation, "description", detail.text);
+		(void)cJSON_AddItemToArray(violations, violation);
+	}
+}
+
+static void add_debug_info(cJSON *json, const char *log)
+{
+	cJSON *debug = cJSON_AddObjectToObject(json, "debugInfo");
+	cJSON *lines = cJSON_AddArrayToObject(debug, "stackEntries");
+	scoped(str) char *copy = text_copy(log);
+	char *rest = NULL;
+
+	(void)cJSON_AddStringToObject(debug, "detail", "the end of CRIU's log");
+	for (char *line = strtok_r(copy, "\n", &rest); line != NULL;
+	     line = strtok_r(NULL, "\n", &rest))
+		(void)cJSON_AddItemToArray(lines, cJSON_CreateString(line));
+}
+
+/* gRPC's richer errors: ErrorInfo, PreconditionFailure, RetryInfo, DebugInfo. */
+static void add_error_info(cJSON *json, const status *st)
+{
+	const char *reason = status_reason(st);
+	const char *retry_ms = status_detail_find(st, RETRY_LABEL);
+	const char *debug = status_detail_find(st, DEBUG_LABEL);
+	char delay[RENDER_NUMBER];
+
+	if (reason != NULL) {
+		(void)cJSON_AddStringToObject(json, "reason", reason);
+		(void)cJSON_AddStringToObject(json, "domain", REASON_DOMAIN);
+	}
+	add_violations(json, st);
+	if (retry_ms != NULL) {
+		(void)snprintf(delay, sizeof(delay), "%.3fs", strtod(retry_ms, NULL) / 1000);
+		(void)cJSON_AddStringToObject(cJSON_AddObjectToObject(json, "retryInfo"),
+					      "retryDelay", delay);
+	}
+	if (debug != NULL)
+		add_debug_info(json, debug);
+}
 
 cJSON *json_of_status(const status *st)
 {
@@ -11,6 +69,7 @@ cJSON *json_of_status(const status *st)
 	cJSON *json = cJSON_CreateObject();
 	(void)cJSON_AddStringToObject(json, "code", status_code_name(status_code_of(st)));
 	(void)cJSON_AddStringToObject(json, "message", status_message(st));
+	add_error_info(json, st);
 	cJSON *details = cJSON_AddArrayToObject(json, "details");
 	for (size_t i = 0; i < status_detail_count(st); i++) {
 		cJSON *detail = cJSON_CreateObject();

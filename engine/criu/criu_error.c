@@ -10,8 +10,9 @@
 
 #include "engine/host/files.h"
 #include "proto/pack.h"
+#include "proto/reason.h"
 
-enum { LOG_LIMIT = 1024 * 1024, LINE_MOST = 512 };
+enum { LOG_LIMIT = 1024 * 1024, LINE_MOST = 512, TAIL_LINES = 20, TAIL_MOST = 4000 };
 
 struct meaning {
 	const char *pattern; /* "a*b": a, and somewhere after it b */
@@ -155,6 +156,37 @@ static const char *words_of(const char *text)
 	return colon != NULL ? colon + 3 : text;
 }
 
+/* The last lines of the log, printable. */
+static void copy_tail(const char *log, size_t size, char text[TAIL_MOST])
+{
+	const char *start = log + size;
+	size_t lines = 0, used = 0;
+
+	while (start > log && (size_t)(log + size - start) < TAIL_MOST - 1) {
+		if (start[-1] == '\n' && start != log + size && ++lines == TAIL_LINES)
+			break;
+		start--;
+	}
+	for (; start < log + size; start++)
+		text[used++] = (char)((unsigned char)*start < ' ' && *start != '\n' ? ' ' : *start);
+	text[used] = '\0';
+}
+
+static status *add_tail(status *st, const char *work_dir, const char *name)
+{
+	char path[FILES_PATH + 256], tail[TAIL_MOST], window[TAIL_MOST];
+
+	(void)snprintf(path, sizeof(path), "%.4000s/%.200s", work_dir, name);
+	scoped(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+	off_t from = size > TAIL_MOST ? size - TAIL_MOST : 0;
+	ssize_t got = fd >= 0 ? pread(fd, window, sizeof(window), from) : 0;
+	if (got <= 0)
+		return st;
+	copy_tail(window, (size_t)got, tail);
+	return status_detailf(st, DEBUG_LABEL, "%s", tail);
+}
+
 status *criu_error(const char *what, const CriuResp *response, const char *work_dir,
 		   const char *log_file)
 {
@@ -173,8 +205,11 @@ status *criu_error(const char *what, const CriuResp *response, const char *work_
 				   "CRIU could not %s: %s", what, strerrordesc_np(err));
 	else
 		st = status_errorf(STATUS_ABORTED, "CRIU could not %s and did not say why", what);
+	st = status_because(st, REASON_CRIU_FAILED);
 	if (text[0] != '\0')
 		st = status_detailf(st, "criu", "%s", text);
+	if (log_file != NULL)
+		st = add_tail(st, work_dir, log_file);
 	if (known != NULL && known->next != NULL)
 		st = status_detailf(st, "next", "%s", known->next);
 	else if (log_file != NULL)

@@ -8,10 +8,10 @@
 #include "proto/status.h"
 
 /* Status for a failed response: "CRIU could not <what>: <meaning>", detail "criu" = its own line,
- * detail "next" = what to do where we know. work_dir/log_file and work_dir/swrk.err are read
- * (bounded). Codes: FAILED_PRECONDITION for objects and files, ALREADY_EXISTS for a taken pid,
- * RESOURCE_EXHAUSTED for no space, DATA_LOSS for broken images, ABORTED otherwise. response may be
- * NULL. */
+ * detail "next" = what to do where we know, detail "debug" = the last 20 lines of the log.
+ * work_dir/log_file and work_dir/swrk.err are read (bounded). Codes: FAILED_PRECONDITION for
+ * objects and files, ALREADY_EXISTS for a taken pid, RESOURCE_EXHAUSTED for no space, DATA_LOSS for
+ * broken images, ABORTED otherwise. response may be NULL. */
 must_check status *criu_error(const char *what, const CriuResp *response, const char *work_dir,
 			      const char *log_file);
 

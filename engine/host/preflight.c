@@ -11,6 +11,7 @@
 
 #include "engine/host/clock.h"
 #include "engine/host/preflight_parts.h"
+#include "proto/reason.h"
 
 enum {
 	KERNEL_THREAD = 0x00200000,
@@ -31,9 +32,11 @@ status *workload_parse(const char *workload, pid_t *ret_pid)
 			return NULL;
 		}
 	}
-	return status_errorf(STATUS_INVALID_ARGUMENT,
-			     "\"%.80s\" is not a workload: write pid:N, for example pid:1234",
-			     workload);
+	return status_because(
+	    status_errorf(STATUS_INVALID_ARGUMENT,
+			  "\"%.80s\" is not a workload: write pid:N, for example pid:1234",
+			  workload),
+	    REASON_NOT_A_WORKLOAD);
 }
 
 void trouble_add(struct troubles *troubles, const char *next, const char *fmt, ...)
@@ -45,13 +48,15 @@ void trouble_add(struct troubles *troubles, const char *next, const char *fmt, .
 	(void)vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	troubles->count++;
-	if (troubles->st != NULL) {
-		troubles->st = status_detailf(troubles->st, "also", "%s", text);
-		return;
+	if (troubles->st == NULL) {
+		troubles->st = status_because(status_errorf(STATUS_FAILED_PRECONDITION, "%s", text),
+					      REASON_WORKLOAD_UNFIT);
+		if (next != NULL)
+			troubles->st = status_detailf(troubles->st, "next", "%s", next);
 	}
-	troubles->st = status_errorf(STATUS_FAILED_PRECONDITION, "%s", text);
-	if (next != NULL)
-		troubles->st = status_detailf(troubles->st, "next", "%s", next);
+	if (troubles->count <= TROUBLES_TOLD)
+		troubles->st =
+		    status_detailf(troubles->st, VIOLATION_PREFIX "workload", "%s", text);
 }
 
 status *grow(void **array, size_t count, size_t element)
@@ -250,7 +255,9 @@ status *preflight_tree(pid_t root, const Haul__V1__MigrateOptions *options,
 	if (st == NULL)
 		st = check_root(root, &stat);
 	if (st != NULL)
-		return st;
+		return status_code_of(st) == STATUS_INVALID_ARGUMENT
+			   ? status_because(st, REASON_NOT_A_WORKLOAD)
+			   : st;
 	if (stat.state == 'Z' || stat.state == 'X')
 		return status_errorf(
 		    STATUS_FAILED_PRECONDITION,
@@ -266,6 +273,9 @@ status *preflight_tree(pid_t root, const Haul__V1__MigrateOptions *options,
 	free(in.sockets);
 	free(in.pty_masters);
 	free(in.mounts);
+	if (in.troubles.count > TROUBLES_TOLD)
+		in.troubles.st = status_detailf(in.troubles.st, "more", "and %zu more",
+						in.troubles.count - TROUBLES_TOLD);
 	st = status_first(st, in.troubles.st);
 	if (st == NULL && !proc_is_alive(root, survey.start_ticks))
 		st = status_errorf(STATUS_NOT_FOUND, "process %d (%s) ended while it was looked at",

@@ -15,13 +15,14 @@
 
 #include "engine/host/files.h"
 #include "engine/host/preflight_parts.h"
+#include "proto/reason.h"
 
 enum { MEBIBYTE = 1024 * 1024 };
 
 /* Every failure is a detail; what is beyond their number is counted. */
 struct failures {
-	char texts[LIMIT_STATUS_DETAILS - 1][LIMIT_STATUS_TEXT];
-	const char *labels[LIMIT_STATUS_DETAILS - 1];
+	char texts[TROUBLES_TOLD][LIMIT_STATUS_TEXT];
+	const char *labels[TROUBLES_TOLD];
 	size_t count;
 	size_t pids; /* how many of them are about pids */
 };
@@ -58,17 +59,18 @@ static void check_pid(struct failures *failures, pid_t pid)
 	failures->pids++;
 	if (who.state == 'Z') {
 		status_free(proc_stat(who.parent, &parent));
-		fail(failures, "pid",
+		fail(failures, VIOLATION_PREFIX "pid",
 		     "pid %d is held by a zombie (%s) until its parent, process %d (%s), reaps it",
 		     (int)pid, who.name, (int)who.parent, parent.name);
 		return;
 	}
 	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	if (proc_field(path, "Tgid:", 10, &group) && group != (uint64_t)pid)
-		fail(failures, "pid", "pid %d is used by a thread of process %" PRIu64 " (%s)",
-		     (int)pid, group, who.name);
+		fail(failures, VIOLATION_PREFIX "pid",
+		     "pid %d is used by a thread of process %" PRIu64 " (%s)", (int)pid, group,
+		     who.name);
 	else
-		fail(failures, "pid", "pid %d is used by %s", (int)pid, who.name);
+		fail(failures, VIOLATION_PREFIX "pid", "pid %d is used by %s", (int)pid, who.name);
 }
 
 static status *check_pids(struct failures *failures, const Haul__V1__PrepareRequest *request)
@@ -84,7 +86,7 @@ static status *check_pids(struct failures *failures, const Haul__V1__PrepareRequ
 			return status_errorf(STATUS_INVALID_ARGUMENT, "%d is not a pid",
 					     request->pids[i]);
 		if (request->pids[i] >= most)
-			fail(failures, "pid",
+			fail(failures, VIOLATION_PREFIX "pid",
 			     "pid %d is above this host's kernel.pid_max (%ld): raise it with "
 			     "sysctl",
 			     request->pids[i], most);
@@ -146,7 +148,7 @@ static void check_file(struct failures *failures, int root, const Haul__V1__Open
 	scoped(fd) int fd = open_below(root, file->path);
 
 	if (fd < 0 || fstat(fd, &info) != 0) {
-		fail(failures, "file", "%s: %s", file->path, strerror(errno));
+		fail(failures, VIOLATION_PREFIX "file", "%s: %s", file->path, strerror(errno));
 		return;
 	}
 	if (S_ISREG(info.st_mode))
@@ -154,9 +156,10 @@ static void check_file(struct failures *failures, int root, const Haul__V1__Open
 	if (!file->check_size)
 		return;
 	if (!S_ISREG(info.st_mode))
-		fail(failures, "file", "%s is not a regular file here", file->path);
+		fail(failures, VIOLATION_PREFIX "file", "%s is not a regular file here",
+		     file->path);
 	else if ((uint64_t)info.st_size != file->size)
-		fail(failures, "file",
+		fail(failures, VIOLATION_PREFIX "file",
 		     "%s has %" PRIu64 " bytes here and %" PRIu64 " at the source", file->path,
 		     (uint64_t)info.st_size, file->size);
 }
@@ -171,7 +174,8 @@ static status *check_files(struct failures *failures, const Haul__V1__PrepareReq
 				     place);
 	scoped(fd) int root = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0) {
-		fail(failures, "root", "the destination's root %s: %s", place, strerror(errno));
+		fail(failures, VIOLATION_PREFIX "root", "the destination's root %s: %s", place,
+		     strerror(errno));
 		return NULL;
 	}
 	for (size_t i = 0; i < request->n_files; i++) {
@@ -190,13 +194,13 @@ static void check_room(struct failures *failures, uint64_t needed, const char *i
 	struct statfs fs;
 
 	if (statfs(images_dir, &fs) != 0) {
-		fail(failures, "disk", "%s: %s", images_dir, strerror(errno));
+		fail(failures, VIOLATION_PREFIX "disk", "%s: %s", images_dir, strerror(errno));
 		return;
 	}
 	uint64_t space = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 	bool is_memory = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 	if (fs.f_type != RAMFS_MAGIC && space < needed)
-		fail(failures, "disk",
+		fail(failures, VIOLATION_PREFIX "disk",
 		     "%s has %" PRIu64 " MiB free, the images need %" PRIu64 " MiB", images_dir,
 		     space / MEBIBYTE, needed / MEBIBYTE + 1);
 	if (!proc_field("/proc/meminfo", "MemAvailable:", 10, &available))
@@ -205,7 +209,7 @@ static void check_room(struct failures *failures, uint64_t needed, const char *i
 	/* Images in memory and the restored tree are there at the same time. */
 	uint64_t memory = is_memory && needed <= UINT64_MAX / 2 ? needed * 2 : needed;
 	if ((available + swap) * 1024 < memory)
-		fail(failures, "memory",
+		fail(failures, VIOLATION_PREFIX "memory",
 		     "%" PRIu64 " MiB are available, the tree needs %" PRIu64 " MiB%s",
 		     (available + swap) / 1024, memory / MEBIBYTE + 1,
 		     is_memory ? " (its images are kept in memory too)" : "");
@@ -227,6 +231,8 @@ static status *verdict(const struct failures *failures)
 		st = status_errorf(STATUS_FAILED_PRECONDITION,
 				   "the destination cannot take the tree: %s%s", failures->texts[0],
 				   failures->count > 1 ? " …" : "");
+	st = status_because(st, failures->pids == failures->count ? REASON_PIDS_IN_USE
+								  : REASON_DESTINATION_UNFIT);
 	for (size_t i = 0; i < kept; i++)
 		st = status_detailf(st, failures->labels[i], "%s", failures->texts[i]);
 	if (failures->count > kept)

@@ -7,7 +7,10 @@
 #include "engine/host/proc.h"
 #include "proto/limits.h"
 
-/* What was found wrong: the first trouble is the sentence, the others are its "also" details. */
+/* Told of everything that is wrong, so that reason, state and others still have room. */
+enum { TROUBLES_TOLD = LIMIT_STATUS_DETAILS - 8 };
+
+/* What was found wrong: the first trouble is the sentence, all are its details. */
 struct troubles {
 	status *st;
 	size_t count;

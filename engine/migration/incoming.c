@@ -13,8 +13,9 @@
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "proto/envelope.h"
+#include "proto/reason.h"
 
-enum { CARETAKER_TICK_MS = 500, GROUP_TIMEOUT_MS = 10000 };
+enum { CARETAKER_TICK_MS = 500, GROUP_TIMEOUT_MS = 10000, SESSION_RETRY_MS = 10000 };
 
 static const char *const state_names[] = {"prepared", "restored", "committed", "aborted"};
 
@@ -74,6 +75,7 @@ status *incomings_add(struct incomings *incomings, struct incoming *incoming, un
 		unfinished += is_unfinished ? 1 : 0;
 		of_source += is_unfinished && is_of_source ? 1 : 0;
 	}
+	bool is_refused = st == NULL;
 	if (st == NULL &&
 	    (unfinished >= LIMIT_SESSIONS || incomings->count == array_len(incomings->list)))
 		st = status_errorf(STATUS_RESOURCE_EXHAUSTED,
@@ -86,6 +88,9 @@ status *incomings_add(struct incomings *incomings, struct incoming *incoming, un
 	if (st == NULL)
 		incomings->list[incomings->count++] = incoming;
 	(void)pthread_mutex_unlock(&incomings->lock);
+	if (st != NULL && is_refused)
+		st = status_because(status_retry_after(st, SESSION_RETRY_MS),
+				    REASON_TOO_MANY_SESSIONS);
 	return st;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/host/clock.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
+#include "proto/reason.h"
 
 struct registry *registry_new(void)
 {
@@ -78,8 +79,10 @@ static Haul__V1__Migration *find(struct registry *registry, const char *id)
 
 static status *not_found(const char *id)
 {
-	return status_detailf(status_errorf(STATUS_NOT_FOUND, "no migration %.64s", id), "next",
-			      "`haulctl list` shows those this engine knows");
+	return status_because(
+	    status_detailf(status_errorf(STATUS_NOT_FOUND, "no migration %.64s", id), "next",
+			   "`haulctl list` shows those this engine knows"),
+	    REASON_MIGRATION_UNKNOWN);
 }
 
 static void take_out(struct registry *registry, size_t place)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/log.h"
+#include "proto/reason.h"
 #include "rpc/pipe.h"
 
 enum { WATCHERS_MOST = 256, ACCEPT_MS = 10000, SEND_MS = 10000, TICK_MS = 1000 };
@@ -171,13 +172,15 @@ static status *take_place(struct watcher *watcher, const struct identity *caller
 			break;
 	}
 	if (watcher->place == WATCHERS_MOST || watchers->is_closing) {
-		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%d are watching already",
-				   WATCHERS_MOST);
+		st = status_because(status_errorf(STATUS_RESOURCE_EXHAUSTED,
+						  "%d are watching already", WATCHERS_MOST),
+				    REASON_TOO_MANY_STREAMS);
 	} else if (most != 0 && count_of(watchers, caller->name) >= most) {
-		st = status_errorf(STATUS_RESOURCE_EXHAUSTED,
-				   "%s watches %u migrations already, and the policy gives it no "
-				   "more",
-				   caller->name, most);
+		st = status_because(status_errorf(STATUS_RESOURCE_EXHAUSTED,
+						  "%s has %u streams already, and the policy gives "
+						  "it no more",
+						  caller->name, most),
+				    REASON_TOO_MANY_STREAMS);
 	} else {
 		watchers->places[watcher->place].pipe = watcher->pipe;
 		(void)snprintf(watchers->places[watcher->place].caller,

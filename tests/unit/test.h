@@ -11,6 +11,8 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include <string.h>
+
 #include "proto/status.h"
 
 /* Fails with the status's own sentence. */
@@ -31,6 +33,17 @@
 				 status_code_name(want),                                           \
 				 assert_code_st_ ? status_message(assert_code_st_) : "OK");        \
 		status_free(assert_code_st_);                                                      \
+	} while (0)
+
+/* The same, and the error's reason is this word. */
+#define assert_reason(expression, want, word)                                                      \
+	do {                                                                                       \
+		status *assert_reason_st_ = (expression);                                          \
+		const char *assert_reason_ = status_detail_find(assert_reason_st_, "reason");      \
+		if (assert_reason_ == NULL || strcmp(assert_reason_, word) != 0)                   \
+			fail_msg("%s: %s, not %s", #expression,                                    \
+				 assert_reason_ ? assert_reason_ : "no reason", word);             \
+		assert_code(assert_reason_st_, want);                                              \
 	} while (0)
 
 #endif

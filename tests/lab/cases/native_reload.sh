@@ -40,9 +40,14 @@ hup() {
     await_log "$1" "$before" "$2"
 }
 
-remote_node() {
+# remote ARG…: haulctl on A asks B over TLS as a.
+remote() {
     on A "$(program haulctl)" --server "$(url B)" --timeout 20s --ca "$pki/ca.pem" --cert "$pki/a.pem" \
-        --key "$pki/a.key" --json node
+        --key "$pki/a.key" --json "$@"
+}
+
+remote_node() {
+    remote node
 }
 
 days_left() {
@@ -116,8 +121,9 @@ expect_message migrate-to
 policy A '{"migrate-to": ["*.example.org", "10.77.0.2"]}'
 hup A 'are reloaded'
 
-note "one session for each"
-policy B '{"limits": [{"identities": ["a"], "sessions": 1}]}'
+note "one session and one stream for each"
+policy B '{"rules": [{"identities": ["a"], "roles": ["partner", "viewer"]}],
+    "limits": [{"identities": ["a"], "sessions": 1, "streams": 1}]}'
 hup B 'are reloaded'
 workload A event
 second=$PID
@@ -127,12 +133,25 @@ job=$!
 await_log B "$(log_lines B)" 'method=/haul.v1.Peer/Prepare .*code=OK'
 migrate A "$second" B
 expect_refused RESOURCE_EXHAUSTED
+[[ $(report error.reason) == TOO_MANY_SESSIONS && $(report error.retryInfo.retryDelay) == 10.000s ]] ||
+    fail "the refusal does not say when to come again: $REPORT"
+id=$(report migrations.0.id "$(ctl B --json list)")
+remote watch "$id" >"$LAB/watch" 2>&1 &
+watcher=$!
+for ((try = 0; try < 100; try++)); do
+    ! grep -q "$id" "$LAB/watch" || break
+    sleep 0.1
+done
+CODE=0
+text=$(remote watch "$id" 2>&1) || CODE=$?
+[[ $CODE == 72 && $text == *TOO_MANY_STREAMS* ]] || fail "a second stream ended with $CODE: $text"
 link_rate
 CODE=0
 wait "$job" || CODE=$?
 REPORT=$(<"$LAB/report")
 ERRORS=$(<"$LAB/errors")
 expect_completed
+wait "$watcher" || fail "the watcher: $(tail -n 5 "$LAB/watch")"
 migrate B "$victim" A
 expect_completed
 expect_healthy A "$second"

@@ -5,6 +5,7 @@
 
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render_json.h"
+#include "proto/reason.h"
 #include "tests/unit/test.h"
 
 static char id[] = "7f3a", stage[] = "finish", tracking[] = "soft-dirty", note[] = "no \"delta\"";
@@ -152,6 +153,26 @@ static void a_list_is_a_table_without_control_characters(void **state)
 	free(out);
 }
 
+static void an_error_has_what_grpc_s_richer_errors_have(void **state)
+{
+	(void)state;
+	scoped(status) status *st =
+	    status_because(status_errorf(STATUS_FAILED_PRECONDITION, "first"),
+			   REASON_WORKLOAD_UNFIT);
+	st = status_detailf(st, "violation.workload", "first");
+	st = status_detailf(st, "violation.pid", "second");
+	st = status_detailf(status_retry_after(st, 1500), "debug", "a\nb\n");
+	const char *json = printed(json_of_status(st));
+	assert_non_null(strstr(json, "\"reason\":\"WORKLOAD_UNFIT\",\"domain\":\"haul\""));
+	assert_non_null(
+	    strstr(json,
+		   "\"preconditionFailure\":{\"violations\":[{\"type\":\"workload\","
+		   "\"description\":\"first\"},{\"type\":\"pid\",\"description\":\"second\"}]}"));
+	assert_non_null(strstr(json, "\"retryInfo\":{\"retryDelay\":\"1.500s\"}"));
+	assert_non_null(strstr(json, "\"debugInfo\":{\"stackEntries\":[\"a\",\"b\"]"));
+	(void)printed(NULL);
+}
+
 static void numbers_are_written_for_people(void **state)
 {
 	char line[RENDER_NUMBER];
@@ -179,6 +200,7 @@ int main(void)
 	    cmocka_unit_test(the_exit_status_follows_the_state),
 	    cmocka_unit_test(a_state_from_a_newer_engine_has_a_number),
 	    cmocka_unit_test(a_list_is_a_table_without_control_characters),
+	    cmocka_unit_test(an_error_has_what_grpc_s_richer_errors_have),
 	    cmocka_unit_test(numbers_are_written_for_people),
 	};
 

@@ -79,6 +79,30 @@ static void known_causes_are_explained_with_what_to_do(void **state)
 	assert_non_null(strstr(status_detail_find(st, "next"), "--shell-job"));
 }
 
+/* Of a long log the last twenty lines, and never more than fits into a detail. */
+static void the_end_of_the_log_is_told_for_debugging(void **state)
+{
+	char log[64 * 1024] = "";
+	size_t used = 0;
+	(void)state;
+
+	for (int i = 0; i < 1000; i++)
+		used += (size_t)snprintf(log + used, sizeof(log) - used,
+					 "(00.%03d) Warn  (a.c:1): line\t%d\n", i, i);
+	scoped(status) status *st = explain(log, "", NULL);
+	assert_string_equal(status_detail_find(st, "reason"), "CRIU_FAILED");
+	const char *tail = status_detail_find(st, "debug");
+	assert_non_null(tail);
+	assert_memory_equal(tail, "(00.980) Warn  (a.c:1): line 980\n", 33);
+	assert_non_null(strstr(tail, "line 999\n"));
+	memset(log, 'x', sizeof(log) - 1);
+	log[sizeof(log) - 1] = '\0';
+	scoped(status) status *of_one_line = explain(log, "", NULL);
+	assert_in_range(strlen(status_detail_find(of_one_line, "debug")), 1000, 4000);
+	scoped(status) status *of_none = explain(NULL, "", NULL);
+	assert_null(status_detail_find(of_none, "debug"));
+}
+
 static void each_kind_of_cause_has_its_code(void **state)
 {
 	(void)state;
@@ -148,6 +172,7 @@ int main(void)
 	    cmocka_unit_test(a_log_without_errors_has_no_cause),
 	    cmocka_unit_test(known_causes_are_explained_with_what_to_do),
 	    cmocka_unit_test(each_kind_of_cause_has_its_code),
+	    cmocka_unit_test(the_end_of_the_log_is_told_for_debugging),
 	    cmocka_unit_test(an_unknown_cause_is_told_in_criu_s_words),
 	    cmocka_unit_test(what_went_wrong_before_the_log_is_on_stderr),
 	    cmocka_unit_test(without_any_line_the_response_s_errno_must_do),

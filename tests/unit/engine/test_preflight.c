@@ -77,7 +77,8 @@ static void workload_names_are_checked(void **state)
 	assert_ok(workload_parse("pid:1234", &pid));
 	assert_int_equal(pid, 1234);
 	for (size_t i = 0; i < array_len(bad); i++)
-		assert_code(workload_parse(bad[i], &pid), STATUS_INVALID_ARGUMENT);
+		assert_reason(workload_parse(bad[i], &pid), STATUS_INVALID_ARGUMENT,
+			      "NOT_A_WORKLOAD");
 }
 
 static void a_plain_process_is_surveyed(void **state)
@@ -299,7 +300,12 @@ static void several_troubles_are_all_told(void **state)
 
 	scoped(status) status *st = preflight_tree(workload.pid, &plain_options, &survey);
 	assert_int_equal(status_code_of(st), STATUS_FAILED_PRECONDITION);
-	assert_non_null(status_detail_find(st, "also"));
+	size_t violations = 0;
+	for (size_t i = 0; i < status_detail_count(st); i++)
+		violations += strcmp(status_detail_at(st, i).label, "violation.workload") == 0;
+	assert_true(violations > 1);
+	assert_string_equal(status_detail_find(st, "violation.workload"), status_message(st));
+	assert_string_equal(status_detail_find(st, "reason"), "WORKLOAD_UNFIT");
 	assert_non_null(status_detail_find(st, "next"));
 	workload_end(&workload);
 }
@@ -393,9 +399,11 @@ static void pids_in_use_are_the_only_trouble_or_one_of_several(void **state)
 	assert_int_equal(waitid(P_PID, (id_t)workload.pid, &info, WEXITED | WNOWAIT), 0);
 	scoped(status) status *st = destination(workload.pid, NULL, 0, "");
 	assert_int_equal(status_code_of(st), STATUS_ALREADY_EXISTS);
-	assert_non_null(strstr(status_detail_find(st, "pid"), "zombie"));
+	assert_non_null(strstr(status_detail_find(st, "violation.pid"), "zombie"));
+	assert_string_equal(status_detail_find(st, "reason"), "PIDS_IN_USE");
 	file.path = path;
-	assert_code(destination(workload.pid, &file, 0, ""), STATUS_FAILED_PRECONDITION);
+	assert_reason(destination(workload.pid, &file, 0, ""), STATUS_FAILED_PRECONDITION,
+		      "DESTINATION_UNFIT");
 	pid_t pid = workload.pid;
 	workload_end(&workload);
 	assert_ok(destination(pid, NULL, 0, ""));
@@ -406,8 +414,8 @@ static void a_destination_without_memory_and_disk_says_so(void **state)
 	(void)state;
 	scoped(status) status *st = destination(0, NULL, UINT64_MAX / 4, "");
 	assert_int_equal(status_code_of(st), STATUS_FAILED_PRECONDITION);
-	assert_non_null(status_detail_find(st, "memory"));
-	assert_non_null(status_detail_find(st, "disk"));
+	assert_non_null(status_detail_find(st, "violation.memory"));
+	assert_non_null(status_detail_find(st, "violation.disk"));
 }
 
 static void links_below_the_destinations_root_do_not_lead_out_of_it(void **state)

@@ -77,7 +77,7 @@ static void an_unknown_id_is_not_found_and_a_known_one_not_added(void **state)
 	status *st = registry_get(registry, "a", &none);
 	assert_int_equal(status_code_of(st), STATUS_NOT_FOUND);
 	assert_non_null(status_detail_find(st, "next"));
-	status_free(st);
+	assert_reason(st, STATUS_NOT_FOUND, "MIGRATION_UNKNOWN");
 	assert_null(none);
 	assert_ok(add(registry, "a", RUNNING));
 	assert_code(add(registry, "a", RUNNING), STATUS_ALREADY_EXISTS);

@@ -120,9 +120,9 @@ static void what_is_not_there_or_not_allowed_is_told(void **state)
 	scoped(rpc_client) struct rpc_client *client = connect_to(echo.url);
 	ProtobufCMessage *response = NULL;
 	Haul__V1__QueryRequest request = HAUL__V1__QUERY_REQUEST__INIT;
-	assert_code(rpc_client_call(client, &haul__v1__peer__descriptor, "Query", &request.base,
-				    20000, &response),
-		    STATUS_UNIMPLEMENTED);
+	assert_reason(rpc_client_call(client, &haul__v1__peer__descriptor, "Query", &request.base,
+				      20000, &response),
+		      STATUS_UNIMPLEMENTED, "METHOD_UNKNOWN");
 	status *st = rpc_client_call(client, &haul__v1__peer__descriptor, "Nonsense", &request.base,
 				     20000, &response);
 	assert_false(rpc_client_may_have_run(st));
@@ -178,7 +178,7 @@ static void a_server_that_comes_late_is_found(void **state)
 	scoped(rpc_client) struct rpc_client *client = connect_to(url);
 	struct background call = {.client = client, .id = "", .timeout_ms = 30000};
 	start(&call);
-	assert_code(echo_hello(client, "", 200, NULL), STATUS_UNAVAILABLE);
+	assert_reason(echo_hello(client, "", 200, NULL), STATUS_UNAVAILABLE, "NOT_CONNECTED");
 	echo_listen(&echo, "ipc", NULL, 2);
 	assert_ok(join(&call));
 	echo_stop(&echo);
@@ -291,7 +291,8 @@ static void a_stopping_server_finishes_what_runs_and_refuses_the_rest(void **sta
 	while (st == NULL) {
 		st = echo_hello(client, "", 20000, NULL);
 	}
-	assert_code(st, STATUS_UNAVAILABLE);
+	assert_non_null(status_detail_find(st, "retry_after_ms"));
+	assert_reason(st, STATUS_UNAVAILABLE, "ENGINE_STOPPING");
 	atomic_store(&echo.is_released, true);
 	assert_ok(join(&call));
 	assert_int_equal(pthread_join(stopper, NULL), 0);
@@ -397,6 +398,8 @@ static enum status_code ask_raw(nng_socket socket, uint8_t id_byte, const char *
 	assert_ok(reply_decode(nng_msg_body(msg), nng_msg_len(msg), &reply, &verdict));
 	haul__v1__reply__free_unpacked(reply, NULL);
 	nng_msg_free(msg);
+	if (status_code_of(verdict) == STATUS_ALREADY_EXISTS)
+		assert_string_equal(status_detail_find(verdict, "reason"), "REQUEST_ID_REUSED");
 	return status_code_of(verdict);
 }
 

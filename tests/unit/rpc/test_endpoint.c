@@ -133,6 +133,9 @@ static void bad_credentials_are_refused_with_the_file_at_fault(void **state)
 		status *st = credentials_load(&files, &none);
 		assert_non_null(st);
 		assert_non_null(strstr(status_message(st), cases[i].at_fault));
+		if (strcmp(cases[i].at_fault, "expired.pem") == 0)
+			assert_string_equal(status_detail_find(st, "reason"),
+					    "CERTIFICATE_EXPIRED");
 		assert_code(st, cases[i].code);
 		assert_null(none);
 	}

@@ -32,8 +32,10 @@ static void without_a_file_peers_may_be_partners_and_local_may_all(void **state)
 	assert_code(check(NULL, &node, "/grpc.health.v1.Health/Watch"), STATUS_PERMISSION_DENIED);
 	assert_code(check(NULL, &node, "/haul.v1.Node/Check"), STATUS_PERMISSION_DENIED);
 	assert_code(check(NULL, &node, "/haul.v1.Migrations/Start"), STATUS_PERMISSION_DENIED);
-	assert_code(check(NULL, &node, "/haul.v1.PeerX/Commit"), STATUS_PERMISSION_DENIED);
-	assert_code(check(NULL, &nobody, "/haul.v1.Peer/Commit"), STATUS_UNAUTHENTICATED);
+	assert_reason(check(NULL, &node, "/haul.v1.PeerX/Commit"), STATUS_PERMISSION_DENIED,
+		      "METHOD_NOT_ALLOWED");
+	assert_reason(check(NULL, &nobody, "/haul.v1.Peer/Commit"), STATUS_UNAUTHENTICATED,
+		      "CALLER_UNAUTHENTICATED");
 }
 
 static void rules_name_identities_and_methods(void **state)
@@ -125,14 +127,14 @@ static void partners_are_asked_for_when_a_migration_begins(void **state)
 	assert_ok(policy_check(policy, &node, "/haul.v1.Peer/Prepare"));
 	status *st = policy_check(policy, &other, "/haul.v1.Peer/Prepare");
 	assert_non_null(strstr(status_message(st), "accept-from"));
-	assert_code(st, STATUS_PERMISSION_DENIED);
+	assert_reason(st, STATUS_PERMISSION_DENIED, "SOURCE_NOT_ACCEPTED");
 	/* What has begun goes on. */
 	assert_ok(policy_check(policy, &other, "/haul.v1.Peer/Commit"));
 	assert_ok(policy_check_destination(policy, "b.example.org"));
 	assert_ok(policy_check_destination(policy, "10.0.0.2"));
 	st = policy_check_destination(policy, "10.0.0.3");
 	assert_non_null(strstr(status_message(st), "migrate-to"));
-	assert_code(st, STATUS_PERMISSION_DENIED);
+	assert_reason(st, STATUS_PERMISSION_DENIED, "DESTINATION_NOT_ALLOWED");
 }
 
 static void without_lists_of_partners_everybody_may_be_one(void **state)
