@@ -137,7 +137,7 @@ static status *recover(struct engine *engine)
 	parts->core = &engine->core;
 	parts->sources = sources_new(&engine->core);
 	parts->incomings = incomings_new(&engine->core);
-	parts->watchers = watchers_new(&engine->core);
+	parts->watchers = watchers_new();
 	engine->services[0] = services_migrations(parts);
 	engine->services[1] = services_peer(parts);
 	engine->services[2] = services_node(parts);

@@ -27,6 +27,15 @@ must_check status *rpc_client_call(struct rpc_client *client,
 				   const ProtobufCMessage *request, int64_t timeout_ms,
 				   ProtobufCMessage **ret_response);
 
+struct stream;
+
+/* Opens a stream (stream.h): calls the method, whose response has a field `pipe`, and dials that;
+ * both within timeout_ms, which says nothing of how long the stream may last. */
+must_check status *rpc_client_open_stream(struct rpc_client *client,
+					  const ProtobufCServiceDescriptor *service,
+					  const char *method, const ProtobufCMessage *request,
+					  int64_t timeout_ms, struct stream **ret_stream);
+
 /* From now on calls that end with UNAVAILABLE after they had left, or that a stopping server did
  * not take, are sent again within their timeout, with the same request id: the server carries them
  * out once. See retry.h for how often. Not for calls whose fate the caller must know, such as an

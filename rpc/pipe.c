@@ -169,9 +169,16 @@ status *pipe_send_message(struct pipe *pipe, Haul__V1__FrameKind kind,
 
 status *pipe_send_end(struct pipe *pipe, const status *verdict, int64_t timeout_ms)
 {
+	return pipe_send_trailer(pipe, verdict, NULL, timeout_ms);
+}
+
+status *pipe_send_trailer(struct pipe *pipe, const status *verdict,
+			  Haul__V1__StreamMetadata *trailing, int64_t timeout_ms)
+{
 	Haul__V1__PipeEnd end = HAUL__V1__PIPE_END__INIT;
 	end.status = status_to_wire(verdict);
 	end.messages = seal_count(pipe->out);
+	end.trailing = trailing;
 	status *st =
 	    pipe_send_message(pipe, HAUL__V1__FRAME_KIND__FRAME_END, &end.base, timeout_ms);
 	if (end.status != NULL)

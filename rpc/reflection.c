@@ -205,7 +205,9 @@ static const rpc_handler handlers[] = {list_services, file_containing_symbol};
 
 struct rpc_service reflection_service(struct reflection *reflection)
 {
-	return (struct rpc_service){&haul__v1__reflection__descriptor, handlers, reflection};
+	return (struct rpc_service){.descriptor = &haul__v1__reflection__descriptor,
+				    .handlers = handlers,
+				    .self = reflection};
 }
 
 void reflection_free(struct reflection *reflection)

@@ -25,7 +25,11 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 	if (server == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a server");
 	status *st = dedupe_new(NULL, &server->dedupe);
+	if (st == NULL)
+		st = rpc_streams_new(&config->stream_place, config->streams_most,
+				     config->authorize_self, &server->streams);
 	if (st != NULL) {
+		dedupe_free(server->dedupe);
 		free(server);
 		return st;
 	}
@@ -352,6 +356,7 @@ void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
 			nng_aio_cancel(server->listeners[i]->workers[j].aio);
 	(void)pthread_mutex_unlock(&server->lock);
 	dedupe_stop(server->dedupe);
+	rpc_streams_stop(server->streams, left_ms(deadline_ms));
 	for (unsigned i = 0; i < server->listener_count; i++) {
 		struct listener *listener = server->listeners[i];
 		if (listener->has_socket)
@@ -369,6 +374,7 @@ void rpc_server_free(struct rpc_server *server)
 		listener_join(server->listeners[i]);
 		listener_free(server->listeners[i]);
 	}
+	rpc_streams_free(server->streams);
 	dedupe_free(server->dedupe);
 	(void)pthread_cond_destroy(&server->changed);
 	(void)pthread_mutex_destroy(&server->lock);

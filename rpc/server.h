@@ -4,6 +4,7 @@
 #define HAUL_RPC_SERVER_H
 
 #include "rpc/endpoint.h"
+#include "rpc/pipe.h"
 #include "rpc/service.h"
 
 struct rpc_server;
@@ -28,8 +29,12 @@ struct rpc_server_config {
 	size_t service_count;
 	rpc_authorize authorize;   /* NULL: everybody may everything */
 	rpc_calls_most calls_most; /* NULL: no limits */
-	void *authorize_self;	   /* of both */
+	/* The same for streams; NULL or 0: a quarter of LIMIT_STREAMS. */
+	rpc_calls_most streams_most;
+	void *authorize_self; /* of all three */
 	struct rpc_observer observer;
+	/* Where streams may listen: ports for remote callers, a directory for local ones. */
+	struct pipe_place stream_place;
 };
 
 must_check status *rpc_server_new(const struct rpc_server_config *config,

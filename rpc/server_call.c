@@ -22,6 +22,7 @@ struct job {
 	const struct rpc_service *service;
 	const ProtobufCMethodDescriptor *method;
 	rpc_handler handler;
+	rpc_stream_handler stream;
 };
 
 static status *find_method(const struct rpc_server *server, struct job *job)
@@ -38,10 +39,13 @@ static status *find_method(const struct rpc_server *server, struct job *job)
 									       slash + 1);
 		if (job->method == NULL)
 			break;
-		job->handler = service->handlers[job->method - service->descriptor->methods];
+		size_t i_method = (size_t)(job->method - service->descriptor->methods);
+		job->handler = service->handlers[i_method];
+		if (job->handler == NULL && service->streams != NULL)
+			job->stream = service->streams[i_method];
 		break;
 	}
-	if (job->handler == NULL)
+	if (job->handler == NULL && job->stream == NULL)
 		return status_because(status_errorf(STATUS_UNIMPLEMENTED,
 						    "this engine has no method %s",
 						    job->request->method),
@@ -57,6 +61,35 @@ static void note_id(struct job *job, const ProtobufCMessage *message)
 		(void)snprintf(job->call.id, sizeof(job->call.id), "%s", id);
 }
 
+/* Takes the request; the response says where the stream is. */
+static status *open_stream(const struct job *job, ProtobufCMessage *request,
+			   ProtobufCMessage **ret_response)
+{
+	const ProtobufCMessageDescriptor *output = job->method->output;
+	const ProtobufCFieldDescriptor *field =
+	    protobuf_c_message_descriptor_get_field_by_name(output, "pipe");
+	Haul__V1__PipeAddress *address = NULL;
+	ProtobufCMessage *response = calloc(1, output->sizeof_message);
+	status *st = NULL;
+	if (field == NULL || field->descriptor != &haul__v1__pipe_address__descriptor ||
+	    response == NULL) {
+		free(response);
+		message_free(request);
+		return status_errorf(STATUS_INTERNAL, "%s has no place for a stream's address",
+				     job->call.method);
+	}
+	st = rpc_streams_open(job->listener->server->streams, &job->call, job->stream,
+			      job->service->self, request, &address);
+	if (st != NULL) {
+		free(response);
+		return st;
+	}
+	protobuf_c_message_init(output, response);
+	memcpy((uint8_t *)response + field->offset, &address, sizeof(address));
+	*ret_response = response;
+	return NULL;
+}
+
 static status *run_handler(struct job *job, ProtobufCMessage **ret_response)
 {
 	scoped(message) ProtobufCMessage *message = NULL;
@@ -69,6 +102,8 @@ static status *run_handler(struct job *job, ProtobufCMessage **ret_response)
 		return status_errorf(STATUS_DEADLINE_EXCEEDED,
 				     "the caller's time was over before %s began; nothing was done",
 				     job->call.method);
+	if (job->stream != NULL)
+		return open_stream(job, TAKE(message), ret_response);
 	st = job->handler(job->service->self, &job->call, message, ret_response);
 	if (st == NULL && *ret_response == NULL)
 		return status_errorf(STATUS_INTERNAL, "%s gave no answer", job->call.method);

@@ -9,6 +9,7 @@
 #include "rpc/connections.h"
 #include "rpc/dedupe.h"
 #include "rpc/server.h"
+#include "rpc/streams.h"
 
 enum {
 	SERVER_LISTENERS = 8,
@@ -47,6 +48,7 @@ struct listener {
 struct rpc_server {
 	struct rpc_server_config config;
 	struct dedupe *dedupe;
+	struct rpc_streams *streams;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum server_phase phase;

@@ -32,11 +32,21 @@ int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms);
 typedef status *(*rpc_handler)(void *self, const struct rpc_call *call,
 			       const ProtobufCMessage *request, ProtobufCMessage **ret_response);
 
-/* handlers[i] serves descriptor->methods[i]. */
+struct stream;
+
+/* Serves a method whose answers (and maybe requests) are a stream (stream.h): on a thread of its
+ * own, may block, and should end when stream_is_cancelled. What it returns is the stream's status.
+ * All is borrowed. */
+typedef status *(*rpc_stream_handler)(void *self, const struct rpc_call *call,
+				      const ProtobufCMessage *request, struct stream *stream);
+
+/* handlers[i] serves descriptor->methods[i], or streams[i] does where handlers[i] is NULL: the
+ * method's response then has a field `pipe`, the PipeAddress that the caller dials. */
 struct rpc_service {
 	const ProtobufCServiceDescriptor *descriptor;
 	const rpc_handler *handlers;
 	void *self;
+	const rpc_stream_handler *streams; /* NULL: none */
 };
 
 #endif

@@ -9,10 +9,9 @@
 #include "proto/envelope.h"
 #include "proto/json.h"
 #include "proto/wire.h"
-#include "rpc/pipe.h"
+#include "rpc/stream.h"
 
-/* An engine says something every second, also when nothing changes. */
-enum { SILENCE_MS = 30000 };
+enum { LOOK_MS = 60000 };
 
 static status *read_input(struct buffer *ret_text)
 {
@@ -79,10 +78,11 @@ static status *time_left(int64_t deadline_ms, int64_t most_ms, int64_t *ret_left
 	return NULL;
 }
 
-/* Field `pipe` of the response. */
-static status *open_pipe(const struct ctl *ctl, const struct schema_message *type,
-			 const struct buffer *response, struct pipe **ret_pipe)
+/* By field `pipe` of the response. */
+static status *open_stream(const struct ctl *ctl, const struct schema_message *type,
+			   const struct buffer *response, struct stream **ret_stream)
 {
+	struct pipe *pipe = NULL;
 	scoped(message) ProtobufCMessage *address = NULL;
 	struct wire wire = {response->data, response->size};
 	struct wire_field next = {0};
@@ -101,38 +101,28 @@ static status *open_pipe(const struct ctl *ctl, const struct schema_message *typ
 				    next.bytes.size, LIMIT_UNARY_BYTES, &address);
 	if (st != NULL)
 		return st;
-	return pipe_dial((const Haul__V1__PipeAddress *)address, ctl->timeout_ms, ret_pipe);
-}
-
-/* What the end of a stream says. */
-static status *end_of(const struct pipe_in *in)
-{
-	scoped(message) ProtobufCMessage *message = NULL;
-	status *st = unpack_message(&haul__v1__pipe_end__descriptor, in->body, in->size,
-				    LIMIT_UNARY_BYTES, &message);
-
-	if (st != NULL)
-		return status_recode(st, STATUS_DATA_LOSS);
-	return status_from_wire(((const Haul__V1__PipeEnd *)message)->status);
+	st = pipe_dial((const Haul__V1__PipeAddress *)address, ctl->timeout_ms, &pipe);
+	return st == NULL ? stream_new(pipe, false, NULL, ret_stream) : st;
 }
 
 /* One object a line, until the end. */
 static status *print_events(const struct ctl *ctl, const struct schema_message *event,
-			    struct pipe *pipe, int64_t deadline_ms)
+			    struct stream *stream, int64_t deadline_ms)
 {
 	for (;;) {
-		scoped(pipe_in) struct pipe_in in = {0};
+		scoped(buffer) struct buffer bytes = {0};
 		int64_t left_ms = 0;
-		status *st = time_left(deadline_ms, SILENCE_MS, &left_ms);
+		bool has_message = false;
+		status *st = time_left(deadline_ms, LOOK_MS, &left_ms);
 		if (st == NULL)
-			st = pipe_receive(pipe, left_ms, &in);
-		if (st != NULL)
-			return st;
-		if (in.kind == HAUL__V1__FRAME_KIND__FRAME_END)
-			return end_of(&in);
-		if (in.kind != HAUL__V1__FRAME_KIND__FRAME_EVENT)
+			st = stream_receive_bytes(stream, left_ms, &bytes, &has_message);
+		if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED && left_ms == LOOK_MS) {
+			status_free(st); /* nothing new; keepalives tell that the engine is there */
 			continue;
-		const struct wire wire = {in.body, in.size};
+		}
+		if (st != NULL || !has_message)
+			return st;
+		const struct wire wire = {bytes.data, bytes.size};
 		st = print_message(ctl, event, &wire, true);
 		if (st != NULL)
 			return st;
@@ -143,13 +133,13 @@ static status *print_answer(const struct ctl *ctl, const struct schema_method *m
 			    const struct buffer *response, int64_t deadline_ms)
 {
 	const struct schema_message *event = method_event(method);
-	scoped(pipe) struct pipe *pipe = NULL;
+	scoped(stream) struct stream *stream = NULL;
 	const struct wire wire = {response->data, response->size};
 
 	if (event == NULL)
 		return print_message(ctl, method->output, &wire, false);
-	status *st = open_pipe(ctl, method->output, response, &pipe);
-	return st != NULL ? st : print_events(ctl, event, pipe, deadline_ms);
+	status *st = open_stream(ctl, method->output, response, &stream);
+	return st != NULL ? st : print_events(ctl, event, stream, deadline_ms);
 }
 
 static const struct schema_method *find_method(const struct schema *schema,

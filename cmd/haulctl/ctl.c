@@ -52,10 +52,15 @@ static status *connect_client(struct ctl *ctl)
 	return st;
 }
 
+status *ctl_connect(struct ctl *ctl)
+{
+	return ctl->client == NULL ? connect_client(ctl) : NULL;
+}
+
 status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *service, const char *method,
 		 const ProtobufCMessage *request, ProtobufCMessage **ret_response)
 {
-	status *st = ctl->client == NULL ? connect_client(ctl) : NULL;
+	status *st = ctl_connect(ctl);
 
 	if (st != NULL)
 		return st;

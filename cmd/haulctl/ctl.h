@@ -60,6 +60,9 @@ must_check status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *s
 /* CLOCK_MONOTONIC. */
 int64_t ctl_now_ms(void);
 
+/* Connects, when there is no connection yet: for what needs ctl->client itself. */
+must_check status *ctl_connect(struct ctl *ctl);
+
 /* Closes the connection. */
 void ctl_close(struct ctl *ctl);
 

@@ -11,18 +11,23 @@
 #include <sys/signalfd.h>
 
 #include "cmd/haulctl/render.h"
-#include "haul/v1/pipe.pb-c.h"
 #include "proto/envelope.h"
-#include "rpc/pipe.h"
+#include "rpc/retry.h"
+#include "rpc/stream.h"
 
-/* An engine says something every second, also when nothing changes. */
-enum { SILENCE_MS = 30000 };
+/* A migration may be silent for long; a stream's keepalives tell whether its engine is there. */
+enum { LOOK_MS = 60000 };
 
 struct follower {
 	const struct follow *follow;
-	struct pipe *pipe;
+	pthread_mutex_t lock; /* of `stream`, which the listener to signals may interrupt */
+	struct stream *stream;
+	int64_t lost_ms; /* since when nothing new came, for a stream that broke; 0 = it stands */
+	unsigned attempts;
+	bool was_open;
 	int stop; /* eventfd: the listener shall end */
 	int signals;
+	int leaving; /* eventfd: the user leaves */
 	atomic_bool has_left;
 	int64_t doubt_since_ms; /* 0 = not in doubt */
 	bool has_ended;
@@ -46,6 +51,21 @@ static void cancel(struct follower *follower)
 		follower->follow->say(follower->follow->self, status_message(st));
 }
 
+/* Whatever waits for the engine ends. */
+static void leave(struct follower *follower)
+{
+	const uint64_t one = 1;
+
+	atomic_store(&follower->has_left, true);
+	(void)!write(follower->leaving, &one, sizeof(one));
+	(void)pthread_mutex_lock(&follower->lock);
+	if (follower->stream != NULL)
+		stream_interrupt(follower->stream);
+	(void)pthread_mutex_unlock(&follower->lock);
+	if (follower->follow->ctl->client != NULL)
+		rpc_client_interrupt(follower->follow->ctl->client);
+}
+
 static void *listen_to_signals(void *self)
 {
 	struct follower *follower = self;
@@ -67,56 +87,38 @@ static void *listen_to_signals(void *self)
 			cancel(follower);
 			continue;
 		}
-		atomic_store(&follower->has_left, true);
-		pipe_interrupt(follower->pipe);
+		leave(follower);
 		return NULL;
 	}
 }
 
-static status *take_event(struct follower *follower, const struct pipe_in *in)
+/* Takes the view. */
+static void take_view(struct follower *follower, Haul__V1__Migration *view)
 {
-	ProtobufCMessage *message = NULL;
-	status *st = unpack_message(&haul__v1__migration__descriptor, in->body, in->size,
-				    LIMIT_UNARY_BYTES, &message);
-
-	if (st != NULL)
-		return status_recode(st, STATUS_DATA_LOSS);
+	if (follower->last == NULL || follower->last->sequence != view->sequence)
+		follower->lost_ms = follower->attempts = 0;
 	if (follower->last != NULL)
 		haul__v1__migration__free_unpacked(follower->last, NULL);
-	follower->last = (Haul__V1__Migration *)message;
-	if (follower->last->state != HAUL__V1__MIGRATION_STATE__IN_DOUBT)
+	follower->last = view;
+	if (view->state != HAUL__V1__MIGRATION_STATE__IN_DOUBT)
 		follower->doubt_since_ms = 0;
 	else if (follower->doubt_since_ms == 0)
 		follower->doubt_since_ms = ctl_now_ms();
-	follower->follow->changed(follower->follow->self, follower->last);
-	return NULL;
-}
-
-static status *take_end(struct follower *follower, const struct pipe_in *in)
-{
-	scoped(message) ProtobufCMessage *message = NULL;
-	status *st = unpack_message(&haul__v1__pipe_end__descriptor, in->body, in->size,
-				    LIMIT_UNARY_BYTES, &message);
-
-	if (st != NULL)
-		return status_recode(st, STATUS_DATA_LOSS);
-	follower->has_ended = true;
-	return status_from_wire(((const Haul__V1__PipeEnd *)message)->status);
+	follower->follow->changed(follower->follow->self, view);
 }
 
 static status *receive(struct follower *follower, int64_t timeout_ms)
 {
-	struct pipe_in in = {0};
-	status *st = pipe_receive(follower->pipe, timeout_ms, &in);
+	ProtobufCMessage *view = NULL;
+	status *st =
+	    stream_receive(follower->stream, &haul__v1__migration__descriptor, timeout_ms, &view);
 
 	if (st != NULL)
 		return st;
-	if (in.kind == HAUL__V1__FRAME_KIND__FRAME_EVENT)
-		st = take_event(follower, &in);
-	else if (in.kind == HAUL__V1__FRAME_KIND__FRAME_END)
-		st = take_end(follower, &in);
-	pipe_in_drop(&in);
-	return st;
+	if (view != NULL)
+		take_view(follower, (Haul__V1__Migration *)view);
+	follower->has_ended = view == NULL;
+	return NULL;
 }
 
 /* What is left of the patience with a doubt. */
@@ -125,50 +127,91 @@ static int64_t patience_ms(const struct follower *follower)
 	int64_t most = follower->follow->doubt_ms;
 
 	if (follower->doubt_since_ms == 0 || most == 0)
-		return SILENCE_MS;
+		return LOOK_MS;
 	int64_t left = follower->doubt_since_ms + most - ctl_now_ms();
-	if (left > SILENCE_MS)
-		return SILENCE_MS;
+	if (left > LOOK_MS)
+		return LOOK_MS;
 	return left > 0 ? left : 0;
 }
 
-static status *receive_all(struct follower *follower)
+static void set_stream(struct follower *follower, struct stream *stream)
 {
-	while (!follower->has_ended && !atomic_load(&follower->has_left)) {
-		int64_t patience = patience_ms(follower);
-		if (patience == 0)
-			return NULL;
-		status *st = receive(follower, patience);
-		if (atomic_load(&follower->has_left)) {
-			status_free(st);
-			return NULL;
-		}
-		if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED && patience < SILENCE_MS) {
-			status_free(st);
-			continue;
-		}
-		if (st != NULL)
-			return st;
-	}
-	return NULL;
+	(void)pthread_mutex_lock(&follower->lock);
+	struct stream *old = follower->stream;
+	follower->stream = stream;
+	if (stream != NULL && atomic_load(&follower->has_left))
+		stream_interrupt(stream);
+	(void)pthread_mutex_unlock(&follower->lock);
+	stream_free(old);
 }
 
 static status *open_stream(struct follower *follower)
 {
 	Haul__V1__WatchRequest request = HAUL__V1__WATCH_REQUEST__INIT;
-	scoped(message) ProtobufCMessage *response = NULL;
+	struct ctl *ctl = follower->follow->ctl;
+	struct stream *stream = NULL;
 	char id[LIMIT_ID + 1];
 
 	(void)snprintf(id, sizeof(id), "%s", follower->follow->id);
 	request.id = id;
-	status *st = ctl_call(follower->follow->ctl, &haul__v1__migrations__descriptor, "Watch",
-			      &request.base, &response);
-	if (st != NULL)
+	request.after_sequence = follower->last != NULL ? follower->last->sequence : 0;
+	status *st = ctl_connect(ctl);
+	if (st == NULL)
+		st = rpc_client_open_stream(ctl->client, &haul__v1__migrations__descriptor, "Watch",
+					    &request.base, ctl->timeout_ms, &stream);
+	if (st == NULL)
+		set_stream(follower, stream);
+	follower->was_open |= st == NULL;
+	return st;
+}
+
+/* Was the watch refused, rather than cut off? */
+static bool is_refusal(enum status_code code)
+{
+	return code == STATUS_NOT_FOUND || code == STATUS_INVALID_ARGUMENT ||
+	       code == STATUS_PERMISSION_DENIED || code == STATUS_UNAUTHENTICATED ||
+	       code == STATUS_UNIMPLEMENTED;
+}
+
+/* The stream broke: it is opened anew, behind what was seen, for as long as a call may take. Takes
+ * the status, and returns it when that was long enough, or was no accident. */
+static status *try_again(struct follower *follower, status *st)
+{
+	int64_t pause_ms = retry_backoff_ms(++follower->attempts);
+
+	set_stream(follower, NULL);
+	if (follower->lost_ms == 0)
+		follower->lost_ms = ctl_now_ms();
+	if (!follower->was_open || is_refusal(status_code_of(st)) ||
+	    ctl_now_ms() + pause_ms - follower->lost_ms > follower->follow->ctl->timeout_ms)
 		return st;
-	const Haul__V1__WatchResponse *answer = (const Haul__V1__WatchResponse *)response;
-	if (answer->pipe == NULL)
-		return status_errorf(STATUS_INTERNAL, "the engine's answer to Watch names no pipe");
-	return pipe_dial(answer->pipe, follower->follow->ctl->timeout_ms, &follower->pipe);
+	status_free(st);
+	/* A signal ends the pause, too: it makes the event readable. */
+	struct pollfd left = {.fd = follower->leaving, .events = POLLIN};
+	(void)poll(&left, 1, (int)pause_ms);
+	return NULL;
+}
+
+static status *receive_all(struct follower *follower)
+{
+	status *st = NULL;
+
+	while (st == NULL && !follower->has_ended && !atomic_load(&follower->has_left)) {
+		int64_t patience = patience_ms(follower);
+		if (patience == 0)
+			return NULL;
+		st = follower->stream == NULL ? open_stream(follower) : receive(follower, patience);
+		if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED && follower->stream != NULL) {
+			status_free(st);
+			st = NULL;
+		}
+		if (st != NULL && !atomic_load(&follower->has_left))
+			st = try_again(follower, st);
+	}
+	if (!atomic_load(&follower->has_left))
+		return st;
+	status_free(st);
+	return NULL;
 }
 
 /* The thread is the only reader of the signals; it ends by the event. */
@@ -183,10 +226,12 @@ static status *receive_and_listen(struct follower *follower)
 	(void)sigaddset(&set, SIGTERM);
 	scoped(fd) int signals = signalfd(-1, &set, SFD_CLOEXEC);
 	scoped(fd) int stop = eventfd(0, EFD_CLOEXEC);
-	if (signals < 0 || stop < 0)
+	scoped(fd) int leaving = eventfd(0, EFD_CLOEXEC);
+	if (signals < 0 || stop < 0 || leaving < 0)
 		return status_errnof(errno, "cannot listen to signals");
 	follower->signals = signals;
 	follower->stop = stop;
+	follower->leaving = leaving;
 	int failed = pthread_create(&listener, NULL, listen_to_signals, follower);
 	if (failed != 0)
 		return status_errnof(failed, "cannot start a thread");
@@ -194,13 +239,6 @@ static status *receive_and_listen(struct follower *follower)
 	(void)!write(stop, &one, sizeof(one));
 	(void)pthread_join(listener, NULL);
 	return st;
-}
-
-/* Was the watch refused, rather than cut off? */
-static bool is_refusal(enum status_code code)
-{
-	return code == STATUS_NOT_FOUND || code == STATUS_INVALID_ARGUMENT ||
-	       code == STATUS_PERMISSION_DENIED || code == STATUS_UNAUTHENTICATED;
 }
 
 static status *lost(status *st, const char *id)
@@ -223,13 +261,12 @@ static status *lost(status *st, const char *id)
 status *follow_migration(const struct follow *follow, Haul__V1__Migration **ret_last,
 			 bool *ret_left)
 {
-	struct follower follower = {.follow = follow, .stop = -1, .signals = -1};
-	status *st = open_stream(&follower);
+	struct follower follower = {.follow = follow, .stop = -1, .signals = -1, .leaving = -1};
 
-	if (st == NULL)
-		st = receive_and_listen(&follower);
-	if (follower.pipe != NULL)
-		pipe_free(follower.pipe);
+	(void)pthread_mutex_init(&follower.lock, NULL);
+	status *st = receive_and_listen(&follower);
+	set_stream(&follower, NULL);
+	(void)pthread_mutex_destroy(&follower.lock);
 	if (st == NULL && follower.last == NULL && !atomic_load(&follower.has_left))
 		st = status_errorf(STATUS_UNAVAILABLE,
 				   "the engine ended the watch before it said anything");

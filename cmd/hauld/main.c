@@ -34,6 +34,11 @@ static unsigned calls_most(void *self, const struct identity *caller)
 	return policy_limits_of(self, caller).calls;
 }
 
+static unsigned streams_most(void *self, const struct identity *caller)
+{
+	return policy_limits_of(self, caller).streams;
+}
+
 static status *open_engine(const struct config *config, const struct security *security,
 			   struct engine **ret_engine)
 {
@@ -164,6 +169,10 @@ static status *serve(const struct config *config, const sigset_t *signals)
 	    .calls_most = calls_most,
 	    .authorize_self = security.policy,
 	    .observer = audit_observer,
+	    .streams_most = streams_most,
+	    .stream_place = {.port_low = config->port_low,
+			     .port_high = config->port_high,
+			     .directory = config->local_dir},
 	};
 	st = rpc_server_new(&serving, &server);
 	if (st == NULL)

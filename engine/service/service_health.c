@@ -9,12 +9,13 @@
 #include "haul/v1/node.pb-c.h"
 #include "haul/v1/peer.pb-c.h"
 #include "haul/v1/reflection.pb-c.h"
+#include "rpc/stream.h"
 
 typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving;
 
 #define SERVING(name) GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__##name
 
-enum { REPEAT_MS = 1000, SEND_MS = 10000 };
+enum { LOOK_MS = 1000, SEND_MS = 30000 };
 
 static const struct {
 	const ProtobufCServiceDescriptor *service;
@@ -58,45 +59,37 @@ static status *check(void *self, const struct rpc_call *call, const ProtobufCMes
 	return NULL;
 }
 
-/* Sends the state at once, and again when it changes or a second has passed, until the engine ends
- * or the caller is gone. */
-static status *send_states(struct watchers *watchers, const struct core *core, struct pipe *pipe,
-			   const char *service)
+/* Sends the state at once and again when it has changed, until the engine ends or the caller is
+ * gone. */
+static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		     struct stream *stream)
 {
-	status *st = NULL;
+	struct services *services = self;
+	const char *service = ((const Grpc__Health__V1__HealthCheckRequest *)request)->service;
+	int last = -1;
 
+	(void)call;
 	do {
 		Grpc__Health__V1__HealthCheckResponse event =
 		    GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-		event.status = state_of(core, service);
-		st = pipe_send_message(pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT, &event.base,
-				       SEND_MS);
-	} while (st == NULL && watchers_wait(watchers, REPEAT_MS));
-	return st != NULL ? st : status_errorf(STATUS_UNAVAILABLE, "the engine stops");
+		event.status = state_of(services->core, service);
+		if ((int)event.status == last)
+			continue;
+		status *st = stream_send(stream, &event.base, SEND_MS);
+		if (st != NULL)
+			return st;
+		last = (int)event.status;
+	} while (watchers_wait(services->watchers, LOOK_MS) && !stream_is_cancelled(stream));
+	return status_errorf(STATUS_UNAVAILABLE, "the engine stops");
 }
 
-static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
-		     ProtobufCMessage **ret_response)
-{
-	struct services *services = self;
-	Haul__V1__PipeAddress *pipe = NULL;
-	const char *service = ((const Grpc__Health__V1__HealthCheckRequest *)request)->service;
-
-	if (strlen(service) > LIMIT_NAME)
-		return status_errorf(STATUS_INVALID_ARGUMENT, "a service's name is too long");
-	status *st = watchers_open(services->watchers, call, send_states, service, &pipe);
-	if (st != NULL)
-		return st;
-	Grpc__Health__V1__HealthWatchResponse *response =
-	    response_new(&grpc__health__v1__health_watch_response__descriptor);
-	response->pipe = pipe;
-	*ret_response = &response->base;
-	return NULL;
-}
-
-static const rpc_handler handlers[] = {check, watch};
+static const rpc_handler handlers[] = {check, NULL};
+static const rpc_stream_handler streams[] = {NULL, watch};
 
 struct rpc_service services_health(struct services *services)
 {
-	return (struct rpc_service){&grpc__health__v1__health__descriptor, handlers, services};
+	return (struct rpc_service){.descriptor = &grpc__health__v1__health__descriptor,
+				    .handlers = handlers,
+				    .self = services,
+				    .streams = streams};
 }

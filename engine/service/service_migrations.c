@@ -69,19 +69,14 @@ static status *cancel(void *self, const struct rpc_call *call, const ProtobufCMe
 }
 
 static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
-		     ProtobufCMessage **ret_response)
+		     struct stream *stream)
 {
-	struct services *services = self;
-	Haul__V1__PipeAddress *pipe = NULL;
-	status *st = watchers_add(services->watchers, call,
-				  ((const Haul__V1__WatchRequest *)request)->id, &pipe);
+	const struct services *services = self;
+	const Haul__V1__WatchRequest *wanted = (const Haul__V1__WatchRequest *)request;
 
-	if (st != NULL)
-		return st;
-	Haul__V1__WatchResponse *response = response_new(&haul__v1__watch_response__descriptor);
-	response->pipe = pipe;
-	*ret_response = &response->base;
-	return NULL;
+	(void)call;
+	return watch_migration(services->core->registry, wanted->id, wanted->after_sequence,
+			       stream);
 }
 
 static status *resolve(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
@@ -139,10 +134,16 @@ static status *delete_one(void *self, const struct rpc_call *call, const Protobu
 	return st;
 }
 
-static const rpc_handler handlers[] = {start, get,     list,	 cancel,
-				       watch, resolve, wait_for, delete_one};
+enum { METHODS = 8, WATCH = 4 };
+
+static const rpc_handler handlers[METHODS] = {start, get,     list,	cancel,
+					      NULL,  resolve, wait_for, delete_one};
+static const rpc_stream_handler streams[METHODS] = {[WATCH] = watch};
 
 struct rpc_service services_migrations(struct services *services)
 {
-	return (struct rpc_service){&haul__v1__migrations__descriptor, handlers, services};
+	return (struct rpc_service){.descriptor = &haul__v1__migrations__descriptor,
+				    .handlers = handlers,
+				    .self = services,
+				    .streams = streams};
 }

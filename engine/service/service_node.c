@@ -133,5 +133,7 @@ static const rpc_handler handlers[] = {info, check};
 
 struct rpc_service services_node(struct services *services)
 {
-	return (struct rpc_service){&haul__v1__node__descriptor, handlers, services};
+	return (struct rpc_service){.descriptor = &haul__v1__node__descriptor,
+				    .handlers = handlers,
+				    .self = services};
 }

@@ -84,5 +84,7 @@ static const rpc_handler handlers[] = {hello,  prepare,	  begin_round, end_round
 
 struct rpc_service services_peer(struct services *services)
 {
-	return (struct rpc_service){&haul__v1__peer__descriptor, handlers, services};
+	return (struct rpc_service){.descriptor = &haul__v1__peer__descriptor,
+				    .handlers = handlers,
+				    .self = services};
 }

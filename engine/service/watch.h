@@ -1,39 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Streams of a migration's changes, one thread and one pipe a watcher. */
+/* What streams of an engine wait for: that something has changed, or that the engine ends. And the
+ * stream of a migration's changes. */
 #ifndef HAUL_ENGINE_SERVICE_WATCH_H
 #define HAUL_ENGINE_SERVICE_WATCH_H
 
 #include "engine/core.h"
-#include "haul/v1/pipe.pb-c.h"
-#include "rpc/pipe.h"
 #include "rpc/service.h"
 
 struct watchers;
 
-struct watchers *watchers_new(struct core *core);
+struct watchers *watchers_new(void);
 
-/* Sends what a stream has until its end, which is told to the reader with the status it returns.
- * `key` says what is watched. Runs on the stream's thread. */
-typedef status *(*watch_send)(struct watchers *watchers, const struct core *core, struct pipe *pipe,
-			      const char *key);
-
-/* Opens a pipe for this caller, and a thread that sends. `key` has at most LIMIT_NAME bytes. */
-must_check status *watchers_open(struct watchers *watchers, const struct rpc_call *call,
-				 watch_send send, const char *key,
-				 Haul__V1__PipeAddress **ret_address);
-
-/* For senders: waits for so long, or until watchers_wake. false = it is time to end. */
+/* Waits for so long, or until watchers_wake. false = it is time to end. */
 bool watchers_wait(struct watchers *watchers, int64_t timeout_ms);
 
 /* What those in watchers_wait look at has changed. With is_end they end. */
 void watchers_wake(struct watchers *watchers, bool is_end);
 
-/* The same for a migration: opens a pipe for this caller; the watcher sends until the migration is
- * over or the caller is gone. */
-must_check status *watchers_add(struct watchers *watchers, const struct rpc_call *call,
-				const char *id, Haul__V1__PipeAddress **ret_address);
-
-/* Ends all. The registry must be closed before. */
 void watchers_free(struct watchers *watchers);
+
+/* Sends a migration's views to the stream, each that is newer than the one before (several changes
+ * may become one), until it is over, the caller is gone or the registry closes. A caller that has
+ * seen `after_sequence` goes on behind it. */
+must_check status *watch_migration(struct registry *registry, const char *id,
+				   uint64_t after_sequence, struct stream *stream);
 
 #endif

@@ -71,19 +71,18 @@ status *endpoint_parse(const char *url, struct endpoint *ret_endpoint)
 	return NULL;
 }
 
-struct watchers *watchers_new(struct core *core)
+struct watchers *watchers_new(void)
 {
-	(void)core;
 	return NULL;
 }
 
-status *watchers_add(struct watchers *watchers, const struct rpc_call *call, const char *id,
-		     Haul__V1__PipeAddress **ret_address)
+status *watch_migration(struct registry *registry, const char *id, uint64_t after_sequence,
+			struct stream *stream)
 {
-	(void)watchers;
-	(void)call;
+	(void)registry;
 	(void)id;
-	(void)ret_address;
+	(void)after_sequence;
+	(void)stream;
 	return status_errorf(STATUS_UNIMPLEMENTED, "nobody watches");
 }
 

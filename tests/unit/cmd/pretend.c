@@ -36,8 +36,8 @@ static void send_change(Haul__V1__MigrationState state, const char *stage, enum 
 		migration->error = status_to_wire(st);
 		status_free(st);
 	}
-	status_free(pipe_send_message(engine.pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT,
-				      &migration->base, WAIT_MS));
+	migration->sequence = ++engine.sequence;
+	status_free(stream_send(engine.stream, &migration->base, WAIT_MS));
 	haul__v1__migration__free_unpacked(migration, NULL);
 }
 
@@ -66,27 +66,31 @@ static void play(void)
 		break;
 	case END_NEVER:
 		await(&engine.is_over);
-		return;
-	default:
-		return; /* dies */
+		break;
+	default: /* dies */
+		if (engine.ending == END_BREAKS)
+			await(&engine.may_break);
+		stream_interrupt(engine.stream);
+		break;
 	}
-	status_free(pipe_send_end(engine.pipe, NULL, WAIT_MS));
-	struct pipe_in in = {0};
-	status *st = pipe_receive(engine.pipe, WAIT_MS, &in); /* the goodbye */
-	if (st == NULL)
-		pipe_in_drop(&in);
-	status_free(st);
 }
 
-static void *watch_thread(void *self)
+/* Each time it is watched it goes on behind what was seen; that is told apart from what was sent.
+ */
+static status *serve_watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+			   struct stream *stream)
 {
+	uint64_t after = ((const Haul__V1__WatchRequest *)request)->after_sequence;
+
 	(void)self;
-	status *st = pipe_accept(engine.pipe, WAIT_MS);
-	if (st == NULL)
-		play();
-	status_free(st);
-	pipe_free(engine.pipe);
-	engine.pipe = NULL;
+	(void)call;
+	if (atomic_fetch_add(&engine.watches, 1) == 1 && engine.ending == END_BREAKS)
+		engine.ending = END_COMPLETED;
+	engine.seen = after;
+	if (engine.ending == END_DIES && atomic_load(&engine.watches) > 1)
+		return status_errorf(STATUS_UNAVAILABLE, "still dead");
+	engine.stream = stream;
+	play();
 	return NULL;
 }
 
@@ -137,26 +141,6 @@ static status *serve_cancel(void *self, const struct rpc_call *call,
 {
 	atomic_store(&engine.is_cancelled, true);
 	return serve_get(self, call, request, ret_response);
-}
-
-static status *serve_watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
-			   ProtobufCMessage **ret_response)
-{
-	const struct pipe_place place = {.directory = engine.directory};
-	Haul__V1__WatchResponse *response = calloc(1, sizeof(*response));
-
-	(void)self;
-	(void)call;
-	(void)request;
-	haul__v1__watch_response__init(response);
-	status *st = pipe_listen(&place, &engine.pipe, &response->pipe);
-	if (st != NULL) {
-		free(response);
-		return st;
-	}
-	engine.has_watch = pthread_create(&engine.watch, NULL, watch_thread, NULL) == 0;
-	*ret_response = &response->base;
-	return NULL;
 }
 
 static status *serve_resolve(void *self, const struct rpc_call *call,
@@ -217,16 +201,20 @@ static void ignore_refusal(void *self, const char *listener, const char *peer, c
 void engine_start(enum ending ending)
 {
 	static const rpc_handler handlers[] = {serve_start,  serve_get,	  serve_list,
-					       serve_cancel, serve_watch, serve_resolve,
+					       serve_cancel, NULL,	  serve_resolve,
 					       serve_wait,   serve_delete};
+	static const rpc_stream_handler streams[8] = {[4] = serve_watch};
 	static struct rpc_service service;
 	const struct rpc_server_config config = {.services = &service,
 						 .service_count = 1,
 						 .authorize = allow,
 						 .observer = {.called = ignore_call,
-							      .refused = ignore_refusal}};
+							      .refused = ignore_refusal},
+						 .stream_place = {.directory = engine.directory}};
 
-	service = (struct rpc_service){&haul__v1__migrations__descriptor, handlers, NULL};
+	service = (struct rpc_service){.descriptor = &haul__v1__migrations__descriptor,
+				       .handlers = handlers,
+				       .streams = streams};
 	memset(&engine, 0, sizeof(engine));
 	engine.ending = ending;
 	(void)snprintf(engine.directory, sizeof(engine.directory), "/tmp/haulctl-XXXXXX");
@@ -245,8 +233,6 @@ void engine_stop(void)
 	/* The server's threads wrote what is read below. */
 	rpc_server_stop(engine.server, WAIT_MS);
 	rpc_server_free(engine.server);
-	if (engine.has_watch)
-		(void)pthread_join(engine.watch, NULL);
 	(void)snprintf(command, sizeof(command), "rm -rf '%s'", engine.directory);
 	assert_int_equal(system(command), 0);
 }

@@ -9,14 +9,14 @@
 #include <stdatomic.h>
 
 #include "haul/v1/migrations.pb-c.h"
-#include "rpc/pipe.h"
 #include "rpc/server.h"
+#include "rpc/stream.h"
 #include "tests/unit/cmd/program.h"
 
 enum { WAIT_MS = 60000 };
 
 /* How the pretended migration goes. */
-enum ending { END_COMPLETED, END_ABORTED, END_DIES, END_WHEN_CANCELLED, END_NEVER };
+enum ending { END_COMPLETED, END_ABORTED, END_DIES, END_BREAKS, END_WHEN_CANCELLED, END_NEVER };
 
 struct engine {
 	char directory[64], url[96];
@@ -24,9 +24,11 @@ struct engine {
 	atomic_bool is_cancelled, is_watched, is_over;
 	atomic_int waits;
 	struct rpc_server *server;
-	pthread_t watch;
-	bool has_watch;
-	struct pipe *pipe;
+	atomic_int watches;
+	uint64_t sequence; /* of what was sent last */
+	uint64_t seen;	   /* by the last one who watched */
+	atomic_bool may_break;
+	struct stream *stream;
 };
 
 extern struct engine engine;

@@ -9,9 +9,9 @@
 #include "haul/v1/migrations.pb-c.h"
 #include "proto/json.h"
 #include "proto/raw.h"
-#include "rpc/pipe.h"
 #include "rpc/reflection.h"
 #include "rpc/server.h"
+#include "rpc/stream.h"
 #include "tests/unit/cmd/program.h"
 #include "tests/unit/test.h"
 
@@ -26,9 +26,6 @@ static struct {
 	size_t service_count;
 	struct reflection *reflection;
 	struct rpc_server *server;
-	struct pipe *pipe;
-	pthread_t stream;
-	bool has_stream;
 	atomic_bool is_endless;
 	atomic_int calls;
 } engine;
@@ -64,59 +61,30 @@ static status *echo(void *self, const struct rpc_call *call, const ProtobufCMess
 
 static const rpc_handler tester_handlers[] = {echo};
 
-static void send_event(const char *id)
+static void send_event(struct stream *stream, const char *id)
 {
 	Haul__V1__Migration event = HAUL__V1__MIGRATION__INIT;
 
 	event.id = (char *)id;
 	event.state = HAUL__V1__MIGRATION_STATE__RUNNING;
 	event.bytes_on_wire = 1ULL << 60;
-	status_free(pipe_send_message(engine.pipe, HAUL__V1__FRAME_KIND__FRAME_EVENT, &event.base,
-				      WAIT_MS));
+	status_free(stream_send(stream, &event.base, WAIT_MS));
 }
 
 /* Two events and an error, or two events and then silence until the reader has enough. */
-static void *stream(void *self)
-{
-	struct pipe_in in = {0};
-
-	(void)self;
-	status *st = pipe_accept(engine.pipe, WAIT_MS);
-	if (st == NULL) {
-		send_event("first");
-		send_event("second");
-		if (!atomic_load(&engine.is_endless)) {
-			status *end = status_errorf(STATUS_ABORTED, "it was rolled back");
-			status_free(pipe_send_end(engine.pipe, end, WAIT_MS));
-			status_free(end);
-		}
-		st = pipe_receive(engine.pipe, WAIT_MS, &in); /* the goodbye */
-		if (st == NULL)
-			pipe_in_drop(&in);
-	}
-	status_free(st);
-	pipe_free(engine.pipe);
-	return NULL;
-}
-
 static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
-		     ProtobufCMessage **ret_response)
+		     struct stream *stream)
 {
-	const struct pipe_place place = {.directory = engine.directory};
-	Haul__V1__WatchResponse *response = calloc(1, sizeof(*response));
+	ProtobufCMessage *none = NULL;
 
 	(void)self;
 	(void)call;
 	(void)request;
-	haul__v1__watch_response__init(response);
-	status *st = pipe_listen(&place, &engine.pipe, &response->pipe);
-	if (st != NULL) {
-		free(response);
-		return st;
-	}
-	engine.has_stream = pthread_create(&engine.stream, NULL, stream, NULL) == 0;
-	*ret_response = &response->base;
-	return NULL;
+	send_event(stream, "first");
+	send_event(stream, "second");
+	if (!atomic_load(&engine.is_endless))
+		return status_errorf(STATUS_ABORTED, "it was rolled back");
+	return stream_receive(stream, &haul__v1__migration__descriptor, WAIT_MS, &none);
 }
 
 static status *list(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
@@ -132,7 +100,8 @@ static status *list(void *self, const struct rpc_call *call, const ProtobufCMess
 	return NULL;
 }
 
-static const rpc_handler migrations_handlers[] = {NULL, NULL, list, NULL, watch, NULL, NULL, NULL};
+static const rpc_handler migrations_handlers[] = {NULL, NULL, list, NULL, NULL, NULL, NULL, NULL};
+static const rpc_stream_handler migrations_streams[8] = {[4] = watch};
 
 /* Reflection, when there is a set, and one service. */
 static void engine_start(const struct rpc_service *service, const uint8_t *set, size_t set_size)
@@ -146,7 +115,8 @@ static void engine_start(const struct rpc_service *service, const uint8_t *set, 
 		engine.service_count = 2;
 	}
 	const struct rpc_server_config config = {.services = engine.services,
-						 .service_count = engine.service_count};
+						 .service_count = engine.service_count,
+						 .stream_place = {.directory = engine.directory}};
 	(void)snprintf(engine.directory, sizeof(engine.directory), "/tmp/generic-XXXXXX");
 	assert_non_null(mkdtemp(engine.directory));
 	(void)snprintf(engine.url, sizeof(engine.url), "ipc://%s/hauld.sock", engine.directory);
@@ -157,7 +127,8 @@ static void engine_start(const struct rpc_service *service, const uint8_t *set, 
 
 static int start_tester(void **state)
 {
-	const struct rpc_service service = {&tester_descriptor, tester_handlers, NULL};
+	const struct rpc_service service = {.descriptor = &tester_descriptor,
+					    .handlers = tester_handlers};
 
 	(void)state;
 	engine_start(&service, every_descriptor_set, every_descriptor_set_size);
@@ -166,8 +137,9 @@ static int start_tester(void **state)
 
 static int start_migrations(void **state)
 {
-	const struct rpc_service service = {&haul__v1__migrations__descriptor, migrations_handlers,
-					    NULL};
+	const struct rpc_service service = {.descriptor = &haul__v1__migrations__descriptor,
+					    .handlers = migrations_handlers,
+					    .streams = migrations_streams};
 
 	(void)state;
 	engine_start(&service, own_descriptor_set, own_descriptor_set_size);
@@ -176,8 +148,9 @@ static int start_migrations(void **state)
 
 static int start_without_reflection(void **state)
 {
-	const struct rpc_service service = {&haul__v1__migrations__descriptor, migrations_handlers,
-					    NULL};
+	const struct rpc_service service = {.descriptor = &haul__v1__migrations__descriptor,
+					    .handlers = migrations_handlers,
+					    .streams = migrations_streams};
 
 	(void)state;
 	engine_start(&service, NULL, 0);
@@ -192,8 +165,6 @@ static int stop(void **state)
 	rpc_server_stop(engine.server, WAIT_MS);
 	rpc_server_free(engine.server);
 	reflection_free(engine.reflection);
-	if (engine.has_stream)
-		(void)pthread_join(engine.stream, NULL);
 	(void)snprintf(command, sizeof(command), "rm -rf '%s'", engine.directory);
 	assert_int_equal(system(command), 0);
 	return 0;

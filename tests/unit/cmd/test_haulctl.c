@@ -109,13 +109,33 @@ static void a_refused_start_is_an_error_with_its_details(void **state)
 
 static void an_engine_that_dies_meanwhile_leaves_a_way_on(void **state)
 {
-	static const char *const arguments[ARGUMENTS] = {"migrate", "pid:42", "--to", "x"};
+	static const char *const arguments[ARGUMENTS] = {"--timeout", "3s",   "migrate",
+							 "pid:42",    "--to", "x"};
 	(void)state;
 
 	engine_start(END_DIES);
 	struct outcome outcome = haulctl(arguments);
 	assert_int_equal(outcome.exit, 64 + STATUS_UNAVAILABLE);
 	says(outcome.err, "haulctl show 7f3a");
+	engine_stop();
+}
+
+static void a_watch_that_breaks_goes_on_behind_what_was_seen(void **state)
+{
+	static const char *const arguments[ARGUMENTS] = {"watch", "7f3a", "--json"};
+	(void)state;
+
+	engine_start(END_BREAKS);
+	struct started started = haulctl_start(arguments);
+	char first[1];
+	/* The first change was shown: so it was seen. */
+	assert_int_equal(read(started.out, first, 1), 1);
+	atomic_store(&engine.may_break, true);
+	struct outcome outcome = program_end(&started);
+	assert_int_equal(outcome.exit, 0);
+	assert_true(engine.seen == 1);
+	assert_int_equal(atomic_load(&engine.watches), 2);
+	says(outcome.out, "COMPLETED");
 	engine_stop();
 }
 
@@ -275,6 +295,7 @@ int main(void)
 	    cmocka_unit_test(with_json_there_is_exactly_one_object),
 	    cmocka_unit_test(a_refused_start_is_an_error_with_its_details),
 	    cmocka_unit_test(an_engine_that_dies_meanwhile_leaves_a_way_on),
+	    cmocka_unit_test(a_watch_that_breaks_goes_on_behind_what_was_seen),
 	    cmocka_unit_test(ctrl_c_cancels_and_waits_for_the_end),
 	    cmocka_unit_test(a_second_ctrl_c_leaves_it_to_itself),
 	    cmocka_unit_test(ctrl_c_ends_a_watch_but_not_the_migration),

@@ -18,7 +18,9 @@ static int start(void **state)
 	(void)state;
 	assert_ok(reflection_new(services, array_len(services), own_descriptor_set,
 				 own_descriptor_set_size, &reflection));
-	services[0] = (struct rpc_service){&haul__v1__migrations__descriptor, NULL, NULL};
+	services[0] = (struct rpc_service){.descriptor = &haul__v1__migrations__descriptor,
+					   .handlers = NULL,
+					   .self = NULL};
 	services[1] = reflection_service(reflection);
 	return 0;
 }
