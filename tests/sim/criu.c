@@ -104,7 +104,7 @@ void swrk_free(struct swrk *session)
 /* CRIU works for a while: it may be interrupted, or die. */
 static status *work(struct swrk *session, int64_t ms)
 {
-	int64_t until = sim_now() + ms * (sim_is_slow ? 150 : 1) * MS;
+	int64_t until = sim_now() + ms * (sim_is_slow ? 700 : 1) * MS;
 
 	while (sim_now() < until) {
 		if (session->is_interrupted)

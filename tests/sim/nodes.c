@@ -145,6 +145,7 @@ void node_power_off(int node, enum disk_loss loss)
 void node_power_on(int node)
 {
 	is_off[node] = false;
+	world_boot(node);
 	node_start(node);
 }
 

@@ -5,6 +5,8 @@
  *        sim --pairs N|all        so many pairs
  *        sim --seed N             another sample
  *        sim --first              ends at the first failure
+ *        sim --only WORDS         of "fast,slow,big,after-writes,messages,pairs" and the
+ *                                 faults' names
  *        sim --replay SPEC        one run, told: "kill-a@17,power-b@23", "slow,cut@9",
  *                                 "big-a:400,power-a@30"
  * HAUL_FULL=1 in the environment: all pairs. */
@@ -19,6 +21,12 @@
 #include "tests/sim/sim.h"
 
 enum { DEFAULT_PAIRS = 3000, SHOWN_FAILURES = 10, MARGIN = 40 };
+
+/* What --only leaves. */
+static struct {
+	bool fast, slow, big, pairs, after_writes, messages;
+	bool faults[64];
+} wanted;
 
 /* Shared with the processes that runs are in. */
 static struct shared {
@@ -115,6 +123,13 @@ static bool is_for_pairs(const struct fault *fault)
 	       fault->kind != FAULT_SECOND;
 }
 
+/* What a disk keeps does not depend on how long CRIU takes. */
+static bool is_for_slow(const struct fault *fault)
+{
+	return (fault->kind != FAULT_POWER || fault->mode == DISK_ALL) &&
+	       fault->kind != FAULT_FULL && fault->kind != FAULT_SECOND;
+}
+
 /* Every fault at every point of the plan, as its first. */
 static void singles(const struct plan *base, const char *name)
 {
@@ -128,7 +143,9 @@ static void singles(const struct plan *base, const char *name)
 	plan.count = 1;
 	for (unsigned point = 1; point <= points; point++) {
 		for (unsigned fault = 0; fault < fault_count; fault++) {
-			if (is_for_messages(&fault_menu[fault]) && kinds[point] != POINT_MESSAGE)
+			if (!wanted.faults[fault] ||
+			    (plan.is_slow && !is_for_slow(&fault_menu[fault])) ||
+			    (is_for_messages(&fault_menu[fault]) && kinds[point] != POINT_MESSAGE))
 				continue;
 			plan.faults[0] = (struct planned){fault, point};
 			run(&plan);
@@ -151,7 +168,8 @@ static void rewritten(int node, unsigned room)
 	for (unsigned point = 1; point <= points; point++) {
 		for (unsigned fault = 0; fault < fault_count; fault++) {
 			const struct fault *one = &fault_menu[fault];
-			if (one->kind != FAULT_POWER || one->node != node || one->ms > 2000 ||
+			if (!wanted.faults[fault] || one->kind != FAULT_POWER ||
+			    one->node != node || one->ms > 2000 ||
 			    kinds[point] != POINT_DISK + node)
 				continue;
 			plan.faults[0] = (struct planned){fault, point};
@@ -188,7 +206,8 @@ static void pair(const struct plan *base, unsigned points, unsigned first, unsig
 	plan.count = 2;
 	plan.faults[0] = (struct planned){first % fault_count, first / fault_count + 1};
 	plan.faults[1] = (struct planned){second_fault, second_point};
-	if (!is_for_pairs(&fault_menu[plan.faults[0].fault]) ||
+	if (!wanted.faults[plan.faults[0].fault] || !wanted.faults[second_fault] ||
+	    !is_for_pairs(&fault_menu[plan.faults[0].fault]) ||
 	    !is_for_pairs(&fault_menu[second_fault]))
 		return;
 	run(&plan);
@@ -216,6 +235,87 @@ static void all_pairs(const struct plan *base)
 		for (unsigned second = first / fault_count + 1; second <= points + MARGIN; second++)
 			for (unsigned fault = 0; fault < fault_count; fault++)
 				pair(base, points, first, fault, second);
+	}
+}
+
+/* A hauld that dies right behind a write, and its machine soon after the next one has read it. */
+static void after_writes(const struct plan *base)
+{
+	static uint8_t kinds[POINTS_MOST];
+	enum { SOON = 70 };
+
+	run(base);
+	unsigned points = all->outcome.points;
+	memcpy(kinds, all->outcome.kinds, sizeof(kinds));
+	for (unsigned first = 0; first < points * fault_count; first++) {
+		const struct fault *fault = &fault_menu[first % fault_count];
+		unsigned point = first / fault_count + 1;
+		if (fault->kind != FAULT_KILL || fault->ms > 1000 ||
+		    kinds[point] != POINT_DISK + fault->node)
+			continue;
+		for (unsigned second = 0; second < fault_count; second++) {
+			const struct fault *then = &fault_menu[second];
+			for (unsigned after = 1;
+			     after < SOON && then->kind == FAULT_POWER &&
+			     then->node == fault->node && then->ms < 3000 && then->mode == DISK_ALL;
+			     after++)
+				pair(base, points, first, second, point + after);
+		}
+	}
+}
+
+/* Two messages, one soon after the other. */
+static void messages(const struct plan *base)
+{
+	static uint8_t kinds[POINTS_MOST];
+	enum { SOON = 30 };
+
+	run(base);
+	unsigned points = all->outcome.points;
+	memcpy(kinds, all->outcome.kinds, sizeof(kinds));
+	for (unsigned first = 0; first < points * fault_count; first++) {
+		unsigned point = first / fault_count + 1;
+		if (!is_for_messages(&fault_menu[first % fault_count]) ||
+		    kinds[point] != POINT_MESSAGE)
+			continue;
+		for (unsigned second = 0; second < fault_count; second++) {
+			for (unsigned after = 1;
+			     after < SOON && is_for_messages(&fault_menu[second]); after++)
+				pair(base, points, first, second, point + after);
+		}
+	}
+}
+
+static bool want(const char *word)
+{
+	bool *const scenes[] = {&wanted.fast,  &wanted.slow,	     &wanted.big,
+				&wanted.pairs, &wanted.after_writes, &wanted.messages};
+	static const char *const names[] = {"fast",  "slow",	     "big",
+					    "pairs", "after-writes", "messages"};
+	bool is_known = false;
+
+	for (size_t i = 0; i < array_len(scenes); i++) {
+		if (strcmp(word, names[i]) == 0 ||
+		    (strcmp(word, "all") == 0 && scenes[i] != &wanted.messages))
+			*scenes[i] = is_known = true;
+	}
+	for (unsigned i = 0; i < fault_count; i++) {
+		if (strcmp(word, fault_menu[i].name) == 0 || strcmp(word, "all") == 0)
+			wanted.faults[i] = is_known = true;
+	}
+	return is_known;
+}
+
+static void want_only(char *words)
+{
+	char *rest = NULL;
+
+	for (char *word = strtok_r(words, ",", &rest); word != NULL;
+	     word = strtok_r(NULL, ",", &rest)) {
+		if (!want(word)) {
+			(void)fprintf(stderr, "sim: what is \"%s\"?\n", word);
+			exit(2);
+		}
 	}
 }
 
@@ -268,14 +368,51 @@ static void replay(char *spec)
 	exit(all->outcome.is_over && !all->outcome.has_failed ? 0 : 1);
 }
 
+static void run_all(const char *pairs)
+{
+	struct plan fast = {0}, slow = {.is_slow = true};
+
+	if (wanted.fast)
+		singles(&fast, "fast");
+	if (wanted.slow)
+		singles(&slow, "slow");
+	unsigned runs = all->runs;
+	if (wanted.big) {
+		big_journals(A);
+		big_journals(B);
+		(void)printf("a journal that is rewritten on the way: %u runs\n", all->runs - runs);
+	}
+	runs = all->runs;
+	if (wanted.after_writes) {
+		after_writes(&fast);
+		(void)printf("killed and cut off after a write: %u runs\n", all->runs - runs);
+	}
+	runs = all->runs;
+	if (wanted.messages) {
+		messages(&fast);
+		(void)printf("two messages: %u runs\n", all->runs - runs);
+	}
+	runs = all->runs;
+	if (wanted.pairs && pairs != NULL && strcmp(pairs, "all") == 0)
+		all_pairs(&fast);
+	else if (wanted.pairs)
+		sampled_pairs(&fast,
+			      pairs != NULL ? (unsigned)strtoul(pairs, NULL, 10) : DEFAULT_PAIRS);
+	if (wanted.pairs)
+		(void)printf("pairs of faults: %u runs\n", all->runs - runs);
+	summary();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"pairs", required_argument, NULL, 'p'},
 						{"seed", required_argument, NULL, 's'},
 						{"first", no_argument, NULL, 'f'},
+						{"only", required_argument, NULL, 'o'},
 						{"replay", required_argument, NULL, 'r'},
 						{NULL, 0, NULL, 0}};
 	const char *pairs = getenv("HAUL_FULL") != NULL ? "all" : NULL;
+	char everything[] = "all", *only = everything;
 
 	all = mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (all == MAP_FAILED)
@@ -288,25 +425,14 @@ int main(int argc, char **argv)
 			all->chance = strtoull(optarg, NULL, 10) * 2 + 1;
 		else if (option == 'f')
 			all->stops_at_first = true;
+		else if (option == 'o')
+			only = optarg;
 		else if (option == 'r')
 			replay(optarg);
 		else
 			return 2;
 	}
-	struct plan fast = {0}, slow = {.is_slow = true};
-	singles(&fast, "fast");
-	singles(&slow, "slow");
-	unsigned runs = all->runs;
-	big_journals(A);
-	big_journals(B);
-	(void)printf("a journal that is rewritten on the way: %u runs\n", all->runs - runs);
-	runs = all->runs;
-	if (pairs != NULL && strcmp(pairs, "all") == 0)
-		all_pairs(&fast);
-	else
-		sampled_pairs(&fast,
-			      pairs != NULL ? (unsigned)strtoul(pairs, NULL, 10) : DEFAULT_PAIRS);
-	(void)printf("pairs of faults: %u runs\n", all->runs - runs);
-	summary();
+	want_only(only);
+	run_all(pairs);
 	return all->failures == 0 ? 0 : 1;
 }

@@ -153,6 +153,8 @@ void world_power_off(int node);
 void world_final(void);
 void world_kill_criu(int node);
 void world_note_together(void);
+void world_promise(void);
+void world_boot(int node);
 const char *world_boot_id(int node);
 
 _Noreturn void sim_fail(const char *fmt, ...) format_like(1, 2);

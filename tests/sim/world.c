@@ -22,11 +22,12 @@ static struct {
 	struct proc procs[PROCS];
 	struct copy copies[COPIES];
 	int copy_count;
-	int64_t latest; /* version: how often a copy has begun to run */
-	uint64_t ticks;
+	int64_t latest;		     /* version: how often a copy has begun to run */
+	uint64_t ticks, first_ticks; /* of the tree's root */
 	pid_t next_pid;
 	unsigned boots[NODES];
 	bool has_lost_power[NODES];
+	bool is_promised; /* the source was told that a whole copy is there */
 	bool is_excused;  /* the machine with the only copy is lost */
 	int64_t together; /* when both engines last could talk */
 	char boot_ids[NODES][40];
@@ -265,6 +266,21 @@ void world_check(void)
 	world_note_together();
 }
 
+void world_promise(void)
+{
+	world.is_promised = true;
+}
+
+/* The next boot gives the same numbers to other processes. */
+void world_boot(int node)
+{
+	if (node == B)
+		return;
+	struct proc *other = proc_new(node, HOME_GROUP);
+	other->pid = ROOT_PID;
+	other->start_ticks = world.first_ticks;
+}
+
 void world_power_off(int node)
 {
 	bool is_lost;
@@ -276,7 +292,8 @@ void world_power_off(int node)
 		is_lost =
 		    copy < 0 || !world.copies[copy].is_whole ||
 		    world.copies[copy].version != world.latest ||
-		    (event != HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED && !is_committed_there());
+		    (!world.is_promised && event != HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED &&
+		     !is_committed_there());
 	} else {
 		is_lost = is_committed_there() || world_copy_of_tree(A) < 0;
 	}
@@ -336,6 +353,7 @@ void world_init(void)
 	world.copies[0] = (struct copy){.node = A, .is_whole = true};
 	world.copy_count = 1;
 	copy_procs(0, HOME_GROUP, 0, false);
+	world.first_ticks = proc_find(A, ROOT_PID)->start_ticks;
 	world_check();
 }
 
