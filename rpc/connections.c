@@ -200,6 +200,14 @@ bool connections_begin_call(struct connections *connections, nng_pipe pipe,
 	return connection != NULL;
 }
 
+bool connections_has(struct connections *connections, int pipe_id)
+{
+	(void)pthread_mutex_lock(&connections->lock);
+	bool has = pipe_id > 0 && find(connections, pipe_id) != NULL;
+	(void)pthread_mutex_unlock(&connections->lock);
+	return has;
+}
+
 void connections_end_call(struct connections *connections, nng_pipe pipe)
 {
 	(void)pthread_mutex_lock(&connections->lock);

@@ -36,6 +36,9 @@ bool connections_begin_call(struct connections *connections, nng_pipe pipe,
 			    struct call_origin *ret_origin);
 void connections_end_call(struct connections *connections, nng_pipe pipe);
 
+/* Is it there still? */
+bool connections_has(struct connections *connections, int pipe_id);
+
 /* Closes connections that have been silent without an open call for LIMIT_SILENT_MS. */
 void connections_close_silent(struct connections *connections);
 

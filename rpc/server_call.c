@@ -264,6 +264,8 @@ void server_answer(struct listener *listener, const struct call_origin *origin, 
 	job.call.caller = &origin->caller;
 	job.call.peer = origin->peer;
 	job.call.method = request->method;
+	job.call.connections = listener->connections;
+	job.call.connection_id = nng_pipe_id(nng_msg_get_pipe(msg));
 	job.call.request_id = request->request_id.data;
 	if (request->timeout_ms > 0)
 		job.call.deadline_ms = monotonic_ms() + request->timeout_ms;

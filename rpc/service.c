@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/service.h"
 
+#include "rpc/connections.h"
 #include "rpc/nng_error.h"
 
 /* A twentieth, but enough for a slow link and not more than anybody notices. */
@@ -18,4 +19,10 @@ int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms)
 		margin_ms = MARGIN_MOST_MS;
 	left = left > margin_ms ? left - margin_ms : 0;
 	return left < most_ms ? left : most_ms;
+}
+
+bool rpc_call_is_cancelled(const struct rpc_call *call)
+{
+	return call->connections != NULL &&
+	       !connections_has(call->connections, call->connection_id);
 }

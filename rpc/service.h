@@ -8,6 +8,8 @@
 #include "proto/status.h"
 #include "rpc/identity.h"
 
+struct connections;
+
 /* What a handler knows of its call. */
 struct rpc_call {
 	const struct identity *caller;
@@ -21,7 +23,14 @@ struct rpc_call {
 	/* Host by which the caller reached this server (of the listener's URL, or of the connection
 	 * when that is for every address); "" for ipc. */
 	char server_host[LIMIT_NAME + 1];
+	/* Of the server, for rpc_call_is_cancelled. */
+	struct connections *connections;
+	int connection_id;
 };
+
+/* Has the caller gone, so that nobody waits for the answer? For handlers that wait and change
+ * nothing: they look at it now and then. */
+bool rpc_call_is_cancelled(const struct rpc_call *call);
 
 /* What a handler may spend on something it waits for or asks of others, at most most_ms: what is
  * left of its caller's time, without what the answer needs to get back. 0 when nothing is left. */

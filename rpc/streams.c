@@ -186,6 +186,7 @@ static struct session *session_new(struct rpc_streams *streams, const struct rpc
 	/* The deadline was that of opening it. */
 	session->call.deadline_ms = 0;
 	session->call.request_id = NULL;
+	session->call.connections = NULL; /* stream_is_cancelled tells */
 	return session;
 }
 

@@ -11,6 +11,8 @@
 #include "proto/pack.h"
 #include "proto/reason.h"
 
+enum { LOOK_MS = 500 };
+
 struct registry *registry_new(void)
 {
 	struct registry *registry = calloc(1, sizeof(*registry));
@@ -292,15 +294,19 @@ status *registry_wait(struct registry *registry, const char *id, uint64_t sequen
 	return st;
 }
 
-static void wait_locked(struct registry *registry, const char *id, const struct timespec *at,
+/* Looks now and then, also when nothing changes: a caller that goes wakes nobody. */
+static void wait_locked(struct registry *registry, const char *id, int64_t until_ms,
 			bool (*is_wanted)(void *self), void *self)
 {
 	for (;;) {
 		const Haul__V1__Migration *view = find(registry, id);
+		int64_t now = clock_monotonic_ms();
+		int64_t at_ms = now + LOOK_MS < until_ms ? now + LOOK_MS : until_ms;
+		struct timespec at = {.tv_sec = at_ms / 1000, .tv_nsec = (at_ms % 1000) * 1000000};
 		if (view == NULL || migration_is_over(view) || registry->is_closed ||
-		    !is_wanted(self) ||
-		    pthread_cond_timedwait(&registry->changed, &registry->lock, at) == ETIMEDOUT)
+		    now >= until_ms || !is_wanted(self))
 			return;
+		(void)pthread_cond_timedwait(&registry->changed, &registry->lock, &at);
 	}
 }
 
@@ -309,13 +315,12 @@ status *registry_await_end(struct registry *registry, const char *id, int64_t ti
 			   Haul__V1__Migration **ret_view)
 {
 	int64_t until = clock_monotonic_ms() + timeout_ms;
-	struct timespec at = {.tv_sec = until / 1000, .tv_nsec = (until % 1000) * 1000000};
 	status *st = NULL;
 
 	(void)pthread_mutex_lock(&registry->lock);
 	if (registry->waits < LIMIT_WAITS) {
 		registry->waits++;
-		wait_locked(registry, id, &at, is_wanted, self);
+		wait_locked(registry, id, until, is_wanted, self);
 		registry->waits--;
 	}
 	Haul__V1__Migration *view = find(registry, id);

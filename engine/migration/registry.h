@@ -42,8 +42,9 @@ must_check status *registry_list(struct registry *registry, const Haul__V1__List
 				 Haul__V1__ListResponse **ret_list);
 
 /* Waits until the migration is over or `timeout_ms` has passed, then as registry_get; so it does
- * when is_wanted(self) becomes false (looked at after registry_wake), CANCELLED after
- * registry_close. At most LIMIT_WAITS wait at a time, more get what is known at once. */
+ * when is_wanted(self) becomes false (looked at twice a second, and after registry_wake),
+ * UNAVAILABLE after registry_close. At most LIMIT_WAITS wait at a time, more get what is known at
+ * once. */
 must_check status *registry_await_end(struct registry *registry, const char *id, int64_t timeout_ms,
 				      bool (*is_wanted)(void *self), void *self,
 				      Haul__V1__Migration **ret_view);

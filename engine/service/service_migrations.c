@@ -100,10 +100,9 @@ static status *resolve(void *self, const struct rpc_call *call, const ProtobufCM
 			    (Haul__V1__Migration **)ret_response);
 }
 
-static bool is_wanted(void *self)
+static bool is_wanted(void *call)
 {
-	(void)self;
-	return true;
+	return !rpc_call_is_cancelled(call);
 }
 
 static status *wait_for(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
@@ -117,8 +116,8 @@ static status *wait_for(void *self, const struct rpc_call *call, const ProtobufC
 		timeout_ms = LIMIT_WAIT_MS;
 	/* In time for the answer to arrive. */
 	timeout_ms = rpc_call_budget_ms(call, timeout_ms);
-	return registry_await_end(services->core->registry, wanted->id, timeout_ms, is_wanted, NULL,
-				  (Haul__V1__Migration **)ret_response);
+	return registry_await_end(services->core->registry, wanted->id, timeout_ms, is_wanted,
+				  (void *)call, (Haul__V1__Migration **)ret_response);
 }
 
 static status *delete_one(void *self, const struct rpc_call *call, const ProtobufCMessage *request,

@@ -136,6 +136,12 @@ void reflection_free(struct reflection *reflection)
 	(void)reflection;
 }
 
+bool rpc_call_is_cancelled(const struct rpc_call *call)
+{
+	(void)call;
+	return false;
+}
+
 int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms)
 {
 	(void)call;

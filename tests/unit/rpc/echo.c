@@ -28,6 +28,8 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 	atomic_store(&echo->last_deadline_ms, call->deadline_ms);
 	while (strcmp(id, "block") == 0 && !atomic_load(&echo->is_released))
 		pause_ms(2);
+	while (strcmp(id, "attend") == 0 && !rpc_call_is_cancelled(call))
+		pause_ms(2);
 	if (strcmp(id, "fail") == 0)
 		return status_detailf(status_detailf(status_errorf(STATUS_ABORTED, "it failed"),
 						     "next", "try again"),

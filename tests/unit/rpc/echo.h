@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A server for tests: haul.v1.Peer of which only Hello and Abort exist. Hello does what its `id`
  * says: "" or anything = answer at once with the caller's name in `node`; "block" = until released;
- * "fail" = an error with details; "nothing" = no answer; "big" = an answer over the limit. */
+ * "attend" = until the caller has gone; "fail" = an error with details; "nothing" = no answer;
+ * "big" = an answer over the limit. */
 #ifndef HAUL_TESTS_UNIT_RPC_ECHO_H
 #define HAUL_TESTS_UNIT_RPC_ECHO_H
 

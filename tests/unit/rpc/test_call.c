@@ -251,6 +251,24 @@ static void an_interrupt_ends_calls_at_once(void **state)
 	echo_stop(&echo);
 }
 
+static void a_handler_that_waits_sees_its_caller_go(void **state)
+{
+	(void)state;
+	struct echo echo;
+	echo_start(&echo);
+	echo_listen(&echo, "tcp", NULL, 2);
+	struct rpc_client *client = connect_to(echo.url);
+	struct background call = {.client = client, .id = "attend", .timeout_ms = 60000};
+	start(&call);
+	assert_true(is_at_least(&echo.runs, 1, 20000));
+	assert_int_equal(atomic_load(&echo.called), 0);
+	rpc_client_interrupt(client);
+	assert_code(join(&call), STATUS_CANCELLED);
+	rpc_client_free(client);
+	assert_true(is_at_least(&echo.called, 1, 20000));
+	echo_stop(&echo);
+}
+
 static void a_server_that_goes_away_leaves_the_call_in_doubt(void **state)
 {
 	(void)state;
@@ -456,6 +474,7 @@ int main(void)
 	    cmocka_unit_test(an_unanswered_call_ends_at_its_deadline),
 	    cmocka_unit_test(many_threads_share_a_client),
 	    cmocka_unit_test(an_interrupt_ends_calls_at_once),
+	    cmocka_unit_test(a_handler_that_waits_sees_its_caller_go),
 	    cmocka_unit_test(a_server_that_goes_away_leaves_the_call_in_doubt),
 	    cmocka_unit_test(a_stopping_server_finishes_what_runs_and_refuses_the_rest),
 	    cmocka_unit_test(the_local_socket_is_private_and_a_stale_one_is_replaced),
