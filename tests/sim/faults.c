@@ -93,7 +93,6 @@ static void strike_now(const struct fault *fault)
 static void strike(const struct fault *fault)
 {
 	sim_trace("FAULT %s", fault->name);
-	world_note_together();
 	faults.hit++;
 	strike_now(fault);
 	if (fault->kind == FAULT_KILL || fault->kind == FAULT_WIPE || fault->kind == FAULT_POWER ||

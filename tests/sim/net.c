@@ -42,7 +42,6 @@ static bool is_cut;
 
 void net_set_cut(bool cut)
 {
-	world_note_together();
 	is_cut = cut;
 	sim_trace(cut ? "the link is cut" : "the link is back");
 }
@@ -133,6 +132,8 @@ static void *serve(void *self)
 				 .request_id = request_id,
 				 .server_host = "b"};
 
+	if (node_here() == B)
+		world_heard();
 	sim_point("received", method->name);
 	while (service->descriptor != call->service)
 		service++;

@@ -63,8 +63,9 @@ static void *run_life(void *self)
 		sim_fail("the engine at %c does not start: %s", 'a' + life->node,
 			 status_message(st));
 	life->is_serving = true;
+	if (life->node == B)
+		world_heard();
 	sim_trace("the engine at %c serves", 'a' + life->node);
-	world_note_together();
 	return NULL;
 }
 
@@ -123,7 +124,6 @@ void node_kill(int node)
 
 	if (life == NULL || life->is_dead)
 		return;
-	world_note_together();
 	life_ends(node);
 	world_engine_died(life);
 	net_life_died(life);
@@ -134,7 +134,6 @@ void node_power_off(int node, enum disk_loss loss)
 {
 	if (is_off[node])
 		return;
-	world_note_together();
 	is_off[node] = true;
 	if (latest[node] != NULL && !latest[node]->is_dead)
 		life_ends(node);

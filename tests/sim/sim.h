@@ -152,7 +152,7 @@ void world_engine_died(struct life *life);
 void world_power_off(int node);
 void world_final(void);
 void world_kill_criu(int node);
-void world_note_together(void);
+void world_heard(void);
 void world_promise(void);
 void world_boot(int node);
 const char *world_boot_id(int node);
