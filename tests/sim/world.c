@@ -251,7 +251,7 @@ void world_check(void)
 			begins_to_run(i);
 		}
 		copy->is_running = is_running;
-		running += is_running ? 1 : 0;
+		running += is_running && !copy->has_escaped ? 1 : 0;
 		if (copy->is_whole && copy->version == world.latest && alive_procs(i) == TREE_PROCS)
 			resumable++;
 	}
