@@ -18,7 +18,7 @@ struct ctl {
 	int64_t timeout_ms;
 
 	/* The subcommand's flags: each reads those of its table only. */
-	const char *to, *tcp, *dest_root, *reason, *compression, *workload, *peer;
+	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *workload, *peer;
 	uint32_t max_rounds, days, limit;
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, shell_job, detach, all, active, resume, kill, accept_risk;

@@ -54,6 +54,8 @@ static status *start(struct ctl *ctl, Haul__V1__Migration **ret_started)
 	options.dest_root = root;
 	scoped(str) char *compression = text_copy(ctl->compression);
 	options.compression = compression;
+	scoped(str) char *tracking = text_copy(ctl->tracking);
+	options.tracking = tracking;
 	request.workload = workload;
 	request.to = to;
 	request.options = &options;
@@ -157,6 +159,9 @@ static const struct flag flags[] = {
      "the workload was started from a shell: it is no session leader or has its terminal"},
     {"--dest-root", "DIR", FLAG_TEXT, CTL_FLAG(dest_root),
      "directory at the destination that becomes the workload's root (default: /)"},
+    {"--tracking", "auto|soft-dirty|hash|none", FLAG_CHOICE, CTL_FLAG(tracking),
+     "how copying ahead finds what has changed: by the kernel's soft-dirty bits, by comparing "
+     "content, or not at all (default: auto, the kernel's if it has them)"},
     {"--compression", "C", FLAG_TEXT, CTL_FLAG(compression),
      "of memory on its way: none, lz4, zstd, zstd:1 ... zstd:19, or auto, which takes whatever is "
      "fastest as it goes (default: auto)"},

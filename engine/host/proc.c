@@ -180,6 +180,25 @@ status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes)
 	return NULL;
 }
 
+status *proc_innermost_pid(pid_t pid, pid_t *ret_pid)
+{
+	char path[64], text[4096];
+	int inner = 0, used = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	int got = read_small(path, text, sizeof(text));
+	if (got <= 0)
+		return no_such_process(pid, got == 0 ? ESRCH : -got);
+	const char *field = strstr(text, "\nNSpid:");
+	for (const char *at = field == NULL ? "" : field + 7;
+	     *at != '\n' && sscanf(at, " %d%n", &inner, &used) == 1; at += used)
+		;
+	if (inner <= 0)
+		return status_errorf(STATUS_INTERNAL, "cannot understand %s", path);
+	*ret_pid = inner;
+	return NULL;
+}
+
 status *proc_tracer(pid_t pid, pid_t *ret_tracer)
 {
 	char path[64], text[4096];

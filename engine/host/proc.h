@@ -34,6 +34,9 @@ bool proc_is_gone(pid_t pid, uint64_t start_ticks);
 
 must_check status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes); /* Rss of /proc/PID/statm */
 
+/* Its pid as it sees it itself, in the innermost of its pid namespaces. */
+must_check status *proc_innermost_pid(pid_t pid, pid_t *ret_pid);
+
 /* The process that traces this one; 0 = none. */
 must_check status *proc_tracer(pid_t pid, pid_t *ret_tracer);
 

@@ -223,6 +223,17 @@ static void show_note(void *self, Haul__V1__Migration *view)
 	view->notes = grown;
 }
 
+static void show_tracking(void *self, Haul__V1__Migration *view)
+{
+	text_set(&view->tracking, self);
+}
+
+void source_show_tracking(struct source *source)
+{
+	registry_change(source->core->registry, source->id, show_tracking,
+			(void *)tracking_name(source->tracking));
+}
+
 void source_note(struct source *source, const char *text)
 {
 	log_line(LOG_LEVEL_INFO, source->id, "%s", text);

@@ -129,6 +129,27 @@ static status *blame_disk(const struct source *source, status *st)
 	return full;
 }
 
+/* By the kernel's dirty tracking where it has one, else by comparing content. */
+static status *choose_tracking(struct source *source)
+{
+	bool has = false;
+	status *st = criu_has_dirty_tracking(source->swrk, &source->limits, &has);
+
+	if (st != NULL)
+		return st;
+	if (source->options.no_precopy)
+		source->tracking = TRACKING_NONE;
+	else if (source->tracking == TRACKING_AUTO)
+		source->tracking = has ? TRACKING_SOFT_DIRTY : TRACKING_HASH;
+	if (source->tracking == TRACKING_SOFT_DIRTY && !has)
+		return status_detailf(status_errorf(STATUS_FAILED_PRECONDITION,
+						    "this kernel has no dirty page tracking "
+						    "(soft-dirty), which --tracking asks for"),
+				      "next", "use --tracking auto or hash");
+	source_show_tracking(source);
+	return NULL;
+}
+
 status *source_preflight(struct source *source)
 {
 	const struct core *core = source->core;
@@ -151,7 +172,7 @@ status *source_preflight(struct source *source)
 	if (st == NULL)
 		st = criu_version(source->swrk, &source->limits, &version);
 	if (st == NULL)
-		st = criu_has_dirty_tracking(source->swrk, &source->limits, &source->has_tracking);
+		st = choose_tracking(source);
 	return st;
 }
 
@@ -249,169 +270,6 @@ status *source_prepare(struct source *source)
 	return st;
 }
 
-/* --- rounds --- */
-
-struct round_view {
-	struct memory_round memory;
-	double duration_ms, frozen_ms, predicted_ms;
-	bool is_new;
-};
-
-static void show_round(void *self, Haul__V1__Migration *view)
-{
-	const struct round_view *round = self;
-
-	Haul__V1__Round **grown = realloc(view->rounds, (view->n_rounds + 1) * sizeof(*grown));
-	Haul__V1__Round *shown = malloc(sizeof(*shown));
-	if (grown == NULL || shown == NULL)
-		abort();
-	haul__v1__round__init(shown);
-	shown->pages_sent = round->memory.pages_sent;
-	shown->pages_skipped = round->memory.pages_skipped;
-	shown->pages_same = round->memory.pages_same;
-	shown->pages_zero = round->memory.pages_zero;
-	shown->bytes = round->memory.bytes;
-	shown->duration_ms = round->duration_ms;
-	shown->frozen_ms = round->frozen_ms;
-	grown[view->n_rounds++] = shown;
-	view->rounds = grown;
-	if (round->duration_ms > 0)
-		view->rate_bytes_per_s =
-		    (uint64_t)((double)round->memory.bytes * 1000 / round->duration_ms);
-	view->bytes_on_wire += round->memory.bytes;
-	if (round->predicted_ms > 0)
-		view->predicted_downtime_ms = round->predicted_ms;
-}
-
-static status *begin_round(struct source *source, bool is_last, char ret_dir[FILES_PATH])
-{
-	Haul__V1__BeginRoundRequest request = HAUL__V1__BEGIN_ROUND_REQUEST__INIT;
-	scoped(message) ProtobufCMessage *response = NULL;
-	char below[32];
-
-	source->round++;
-	(void)snprintf(below, sizeof(below), "images/%u", source->round);
-	core_path(source->core, "out", source->id, below, ret_dir);
-	request.id = source->id;
-	request.round = source->round;
-	request.last = is_last;
-	status *st = files_make_directory(ret_dir);
-	if (st == NULL)
-		st = source_call(source, "BeginRound", &request.base,
-				 source->core->config.call_timeout_ms, &response);
-	return st == NULL ? memory_sender_begin(source->sender, source->round, is_last) : st;
-}
-
-/* Both sides must have counted the same. */
-static status *end_round(struct source *source, const struct memory_round *sent)
-{
-	Haul__V1__EndRoundRequest request = HAUL__V1__END_ROUND_REQUEST__INIT;
-	scoped(message) ProtobufCMessage *response = NULL;
-
-	request.id = source->id;
-	request.round = source->round;
-	status *st =
-	    source_call(source, "EndRound", &request.base, source->limits.long_ms, &response);
-	if (st != NULL)
-		return st;
-	const Haul__V1__EndRoundResponse *there = (const Haul__V1__EndRoundResponse *)response;
-	if (there->pages != sent->pages_sent || there->digest != sent->digest)
-		return status_errorf(
-		    STATUS_DATA_LOSS,
-		    "round %u: %llu pages left, %llu arrived, or their digests differ",
-		    source->round, (unsigned long long)sent->pages_sent,
-		    (unsigned long long)there->pages);
-	return NULL;
-}
-
-static void fill_dump(const struct source *source, const char *dir, struct criu_dump *dump,
-		      char log[32], char parent[32], char work[FILES_PATH])
-{
-	(void)snprintf(log, 32, "dump-%u.log", source->round);
-	(void)snprintf(parent, 32, "../%u", source->round - 1);
-	core_path(source->core, "out", source->id, "work", work);
-	*dump = (struct criu_dump){
-	    .pid = source->pid,
-	    .images_dir = dir,
-	    .parent = source->round > 1 ? parent : NULL,
-	    .work_dir = work,
-	    .log_file = log,
-	    .shell_job = source->options.shell_job,
-	    .tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE,
-	    .track_mem = source->has_tracking && !source->options.no_precopy,
-	    .limits = &source->limits,
-	};
-}
-
-static status *one_round(struct source *source)
-{
-	char dir[FILES_PATH], work[FILES_PATH], log[32], parent[32];
-	struct round_view shown = {.is_new = true};
-	struct criu_dump dump;
-	double begun = clock_monotonic_fine_ms();
-	status *st = begin_round(source, false, dir);
-
-	if (st != NULL)
-		return st;
-	fill_dump(source, dir, &dump, log, parent, work);
-	st = criu_pre_dump(source->swrk, &dump);
-	if (st != NULL)
-		swrk_shut_memory(source->swrk); /* nothing more will come */
-	scoped(status) status *sent =
-	    memory_sender_end(source->sender, source->limits.long_ms, &shown.memory);
-	if (st == NULL && sent != NULL)
-		st = TAKE(sent);
-	else if (st != NULL && sent != NULL && status_code_of(sent) != STATUS_CANCELLED)
-		st = status_detailf(st, "cause", "%s", status_message(sent));
-	if (st == NULL)
-		st = end_round(source, &shown.memory);
-	if (st != NULL)
-		return status_wrapf(st, "pre-copy round %u", source->round);
-	shown.duration_ms = clock_monotonic_fine_ms() - begun;
-	criu_stats_frozen_ms(work, &shown.frozen_ms);
-	source->rounds[source->round - 1] =
-	    (struct converge_round){shown.memory.pages_sent, shown.duration_ms};
-	shown.predicted_ms = converge_predict_ms(source->rounds, source->round,
-						 source->survey.resident_bytes / PAGE_BYTES);
-	registry_change(source->core->registry, source->id, show_round, &shown);
-	return NULL;
-}
-
-status *source_precopy(struct source *source)
-{
-	struct converge_limits limits = {
-	    .max_downtime_ms = source->options.max_downtime_ms,
-	    .max_rounds = source->options.max_rounds,
-	};
-
-	if (source->options.no_precopy)
-		return NULL;
-	if (!source->has_tracking) {
-		source_note(
-		    source,
-		    "this kernel has no dirty page tracking (soft-dirty): stopped and copied, the "
-		    "downtime is that of all of its memory");
-		return NULL;
-	}
-	for (;;) {
-		const char *why = "";
-		double predicted = converge_predict_ms(source->rounds, source->round,
-						       source->survey.resident_bytes / PAGE_BYTES);
-		if (converge_decide(&limits, source->rounds, source->round, predicted, &why) ==
-		    CONVERGE_FREEZE) {
-			log_line(LOG_LEVEL_INFO, source->id,
-				 "pre-copy ends after %u rounds: %s (predicted downtime %.0f ms)",
-				 source->round, why, predicted);
-			return NULL;
-		}
-		status *st = one_round(source);
-		if (st == NULL)
-			st = source_interrupted(source);
-		if (st != NULL)
-			return st;
-	}
-}
-
 /* --- freeze --- */
 
 static status *note_origins(struct source *source)
@@ -439,10 +297,10 @@ static void show_freeze(void *self, Haul__V1__Migration *view)
 
 static status *dump_and_fence(struct source *source, const char *dir, struct memory_round *ret_sent)
 {
-	char work[FILES_PATH], log[32], parent[32];
+	struct source_dump_paths paths;
 	struct criu_dump dump;
 
-	fill_dump(source, dir, &dump, log, parent, work);
+	source_fill_dump(source, dir, &dump, &paths);
 	status *st = criu_dump_hold(source->swrk, &dump);
 	source->is_dumped = st == NULL;
 	st = blame_disk(source, st);
@@ -483,13 +341,13 @@ static status *finish_images(struct source *source, struct image_sender *sender,
 status *source_freeze(struct source *source)
 {
 	char dir[FILES_PATH];
-	struct round_view shown = {.is_new = true};
+	struct round_view shown = {0};
 	scoped(image_sender) struct image_sender *sender = NULL;
 	uint64_t image_bytes = 0;
 	status *st = note_origins(source);
 
 	if (st == NULL)
-		st = begin_round(source, true, dir);
+		st = source_begin_round(source, true, -1, dir);
 	if (st == NULL)
 		st = image_sender_start(source->images, dir, CRIU_MENDED_IMAGE,
 					source->limits.long_ms, &sender);
@@ -504,13 +362,13 @@ status *source_freeze(struct source *source)
 	struct freeze_view freeze = {clock_monotonic_fine_ms() - source->frozen_ms};
 	st = finish_images(source, sender, dir, &image_bytes);
 	if (st == NULL)
-		st = end_round(source, &shown.memory);
+		st = source_end_round(source, &shown.memory);
 	if (st != NULL)
 		return status_wrapf(st, "freeze");
 	shown.memory.bytes += image_bytes;
 	shown.duration_ms = clock_monotonic_fine_ms() - source->frozen_ms;
 	shown.frozen_ms = shown.duration_ms;
-	registry_change(source->core->registry, source->id, show_round, &shown);
+	source_show_round(source, &shown);
 	registry_change(source->core->registry, source->id, show_freeze, &freeze);
 	return NULL;
 }
@@ -538,7 +396,7 @@ status *source_restore(struct source *source)
 	request.id = source->id;
 	request.images = source->images_sent.count;
 	request.images_digest = source->images_sent.digest;
-	request.track_mem = source->has_tracking;
+	request.track_mem = source->tracking == TRACKING_SOFT_DIRTY;
 	int64_t timeout = source->limits.long_ms + source->core->config.call_timeout_ms;
 	status *st = source_call(source, "Restore", &request.base, timeout, &response);
 	if (st != NULL)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shared by the files that make up the source: source.c (all of them, threads), source_stages.c
- * (the table), source_copy.c (up to the held, fenced tree), source_commit.c (the point of no
- * return), source_recover.c. */
+ * (the table), source_copy.c (up to the held, fenced tree), source_rounds.c (its memory),
+ * source_commit.c (the point of no return), source_recover.c. */
 #ifndef HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 
 #include <pthread.h>
 
+#include "engine/host/files.h"
 #include "engine/host/preflight.h"
 #include "engine/migration/converge.h"
 #include "engine/migration/fence.h"
@@ -32,6 +33,17 @@ enum source_stage {
 };
 
 enum { SOURCE_ROUNDS = 128 };
+
+/* How pre-copy finds what has changed. */
+enum tracking {
+	TRACKING_AUTO,
+	TRACKING_SOFT_DIRTY, /* the kernel tells, through CRIU */
+	TRACKING_HASH,	     /* all is read, content is compared */
+	TRACKING_NONE,	     /* no pre-copy */
+};
+/* From "auto" (or ""), "soft-dirty", "hash", "none". INVALID_ARGUMENT. */
+must_check status *tracking_parse(const char *text, enum tracking *ret_tracking);
+const char *tracking_name(enum tracking tracking);
 
 struct source {
 	struct core *core;
@@ -74,11 +86,11 @@ struct source {
 	struct pipe *memory, *images;
 	struct memory_sender *sender;
 	struct converge_round rounds[SOURCE_ROUNDS];
-	unsigned round; /* rounds done or begun, the final dump included */
-	bool has_tracking;
-	bool is_reserved;     /* Prepare left */
-	bool is_dumped;	      /* CRIU holds the tree at post-dump */
-	bool is_resumed_told; /* RESUMED is in the journal */
+	unsigned round;		/* rounds done or begun, the final dump included */
+	enum tracking tracking; /* AUTO until preflight knows the kernel */
+	bool is_reserved;	/* Prepare left */
+	bool is_dumped;		/* CRIU holds the tree at post-dump */
+	bool is_resumed_told;	/* RESUMED is in the journal */
 	bool
 	    is_before_fence; /* recovered, and no final dump had begun: no whole copy is anywhere */
 	bool was_recovered;  /* by a new hauld: no CRIU session, no pipes */
@@ -103,9 +115,10 @@ void source_walk(struct source *source);
 /* The actions, by file. source_copy.c: */
 status *source_preflight(struct source *source);
 status *source_prepare(struct source *source);
-status *source_precopy(struct source *source);
 status *source_freeze(struct source *source);
 status *source_restore(struct source *source);
+/* source_rounds.c: */
+status *source_precopy(struct source *source);
 /* source_commit.c: */
 status *source_commit(struct source *source);
 status *source_ask(struct source *source);
@@ -113,6 +126,23 @@ status *source_finish(struct source *source);
 status *source_abort(struct source *source);
 status *source_resume(struct source *source);
 status *source_lost(struct source *source);
+
+/* source_rounds.c, for the final dump too: */
+struct round_view {
+	struct memory_round memory;
+	double duration_ms, frozen_ms, predicted_ms;
+};
+struct source_dump_paths {
+	char work[FILES_PATH], log[32], parent[32];
+};
+/* The destination is ready, the sender serves; live_fd as in struct memory_feed. */
+must_check status *source_begin_round(struct source *source, bool is_last, int live_fd,
+				      char ret_dir[FILES_PATH]);
+/* DATA_LOSS unless both sides have counted the same. */
+must_check status *source_end_round(struct source *source, const struct memory_round *sent);
+void source_fill_dump(const struct source *source, const char *dir, struct criu_dump *dump,
+		      struct source_dump_paths *paths);
+void source_show_round(struct source *source, struct round_view *round);
 
 /* source.c: */
 /* CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (deserted) or NULL. */
@@ -128,6 +158,7 @@ void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *i
 void source_set_asking(struct source *source, bool is_asking);
 void source_set_state(struct source *source, Haul__V1__MigrationState state, const status *error);
 void source_note(struct source *source, const char *text);
+void source_show_tracking(struct source *source);
 must_check status *source_call(struct source *source, const char *method,
 			       const ProtobufCMessage *request, int64_t timeout_ms,
 			       ProtobufCMessage **ret_response);

@@ -64,6 +64,33 @@ static status *find_started(struct sources *sources, const char *id,
 	return NULL;
 }
 
+static const char *const tracking_names[] = {
+    [TRACKING_AUTO] = "auto",
+    [TRACKING_SOFT_DIRTY] = "soft-dirty",
+    [TRACKING_HASH] = "hash",
+    [TRACKING_NONE] = "none",
+};
+
+const char *tracking_name(enum tracking tracking)
+{
+	return tracking_names[tracking];
+}
+
+status *tracking_parse(const char *text, enum tracking *ret_tracking)
+{
+	*ret_tracking = TRACKING_AUTO;
+	if (text[0] == '\0')
+		return NULL;
+	for (size_t i = 0; i < array_len(tracking_names); i++) {
+		if (strcmp(text, tracking_names[i]) == 0) {
+			*ret_tracking = (enum tracking)i;
+			return NULL;
+		}
+	}
+	return status_errorf(STATUS_INVALID_ARGUMENT,
+			     "--tracking: \"%.40s\" is none of auto, soft-dirty, hash, none", text);
+}
+
 static status *check_options(const Haul__V1__StartRequest *request)
 {
 	const Haul__V1__MigrateOptions *options = request->options;
@@ -78,7 +105,10 @@ static status *check_options(const Haul__V1__StartRequest *request)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d",
 				     LIMIT_ROUNDS);
 	struct batch_codecs codecs;
+	enum tracking tracking;
 	st = batch_codecs_parse(options->compression, &codecs);
+	if (st == NULL)
+		st = tracking_parse(options->tracking, &tracking);
 	if (st != NULL)
 		return st;
 	if (options->dest_root[0] != '\0' &&
@@ -98,7 +128,9 @@ static void take_options(struct source *source, const Haul__V1__StartRequest *re
 	status_free(
 	    batch_codecs_parse(request->options != NULL ? request->options->compression : "",
 			       &source->codecs));
-	source->options.compression = NULL;
+	status_free(tracking_parse(request->options != NULL ? request->options->tracking : "",
+				   &source->tracking));
+	source->options.compression = source->options.tracking = NULL;
 	source->options.dest_root = source->dest_root;
 	if (source->options.max_downtime_ms == 0)
 		source->options.max_downtime_ms = 300;
@@ -125,7 +157,7 @@ Haul__V1__Migration *source_view(const struct source *source)
 	view->workload = text_copy(source->workload);
 	view->peer = text_copy(source->to);
 	view->started_unix_ms = clock_unix_ms();
-	view->tracking = text_copy(source->core->has_dirty_tracking ? "soft-dirty" : "none");
+	view->tracking = text_copy(tracking_name(source->tracking));
 	view->doubt = text_copy("");
 	view->pid = source->pid;
 	return view;

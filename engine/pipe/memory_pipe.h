@@ -29,9 +29,16 @@ struct memory_sender;
 must_check status *memory_sender_new(int criu_fd, struct pipe *pipe,
 				     const struct batch_codecs *codecs,
 				     struct memory_sender **ret_sender);
-/* Serves one round on a thread of its own, from now until CRIU closes it. After the last one
- * nothing is compared with it, so nothing is noted. */
-must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round, bool is_last);
+/* Where the pages of a round come from, one after the other. */
+struct memory_feed {
+	int live_fd;	 /* live_pages.h writes at its other end; -1 = nobody does. Borrowed */
+	bool is_criu;	 /* CRIU writes, too */
+	bool is_tracked; /* CRIU was told of the round before: it asks what that had */
+	bool is_last;	 /* nothing is compared with it, so nothing is noted */
+};
+/* Serves one round on a thread of its own, from now until its feeds have closed it. */
+must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round,
+				       const struct memory_feed *feed);
 /* Waits for the round's end (all sent, RoundEnd too). An error also shuts criu_fd, so that CRIU
  * does not wait for ever. */
 must_check status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms,

@@ -40,7 +40,8 @@ struct memory_sender {
 
 	/* The serving thread's: */
 	unsigned round_number;
-	bool is_last;
+	struct memory_feed feed;
+	int fd; /* of the feeds the one that is read */
 	struct pipe_out out;
 	bool has_out;
 	size_t used;		 /* of out */
@@ -130,7 +131,7 @@ static status *flush_batch(struct memory_sender *sender)
 	if (st != NULL)
 		return st;
 	codec_choice_note(&sender->choice, content, clock_monotonic_fine_ms() - begun,
-			  sender->is_last);
+			  sender->feed.is_last);
 	(void)pthread_mutex_lock(&sender->lock);
 	sender->round.bytes += size;
 	(void)pthread_cond_broadcast(&sender->changed);
@@ -279,7 +280,7 @@ static status *serve_pages(struct memory_sender *sender, const struct page_heade
 			size_t fits = (BATCH_BYTES - RECORD_ROOM - sender->used) / PAGE_BYTES;
 			room = room < fits ? room : (uint32_t)fits;
 			run.pages = left < room ? left : room;
-			st = read_all(sender->criu_fd,
+			st = read_all(sender->fd,
 				      sender->out.body + sender->used + PAGE_HEADER_BYTES,
 				      (size_t)run.pages * PAGE_BYTES);
 			struct memory_round counts = {0};
@@ -314,11 +315,19 @@ static status *serve_add(struct memory_sender *sender, const struct page_header 
 	return NULL;
 }
 
+/* What CRIU may leave out because it tracked it since the round before. What was read live it never
+ * tracked. */
+static bool criu_has_parent(const struct memory_sender *sender, uint64_t image)
+{
+	return sender->feed.is_tracked && (image & 0xff) == PAGE_TASK &&
+	       page_table_has_image(sender->table, image);
+}
+
 static status *serve_open(struct memory_sender *sender, const struct page_header *header)
 {
-	uint8_t has_parent = page_table_has_image(sender->table, header->image);
+	uint8_t has_parent = criu_has_parent(sender, header->image);
 	struct page_header open = {.command = PAGE_OPEN, .image = header->image};
-	status *st = answer(sender->criu_fd, &has_parent, sizeof(has_parent));
+	status *st = answer(sender->fd, &has_parent, sizeof(has_parent));
 
 	if (st == NULL)
 		st = page_table_open(sender->table, header->image);
@@ -351,9 +360,8 @@ static status *send_round_end(struct memory_sender *sender)
 static status *serve_close(struct memory_sender *sender)
 {
 	int32_t verdict = 0;
-	status *st = answer(sender->criu_fd, &verdict, sizeof(verdict));
 
-	return st == NULL ? send_round_end(sender) : st;
+	return answer(sender->fd, &verdict, sizeof(verdict));
 }
 
 static status *serve_one(struct memory_sender *sender, bool *ret_over)
@@ -361,7 +369,7 @@ static status *serve_one(struct memory_sender *sender, bool *ret_over)
 	uint8_t bytes[PAGE_HEADER_BYTES];
 	struct page_header header;
 	int32_t has;
-	status *st = read_all(sender->criu_fd, bytes, sizeof(bytes));
+	status *st = read_all(sender->fd, bytes, sizeof(bytes));
 
 	if (st == NULL)
 		st = page_header_decode(bytes, false, &header);
@@ -369,8 +377,8 @@ static status *serve_one(struct memory_sender *sender, bool *ret_over)
 		return st;
 	switch (header.command) {
 	case PAGE_PARENT:
-		has = page_table_has_image(sender->table, header.image);
-		return answer(sender->criu_fd, &has, sizeof(has));
+		has = criu_has_parent(sender, header.image);
+		return answer(sender->fd, &has, sizeof(has));
 	case PAGE_OPEN:
 		return serve_open(sender, &header);
 	case PAGE_ADD:
@@ -383,19 +391,41 @@ static status *serve_one(struct memory_sender *sender, bool *ret_over)
 
 /* --- the thread and its round --- */
 
-static void *serve_round(void *self)
+static status *serve_feed(struct memory_sender *sender, int fd)
 {
-	struct memory_sender *sender = self;
 	bool is_over = false;
 	status *st = NULL;
 
+	sender->fd = fd;
 	while (st == NULL && !is_over)
 		st = serve_one(sender, &is_over);
+	return st;
+}
+
+/* So that nobody who writes waits for ever. */
+static void shut_feeds(const struct memory_sender *sender)
+{
+	(void)shutdown(sender->criu_fd, SHUT_RDWR);
+	if (sender->feed.live_fd >= 0)
+		(void)shutdown(sender->feed.live_fd, SHUT_RDWR);
+}
+
+static void *serve_round(void *self)
+{
+	struct memory_sender *sender = self;
+	status *st = NULL;
+
+	if (sender->feed.live_fd >= 0)
+		st = serve_feed(sender, sender->feed.live_fd);
+	if (st == NULL && sender->feed.is_criu)
+		st = serve_feed(sender, sender->criu_fd);
+	if (st == NULL)
+		st = send_round_end(sender);
 	if (sender->has_out)
 		pipe_out_drop(&sender->out);
 	sender->has_out = false;
 	if (st != NULL)
-		(void)shutdown(sender->criu_fd, SHUT_RDWR);
+		shut_feeds(sender);
 	(void)pthread_mutex_lock(&sender->lock);
 	sender->error = st;
 	sender->is_over = true;
@@ -435,13 +465,14 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_cod
 	return NULL;
 }
 
-status *memory_sender_begin(struct memory_sender *sender, unsigned round, bool is_last)
+status *memory_sender_begin(struct memory_sender *sender, unsigned round,
+			    const struct memory_feed *feed)
 {
 	if (sender->has_thread)
 		return status_errorf(STATUS_INTERNAL, "round %u has not been ended",
 				     sender->round_number);
-	page_table_next_round(sender->table, is_last);
-	sender->is_last = is_last;
+	page_table_next_round(sender->table, feed->is_last);
+	sender->feed = *feed;
 	sender->round_number = round;
 	sender->round = (struct memory_round){0};
 	sender->is_over = false;
@@ -482,7 +513,7 @@ static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
 
 static void stop(struct memory_sender *sender)
 {
-	(void)shutdown(sender->criu_fd, SHUT_RDWR);
+	shut_feeds(sender);
 	pipe_interrupt(sender->pipe);
 }
 

@@ -117,10 +117,11 @@ static status *check(void *self, const struct rpc_call *call, const ProtobufCMes
 		       survey.file_count);
 	add_finding(response, "workload", tree, text);
 	tree_survey_free(&survey);
-	add_finding(response, "pre-copy", NULL,
-		    core->has_dirty_tracking
-			? "dirty page tracking works: memory moves while it runs"
-			: "no dirty page tracking here: stopped and copied");
+	add_finding(
+	    response, "pre-copy", NULL,
+	    core->has_dirty_tracking
+		? "dirty page tracking works: memory moves while it runs"
+		: "no dirty page tracking here: memory moves while it runs, compared by content");
 	if (asked->to[0] != '\0') {
 		scoped(status) status *there = ask_destination(core, call, asked->to);
 		add_finding(response, "destination", there, "it answers, and CRIU works there");

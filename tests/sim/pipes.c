@@ -6,6 +6,7 @@
 
 #include "engine/host/files.h"
 #include "engine/pipe/image_pipe.h"
+#include "engine/criu/live_pages.h"
 #include "engine/pipe/memory_pipe.h"
 #include "rpc/pipe.h"
 #include "tests/sim/pipes.h"
@@ -197,6 +198,15 @@ void pipe_free(struct pipe *pipe)
 
 /* --- memory --- */
 
+status *live_pages_send(int fd, const pid_t *pids, size_t count, const struct live_options *options)
+{
+	(void)fd;
+	(void)pids;
+	(void)count;
+	(void)options;
+	return NULL; /* no shared memory in this world */
+}
+
 status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_codecs *codecs,
 			  struct memory_sender **ret_sender)
 {
@@ -211,9 +221,10 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_cod
 	return NULL;
 }
 
-status *memory_sender_begin(struct memory_sender *sender, unsigned round, bool is_last)
+status *memory_sender_begin(struct memory_sender *sender, unsigned round,
+			    const struct memory_feed *feed)
 {
-	(void)is_last;
+	(void)feed;
 	sender->memory->round = round;
 	sender->memory->is_done = false;
 	return NULL;

@@ -15,11 +15,11 @@ refused() {
     expect_healthy A "$victim"
 }
 
-# Starts a migration of the victim in the background and waits until it shows in the list.
+# Starts a migration of the victim in the background (FLAG…) and waits until it shows in the list.
 migrate_slowly() {
     local try
     link_rate 200
-    ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" \
+    ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" "$@" \
         >"$LAB/slow.json" 2>"$LAB/slow.err" &
     SLOW_JOB=$!
     for ((try = 0; try < 100 * SLOW; try++)); do
@@ -152,9 +152,12 @@ expect_refused
 expect_healthy A "$victim"
 sleep 1
 
+# Where CRIU does not pre-dump it must be met in its one dump, with all of the memory.
+at_work=()
+kernel_tracks || at_work=(--no-precopy)
 for signal in KILL STOP; do
     note "CRIU gets SIG$signal"
-    migrate_slowly
+    migrate_slowly ${at_work[@]+"${at_work[@]}"}
     swrk=$(swrk_pid) || fail "no CRIU at work at the source"
     on A kill "-$signal" "$swrk" || true
     slow_result

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # both_migrate: processes with memory that changes, and a tree of 20, go to the other host and back;
-# each workload verifies its own content all the time. HAUL_RUNS (default 2) round trips. Where the kernel
-# tracks dirty pages, the memory is copied at least twice before the freeze. HAUL_MIB: how much of it, with
+# each workload verifies its own content all the time. HAUL_RUNS (default 2) round trips. The memory is
+# copied at least twice before the freeze. HAUL_MIB: how much of it, with
 # 10 MiB/s changing (default 64, in the guest 24; with HAUL_FULL=1 256).
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"

@@ -99,7 +99,7 @@ for ((try = 0; try < 100 * SLOW; try++)); do
 done
 link_rate 500
 capture_start migration
-migrate A "$PID" B
+migrate A "$PID" B --compression none
 on A "$(program haulctl)" --server "$(url B)" --ca /srv/shared/pki/ca.pem --cert /srv/shared/pki/a.pem \
     --key /srv/shared/pki/a.key node >/dev/null
 capture_stop migration

@@ -24,6 +24,7 @@
 enum { PLENTY_MS = 120000, SKIPPED = 77, POLL_MS = 10 };
 
 static const struct batch_codecs codecs = {BATCH_CODECS_ALL, 1};
+static const struct memory_feed once = {-1, true, false, true};
 
 static const struct criu_limits plenty = {.short_ms = PLENTY_MS, .long_ms = PLENTY_MS};
 
@@ -217,7 +218,7 @@ static void copy(struct scene *scene, char images[160])
 	assert_ok(page_store_begin(receiving.store, 1));
 	assert_int_equal(pthread_create(&thread, NULL, receive, &receiving), 0);
 	assert_ok(memory_sender_new(swrk_memory_fd(scene->source), from, &codecs, &sender));
-	assert_ok(memory_sender_begin(sender, 1, true));
+	assert_ok(memory_sender_begin(sender, 1, &once));
 	assert_ok(criu_dump_hold(scene->source, &scene->dump));
 	assert_ok(memory_sender_end(sender, PLENTY_MS, &sent));
 	assert_int_equal(pthread_join(thread, NULL), 0);

@@ -63,7 +63,7 @@ static void pre_copy_always_ends(void **state)
 		unsigned count = 0;
 		const char *why;
 		for (; count < 100; count++) {
-			double predicted = converge_predict_ms(rounds, count, 100000);
+			double predicted = converge_predict_ms(rounds, count, 100000, false);
 			if (converge_decide(&some, rounds, count, predicted, &why) ==
 			    CONVERGE_FREEZE)
 				break;
@@ -78,15 +78,19 @@ static void the_prediction_grows_with_what_is_left_and_what_is_resident(void **s
 {
 	(void)state;
 	struct converge_round few[] = {{1000, 100}, {100, 10}}, many[] = {{1000, 100}, {900, 90}};
-	double none = converge_predict_ms(NULL, 0, 0);
+	double none = converge_predict_ms(NULL, 0, 0, false);
 	assert_true(none > 0);
-	assert_true(converge_predict_ms(NULL, 0, 262144) > none + 500); /* 1 GiB to fill in */
-	assert_true(converge_predict_ms(few, 2, 1000) < converge_predict_ms(many, 2, 1000));
+	assert_true(converge_predict_ms(NULL, 0, 262144, false) >
+		    none + 500); /* 1 GiB to fill in */
+	assert_true(converge_predict_ms(NULL, 0, 262144, true) >
+		    converge_predict_ms(NULL, 0, 262144, false) + 300); /* and to read */
+	assert_true(converge_predict_ms(few, 2, 1000, false) <
+		    converge_predict_ms(many, 2, 1000, false));
 	/* 100 pages at 10 pages a millisecond. */
-	double left = converge_predict_ms(few, 2, 0) - none;
+	double left = converge_predict_ms(few, 2, 0, false) - none;
 	assert_true(left > 9.9 && left < 10.1);
 	struct converge_round idle[] = {{0, 50}, {0, 50}};
-	assert_true(converge_predict_ms(idle, 2, 0) <= none + 0.001);
+	assert_true(converge_predict_ms(idle, 2, 0, false) <= none + 0.001);
 }
 
 int main(void)

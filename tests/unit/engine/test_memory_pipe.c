@@ -36,6 +36,7 @@ struct scene {
 };
 
 static const struct batch_codecs raw = {1 << BATCH_RAW, 0};
+static const struct memory_feed tracked = {-1, true, true, false};
 
 static int make(void **state)
 {
@@ -86,15 +87,28 @@ static void say(const struct scene *scene, const struct page_header *header, con
 	}
 }
 
-static int ask(const struct scene *scene, uint32_t command, size_t size)
+static int ask_of(const struct scene *scene, uint64_t image, uint32_t command, size_t size)
 {
-	const struct page_header header = {.command = command,
-					   .image = command == PAGE_FORCE_CLOSE ? 0 : IMAGE};
+	const struct page_header header = {.command = command, .image = image};
 	uint8_t answer[4] = {0};
 
 	say(scene, &header, NULL);
 	assert_int_equal(recv(scene->criu, answer, size, MSG_WAITALL), size);
 	return answer[0];
+}
+
+static int ask(const struct scene *scene, uint32_t command, size_t size)
+{
+	return ask_of(scene, command == PAGE_FORCE_CLOSE ? 0 : IMAGE, command, size);
+}
+
+static void add_to(const struct scene *scene, uint64_t image, unsigned page, unsigned pages,
+		   const void *data)
+{
+	const struct page_header header = {PAGE_ADD, PAGE_PRESENT, pages,
+					   (uint64_t)page * PAGE_BYTES, image};
+
+	say(scene, &header, data);
 }
 
 static int open_image(const struct scene *scene)
@@ -127,12 +141,17 @@ static void *receive(void *self)
 	return NULL;
 }
 
-static void begin(struct scene *scene, unsigned round)
+static void begin_fed(struct scene *scene, unsigned round, const struct memory_feed *feed)
 {
 	scene->round = round;
 	assert_ok(page_store_begin(scene->store, round));
 	assert_int_equal(pthread_create(&scene->receiver, NULL, receive, scene), 0);
-	assert_ok(memory_sender_begin(scene->sender, round, false));
+	assert_ok(memory_sender_begin(scene->sender, round, feed));
+}
+
+static void begin(struct scene *scene, unsigned round)
+{
+	begin_fed(scene, round, &tracked);
 }
 
 static struct memory_round finish(struct scene *scene)
@@ -312,9 +331,45 @@ static void a_later_round_refers_to_the_one_before(void **state)
 	(void)finish(scene);
 }
 
+/* Memory that was read live is in the round, and compared, but CRIU has not tracked it. */
+static void what_was_read_live_is_known_but_not_to_criu(void **state)
+{
+	struct scene *scene = *state;
+	scoped(bytes) uint8_t *data = make_pages("1");
+	struct memory_feed both = tracked;
+	int live[2], criu = scene->criu;
+	const uint64_t segment = 9 << 8 | PAGE_SHMEM;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, live), 0);
+	both.live_fd = live[1];
+	for (unsigned round = 1; round <= 2; round++) {
+		begin_fed(scene, round, &both);
+		scene->criu = live[0];
+		assert_int_equal(ask_of(scene, segment, PAGE_OPEN, 1), 0);
+		add_to(scene, segment, 0, 10, data);
+		close_round(scene);
+		scene->criu = criu;
+		assert_int_equal(open_image(scene), round > 1);
+		add(scene, PAGE_PRESENT, 0, 10, data);
+		close_round(scene);
+		struct memory_round sent = finish(scene);
+		assert_int_equal(sent.pages_sent, round == 1 ? 20 : 0);
+		assert_int_equal(sent.pages_same, round == 1 ? 0 : 20);
+	}
+	begin_fed(scene, 3, &tracked);
+	assert_int_equal(ask_of(scene, segment, PAGE_PARENT, 4), 0);
+	assert_int_equal(ask_of(scene, segment, PAGE_OPEN, 1), 0);
+	add_to(scene, segment, 0, 10, data);
+	close_round(scene);
+	struct memory_round sent = finish(scene);
+	assert_int_equal(sent.pages_same, 10);
+	(void)close(live[0]);
+	(void)close(live[1]);
+}
+
 static void begin_alone(struct scene *scene)
 {
-	assert_ok(memory_sender_begin(scene->sender, 1, false));
+	assert_ok(memory_sender_begin(scene->sender, 1, &tracked));
 }
 
 static void expect_shut(const struct scene *scene)
@@ -511,6 +566,7 @@ int main(void)
 	    PIPE_TEST(dirty_pages_with_known_content_are_not_sent_again),
 	    PIPE_TEST(packed_batches_arrive_as_they_were),
 	    PIPE_TEST(a_later_round_refers_to_the_one_before),
+	    PIPE_TEST(what_was_read_live_is_known_but_not_to_criu),
 	    PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
 	    PIPE_TEST(a_criu_that_goes_away_ends_the_round),
 	    PIPE_TEST(a_silent_criu_ends_the_round_in_time),

@@ -20,6 +20,7 @@
 enum { PLENTY_MS = 60000, SHORT_MS = 400, POLL_MS = 5 };
 
 static const struct batch_codecs codecs = {BATCH_CODECS_ALL, 1};
+static const struct memory_feed tracked = {-1, true, true, false};
 
 static const struct criu_limits plenty = {.short_ms = PLENTY_MS, .long_ms = PLENTY_MS};
 static const struct criu_limits little = {.short_ms = SHORT_MS, .long_ms = SHORT_MS};
@@ -96,7 +97,7 @@ static void begin_round(struct scene *scene, const struct criu_limits *limits)
 		       scene->round);
 	assert_ok(files_make_directory(scene->images));
 	assert_ok(page_store_begin(scene->store, scene->round));
-	assert_ok(memory_sender_begin(scene->sender, scene->round, false));
+	assert_ok(memory_sender_begin(scene->sender, scene->round, &tracked));
 	scene->dump = (struct criu_dump){
 	    .pid = scene->workload.pid,
 	    .images_dir = scene->images,

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/criu/live_pages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "engine/criu/page_stream.h"
+#include "engine/host/proc.h"
+
+enum {
+	RUN_PAGES = 64,	  /* read and sent at once */
+	MAP_PAGES = 4096, /* looked up at once */
+	REGIONS = 256,	  /* found by one scan */
+	LINE_BYTES = 4608 /* a path of maps has at most 4096 */
+};
+
+/* /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst. */
+static const uint64_t PM_PRESENT = 1ULL << 63, PM_SWAPPED = 1ULL << 62, PM_FILE = 1ULL << 61;
+
+struct segment {
+	struct live_area area;
+	pid_t pid; /* through whom it is read */
+};
+
+struct live {
+	int fd;
+	const struct live_options *options;
+	struct segment *segments;
+	size_t segment_count, segment_room;
+	uint64_t image; /* that is open */
+	int pagemap;	/* of the task that is read */
+	pid_t pid;
+	bool can_scan; /* the kernel finds pages for us: since 6.7 */
+	struct page_region regions[REGIONS];
+	uint64_t entries[MAP_PAGES];
+	uint8_t pages[RUN_PAGES * PAGE_BYTES];
+};
+
+/* --- the socket --- */
+
+static status *write_all(int fd, struct iovec *parts, int count)
+{
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+
+	while (message.msg_iovlen > 0) {
+		ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return status_errorf(STATUS_ABORTED, "the sender of pages went away");
+		while (message.msg_iovlen > 0 && (size_t)sent >= message.msg_iov->iov_len) {
+			sent -= (ssize_t)message.msg_iov->iov_len;
+			message.msg_iov++;
+			message.msg_iovlen--;
+		}
+		if (message.msg_iovlen > 0) {
+			message.msg_iov->iov_base = (uint8_t *)message.msg_iov->iov_base + sent;
+			message.msg_iov->iov_len -= (size_t)sent;
+		}
+	}
+	return NULL;
+}
+
+/* A command that is answered; the answer does not matter here. */
+static status *command(int fd, const struct page_header *header, size_t answer_size)
+{
+	uint8_t bytes[PAGE_HEADER_BYTES], answer[4];
+	struct iovec part = {bytes, sizeof(bytes)};
+
+	page_header_encode(header, bytes);
+	status *st = write_all(fd, &part, 1);
+	if (st == NULL && recv(fd, answer, answer_size, MSG_WAITALL) != (ssize_t)answer_size)
+		st = status_errorf(STATUS_ABORTED, "the sender of pages went away");
+	return st;
+}
+
+static status *open_image(struct live *live, uint64_t image)
+{
+	const struct page_header header = {.command = PAGE_OPEN, .image = image};
+
+	live->image = image;
+	return command(live->fd, &header, 1);
+}
+
+static status *send_pages(struct live *live, uint64_t address, size_t pages)
+{
+	const struct page_header header = {PAGE_ADD, PAGE_PRESENT, (uint32_t)pages, address,
+					   live->image};
+	uint8_t bytes[PAGE_HEADER_BYTES];
+	struct iovec parts[] = {{bytes, sizeof(bytes)}, {live->pages, pages * PAGE_BYTES}};
+
+	page_header_encode(&header, bytes);
+	return write_all(live->fd, parts, 2);
+}
+
+/* --- areas --- */
+
+bool live_area_parse(const char *line, struct live_area *ret_area)
+{
+	struct live_area area = {0};
+	char access[5];
+	unsigned major, minor;
+	int name = 0;
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n",
+		   &area.start, &area.end, access, &area.offset, &major, &minor, &area.inode,
+		   &name) < 7 ||
+	    strlen(access) != 4 || area.end <= area.start || name == 0)
+		return false;
+	if (access[3] == 's') {
+		/* CRIU names a segment's image by its inode, and counts its pages from 0. */
+		area.is_shared = strncmp(line + name, "/dev/zero (deleted)", 19) == 0;
+		*ret_area = area;
+		return area.is_shared;
+	}
+	/* The kernel's own pages, and what nobody can read. */
+	if (strncmp(line + name, "[v", 2) == 0 || access[0] != 'r')
+		return false;
+	*ret_area = area;
+	return true;
+}
+
+static bool is_wanted(uint64_t entry, bool is_shared)
+{
+	if ((entry & (PM_PRESENT | PM_SWAPPED)) == 0)
+		return false;
+	return is_shared || (entry & PM_FILE) == 0;
+}
+
+/* Reads and sends pages that lie in a row; one that cannot be read (it may be gone by now, or not
+ * be readable at all) is left out. */
+static status *send_run(struct live *live, uint64_t address, size_t pages, uint64_t shift)
+{
+	while (pages > 0) {
+		size_t ask = pages < RUN_PAGES ? pages : RUN_PAGES;
+		struct iovec here = {live->pages, ask * PAGE_BYTES};
+		struct iovec there = {(void *)(uintptr_t)address, ask * PAGE_BYTES};
+		ssize_t got = process_vm_readv(live->pid, &here, 1, &there, 1, 0);
+		size_t whole = got > 0 ? (size_t)got / PAGE_BYTES : 0;
+		status *st = whole > 0 ? send_pages(live, address - shift, whole) : NULL;
+		if (st != NULL)
+			return st;
+		if (whole < ask)
+			whole++;
+		address += whole * PAGE_BYTES;
+		pages -= whole;
+	}
+	return NULL;
+}
+
+static status *send_looked_up(struct live *live, const struct live_area *area, uint64_t address,
+			      size_t count)
+{
+	uint64_t shift = area->is_shared ? area->start - area->offset : 0;
+	status *st = NULL;
+
+	for (size_t begin = 0, end; st == NULL && begin < count; begin = end) {
+		bool wanted = is_wanted(live->entries[begin], area->is_shared);
+		for (end = begin + 1;
+		     end < count && is_wanted(live->entries[end], area->is_shared) == wanted; end++)
+			;
+		if (wanted)
+			st = send_run(live, address + begin * PAGE_BYTES, end - begin, shift);
+	}
+	return st;
+}
+
+/* By looking at each page's entry. */
+static status *look_up_area(struct live *live, const struct live_area *area)
+{
+	uint64_t address = area->start;
+
+	while (address < area->end) {
+		uint64_t left = (area->end - address) / PAGE_BYTES;
+		size_t count = left < MAP_PAGES ? (size_t)left : MAP_PAGES;
+		ssize_t got = pread(live->pagemap, live->entries, count * sizeof(live->entries[0]),
+				    (off_t)(address / PAGE_BYTES * sizeof(live->entries[0])));
+		if (got <= 0) /* the area, or the process, is gone */
+			return NULL;
+		count = (size_t)got / sizeof(live->entries[0]);
+		status *st = send_looked_up(live, area, address, count);
+		if (st != NULL)
+			return st;
+		address += count * PAGE_BYTES;
+	}
+	return NULL;
+}
+
+/* By the kernel's search, which passes over holes: a process may reserve terabytes. False when this
+ * kernel has none. */
+static bool scan(struct live *live, const struct live_area *area, uint64_t address,
+		 struct pm_scan_arg *ret_found, int *ret_count)
+{
+	uint64_t not_wanted = PAGE_IS_PFNZERO | (area->is_shared ? 0 : PAGE_IS_FILE);
+
+	*ret_found = (struct pm_scan_arg){
+	    .size = sizeof(*ret_found),
+	    .start = address,
+	    .end = area->end,
+	    .vec = (uintptr_t)live->regions,
+	    .vec_len = REGIONS,
+	    .category_inverted = not_wanted,
+	    .category_mask = not_wanted,
+	    .category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+	    .return_mask = PAGE_IS_PRESENT,
+	};
+	*ret_count = ioctl(live->pagemap, PAGEMAP_SCAN, ret_found);
+	return *ret_count >= 0 || (errno != ENOTTY && errno != EINVAL);
+}
+
+static status *scan_area(struct live *live, const struct live_area *area)
+{
+	uint64_t shift = area->is_shared ? area->start - area->offset : 0;
+	struct pm_scan_arg found;
+	status *st = NULL;
+	int count = 0;
+
+	for (uint64_t address = area->start; st == NULL && address < area->end;
+	     address = found.walk_end) {
+		live->can_scan = scan(live, area, address, &found, &count);
+		if (!live->can_scan)
+			return look_up_area(live, area);
+		if (count < 0 || found.walk_end <= address) /* it is gone */
+			return NULL;
+		for (int i = 0; st == NULL && i < count; i++)
+			st = send_run(live, live->regions[i].start,
+				      (live->regions[i].end - live->regions[i].start) / PAGE_BYTES,
+				      shift);
+	}
+	return st;
+}
+
+static status *send_area(struct live *live, const struct live_area *area)
+{
+	return live->can_scan ? scan_area(live, area) : look_up_area(live, area);
+}
+
+/* --- tasks and segments --- */
+
+/* Several may map a segment: the largest view of it counts. */
+static status *note_segment(struct live *live, const struct live_area *area)
+{
+	if (area->inode > UINT32_MAX) /* more than an image's name holds on the wire */
+		return NULL;
+	for (size_t i = 0; i < live->segment_count; i++) {
+		struct segment *known = &live->segments[i];
+		if (known->area.inode != area->inode)
+			continue;
+		if (area->end - area->start > known->area.end - known->area.start)
+			*known = (struct segment){*area, live->pid};
+		return NULL;
+	}
+	if (live->segment_count == live->segment_room) {
+		size_t room = live->segment_room * 2 + 16;
+		struct segment *grown = realloc(live->segments, room * sizeof(*grown));
+		if (grown == NULL)
+			return status_errnof(ENOMEM, "shared memory");
+		live->segments = grown;
+		live->segment_room = room;
+	}
+	live->segments[live->segment_count++] = (struct segment){*area, live->pid};
+	return NULL;
+}
+
+static status *send_line(struct live *live, const char *line)
+{
+	struct live_area area;
+
+	if (!live_area_parse(line, &area))
+		return NULL;
+	if (area.is_shared)
+		return live->options->is_shared ? note_segment(live, &area) : NULL;
+	return live->options->is_private ? send_area(live, &area) : NULL;
+}
+
+static status *open_task(struct live *live, pid_t pid)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	live->pid = pid;
+	live->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	return live->pagemap < 0 && errno != ENOENT && errno != ESRCH
+		   ? status_errnof(errno, "cannot open %s", path)
+		   : NULL;
+}
+
+static status *send_maps(struct live *live, FILE *maps)
+{
+	char line[LINE_BYTES];
+	pid_t image;
+	status *st = proc_innermost_pid(live->pid, &image);
+
+	if (status_code_of(st) == STATUS_NOT_FOUND) {
+		status_free(st);
+		return NULL;
+	}
+	if (st == NULL && live->options->is_private)
+		st = open_image(live, (uint64_t)image << 8 | PAGE_TASK);
+	while (st == NULL && fgets(line, sizeof(line), maps) != NULL)
+		st = send_line(live, line);
+	return st;
+}
+
+static status *send_task(struct live *live, pid_t pid)
+{
+	char path[64];
+	status *st = open_task(live, pid);
+
+	if (st != NULL || live->pagemap < 0)
+		return st;
+	(void)snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	FILE *maps = fopen(path, "re");
+	if (maps != NULL) {
+		st = send_maps(live, maps);
+		(void)fclose(maps);
+	}
+	close_if_open(TAKE_FD(live->pagemap));
+	return st;
+}
+
+static status *send_segment(struct live *live, const struct segment *segment)
+{
+	status *st = open_task(live, segment->pid);
+
+	if (st != NULL || live->pagemap < 0)
+		return st;
+	st = open_image(live, segment->area.inode << 8 | PAGE_SHMEM);
+	if (st == NULL)
+		st = send_area(live, &segment->area);
+	close_if_open(TAKE_FD(live->pagemap));
+	return st;
+}
+
+status *live_pages_send(int fd, const pid_t *pids, size_t count, const struct live_options *options)
+{
+	const struct page_header over = {.command = PAGE_FORCE_CLOSE};
+	struct live *live = malloc(sizeof(*live));
+	status *st = NULL;
+
+	if (live == NULL)
+		return status_errnof(ENOMEM, "pages of a running tree");
+	live->fd = fd;
+	live->options = options;
+	live->segments = NULL;
+	live->segment_count = live->segment_room = 0;
+	live->pagemap = -1;
+	live->can_scan = !options->is_old_kernel;
+	for (size_t i = 0; st == NULL && i < count; i++)
+		st = send_task(live, pids[i]);
+	for (size_t i = 0; st == NULL && i < live->segment_count; i++)
+		st = send_segment(live, &live->segments[i]);
+	if (st == NULL)
+		st = command(fd, &over, 4);
+	free(live->segments);
+	free(live);
+	return st;
+}

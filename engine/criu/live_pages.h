@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pages of a tree while it runs, as CRIU's pre-dump would send them: a round of pre-copy where
+ * the kernel cannot track dirty pages, and for shared anonymous memory, which CRIU never pre-dumps.
+ * Read with process_vm_readv, without stopping anybody: a page may be torn, or stale a moment
+ * later. That is why the last round, of the frozen tree, is CRIU's, and sends each page whose
+ * content is not what was read here (page_table.h). What is left out here is only sent later. */
+#ifndef HAUL_ENGINE_CRIU_LIVE_PAGES_H
+#define HAUL_ENGINE_CRIU_LIVE_PAGES_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "proto/status.h"
+
+struct live_options {
+	bool is_private;    /* private memory of each task */
+	bool is_shared;	    /* shared anonymous memory, once for the tree */
+	bool is_old_kernel; /* do without PAGEMAP_SCAN, for tests */
+};
+
+/* Writes one round of CRIU's page-server protocol to `fd` (a stream socket; answers are read from
+ * it), PAGE_FORCE_CLOSE at its end. `pids` as seen by this process; those that end meanwhile are
+ * left out. ABORTED when the other end goes away. */
+must_check status *live_pages_send(int fd, const pid_t *pids, size_t count,
+				   const struct live_options *options);
+
+/* One line of /proc/PID/maps, for its test: what of it would be sent. */
+struct live_area {
+	uint64_t start, end;
+	uint64_t offset; /* in the segment, of shared areas */
+	uint64_t inode;
+	bool is_shared; /* shared and anonymous */
+};
+/* False for lines that nothing is sent of. */
+bool live_area_parse(const char *line, struct live_area *ret_area);
+
+#endif

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rounds of memory: pre-copy, and what the final dump shares with it. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "engine/criu/live_pages.h"
+#include "engine/criu/stats.h"
+#include "engine/host/clock.h"
+#include "engine/host/files.h"
+#include "engine/host/proc.h"
+#include "engine/log.h"
+#include "engine/migration/source_internal.h"
+#include "haul/v1/peer.pb-c.h"
+
+static double predict_ms(const struct source *source)
+{
+	return converge_predict_ms(source->rounds, source->round,
+				   source->survey.resident_bytes / PAGE_BYTES,
+				   source->tracking == TRACKING_HASH);
+}
+
+static void show_round(void *self, Haul__V1__Migration *view)
+{
+	const struct round_view *round = self;
+
+	Haul__V1__Round **grown = realloc(view->rounds, (view->n_rounds + 1) * sizeof(*grown));
+	Haul__V1__Round *shown = malloc(sizeof(*shown));
+	if (grown == NULL || shown == NULL)
+		abort();
+	haul__v1__round__init(shown);
+	shown->pages_sent = round->memory.pages_sent;
+	shown->pages_skipped = round->memory.pages_skipped;
+	shown->pages_same = round->memory.pages_same;
+	shown->pages_zero = round->memory.pages_zero;
+	shown->bytes = round->memory.bytes;
+	shown->duration_ms = round->duration_ms;
+	shown->frozen_ms = round->frozen_ms;
+	grown[view->n_rounds++] = shown;
+	view->rounds = grown;
+	if (round->duration_ms > 0)
+		view->rate_bytes_per_s =
+		    (uint64_t)((double)round->memory.bytes * 1000 / round->duration_ms);
+	view->bytes_on_wire += round->memory.bytes;
+	if (round->predicted_ms > 0)
+		view->predicted_downtime_ms = round->predicted_ms;
+}
+
+status *source_begin_round(struct source *source, bool is_last, int live_fd,
+			   char ret_dir[FILES_PATH])
+{
+	Haul__V1__BeginRoundRequest request = HAUL__V1__BEGIN_ROUND_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	char below[32];
+
+	source->round++;
+	(void)snprintf(below, sizeof(below), "images/%u", source->round);
+	core_path(source->core, "out", source->id, below, ret_dir);
+	request.id = source->id;
+	request.round = source->round;
+	request.last = is_last;
+	status *st = files_make_directory(ret_dir);
+	if (st == NULL)
+		st = source_call(source, "BeginRound", &request.base,
+				 source->core->config.call_timeout_ms, &response);
+	const struct memory_feed feed = {
+	    .live_fd = live_fd,
+	    .is_criu = is_last || source->tracking == TRACKING_SOFT_DIRTY,
+	    .is_tracked = source->tracking == TRACKING_SOFT_DIRTY,
+	    .is_last = is_last,
+	};
+	return st == NULL ? memory_sender_begin(source->sender, source->round, &feed) : st;
+}
+
+/* Both sides must have counted the same. */
+status *source_end_round(struct source *source, const struct memory_round *sent)
+{
+	Haul__V1__EndRoundRequest request = HAUL__V1__END_ROUND_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+
+	request.id = source->id;
+	request.round = source->round;
+	status *st =
+	    source_call(source, "EndRound", &request.base, source->limits.long_ms, &response);
+	if (st != NULL)
+		return st;
+	const Haul__V1__EndRoundResponse *there = (const Haul__V1__EndRoundResponse *)response;
+	if (there->pages != sent->pages_sent || there->digest != sent->digest)
+		return status_errorf(
+		    STATUS_DATA_LOSS,
+		    "round %u: %llu pages left, %llu arrived, or their digests differ",
+		    source->round, (unsigned long long)sent->pages_sent,
+		    (unsigned long long)there->pages);
+	return NULL;
+}
+
+void source_fill_dump(const struct source *source, const char *dir, struct criu_dump *dump,
+		      struct source_dump_paths *paths)
+{
+	bool is_tracked = source->tracking == TRACKING_SOFT_DIRTY;
+
+	(void)snprintf(paths->log, sizeof(paths->log), "dump-%u.log", source->round);
+	(void)snprintf(paths->parent, sizeof(paths->parent), "../%u", source->round - 1);
+	core_path(source->core, "out", source->id, "work", paths->work);
+	*dump = (struct criu_dump){
+	    .pid = source->pid,
+	    .images_dir = dir,
+	    .parent = is_tracked && source->round > 1 ? paths->parent : NULL,
+	    .work_dir = paths->work,
+	    .log_file = paths->log,
+	    .shell_job = source->options.shell_job,
+	    .tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE,
+	    .track_mem = is_tracked,
+	    .limits = &source->limits,
+	};
+}
+
+void source_show_round(struct source *source, struct round_view *round)
+{
+	registry_change(source->core->registry, source->id, show_round, round);
+}
+
+/* --- a round of pre-copy --- */
+
+/* The tree's memory while it runs, into the sender: all of it where content is compared, else what
+ * CRIU does not pre-dump. */
+static status *send_live(struct source *source, int fd)
+{
+	const struct live_options options = {
+	    .is_private = source->tracking == TRACKING_HASH,
+	    .is_shared = true,
+	};
+	pid_t *pids = NULL;
+	size_t count = 0;
+	status *st = proc_tree(source->pid, &pids, &count);
+
+	if (st == NULL)
+		st = live_pages_send(fd, pids, count, &options);
+	free(pids);
+	return st;
+}
+
+/* What CRIU tracks, after what is read live. */
+static status *send_tracked(struct source *source, const char *dir, double *ret_frozen_ms)
+{
+	struct source_dump_paths paths;
+	struct criu_dump dump;
+
+	source_fill_dump(source, dir, &dump, &paths);
+	status *st = criu_pre_dump(source->swrk, &dump);
+	if (st != NULL)
+		swrk_shut_memory(source->swrk); /* nothing more will come */
+	else
+		criu_stats_frozen_ms(paths.work, ret_frozen_ms);
+	return st;
+}
+
+/* Moves one round's memory over the pair of sockets: live[0] is written here, live[1] is read by
+ * the sender. */
+static status *move_memory(struct source *source, const int live[2], struct round_view *shown)
+{
+	char dir[FILES_PATH];
+	status *st = source_begin_round(source, false, live[1], dir);
+
+	if (st != NULL)
+		return st;
+	scoped(status) status *unread = send_live(source, live[0]);
+	if (unread != NULL)
+		(void)shutdown(live[0], SHUT_RDWR);
+	else if (source->tracking == TRACKING_SOFT_DIRTY)
+		st = send_tracked(source, dir, &shown->frozen_ms);
+	scoped(status) status *sent =
+	    memory_sender_end(source->sender, source->limits.long_ms, &shown->memory);
+	/* The reader only ever fails because the sender did. */
+	if (st == NULL)
+		return sent != NULL ? TAKE(sent) : TAKE(unread);
+	return sent != NULL && status_code_of(sent) != STATUS_CANCELLED
+		   ? status_detailf(st, "cause", "%s", status_message(sent))
+		   : st;
+}
+
+static status *one_round(struct source *source)
+{
+	struct round_view shown = {0};
+	int live[2];
+	double begun = clock_monotonic_fine_ms();
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, live) != 0)
+		return status_errnof(errno, "sockets for a round of memory");
+	status *st = move_memory(source, live, &shown);
+	(void)close(live[0]);
+	(void)close(live[1]);
+	if (st == NULL)
+		st = source_end_round(source, &shown.memory);
+	if (st != NULL)
+		return status_wrapf(st, "pre-copy round %u", source->round);
+	shown.duration_ms = clock_monotonic_fine_ms() - begun;
+	source->rounds[source->round - 1] =
+	    (struct converge_round){shown.memory.pages_sent, shown.duration_ms};
+	shown.predicted_ms = predict_ms(source);
+	source_show_round(source, &shown);
+	return NULL;
+}
+
+/* --- pre-copy --- */
+
+status *source_precopy(struct source *source)
+{
+	struct converge_limits limits = {
+	    .max_downtime_ms = source->options.max_downtime_ms,
+	    .max_rounds = source->options.max_rounds,
+	};
+
+	if (source->tracking == TRACKING_NONE)
+		return NULL;
+	if (source->tracking == TRACKING_HASH)
+		source_note(source, "dirty pages are found by comparing content: while frozen all "
+				    "memory is read once, what has changed is sent");
+	for (;;) {
+		const char *why = "";
+		double predicted = predict_ms(source);
+		if (converge_decide(&limits, source->rounds, source->round, predicted, &why) ==
+		    CONVERGE_FREEZE) {
+			log_line(LOG_LEVEL_INFO, source->id,
+				 "pre-copy ends after %u rounds: %s (predicted downtime %.0f ms)",
+				 source->round, why, predicted);
+			return NULL;
+		}
+		status *st = one_round(source);
+		if (st == NULL)
+			st = source_interrupted(source);
+		if (st != NULL)
+			return st;
+	}
+}
