@@ -214,7 +214,7 @@ expect_precopied() {
     local rounds tracking
     rounds=$(precopy_rounds)
     ((rounds >= $1)) || fail "$rounds rounds of pre-copy, not $1: $(report rounds)"
-    tracking=hash
+    tracking="hash"
     ! kernel_tracks || tracking=soft-dirty
     [[ $(report tracking) == "$tracking" ]] || fail "tracking is $(report tracking), not $tracking"
 }

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/criu/live_pages.h"
 #include "engine/host/files.h"
 #include "engine/pipe/image_pipe.h"
-#include "engine/criu/live_pages.h"
 #include "engine/pipe/memory_pipe.h"
 #include "rpc/pipe.h"
 #include "tests/sim/pipes.h"
