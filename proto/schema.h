@@ -69,6 +69,7 @@ struct schema_method {
 	const char *name;
 	const struct schema_message *input, *output;
 	bool is_client_stream, is_server_stream; /* as the file says; see method_event */
+	bool has_no_side_effects;		 /* idempotency_level = NO_SIDE_EFFECTS */
 };
 
 struct schema_service {

@@ -6,7 +6,7 @@
 
 #include "proto/limits.h"
 
-enum { LABEL_REPEATED = 3, FIELD_NUMBER_MOST = (1 << 29) - 1 };
+enum { LABEL_REPEATED = 3, NO_SIDE_EFFECTS = 1, FIELD_NUMBER_MOST = (1 << 29) - 1 };
 
 /* Where what is read stands. */
 struct place {
@@ -254,6 +254,8 @@ static status *add_service(const struct place *place, Haul__Descriptor__Service 
 		    .name = method->name,
 		    .is_client_stream = method->client_streaming,
 		    .is_server_stream = method->server_streaming,
+		    .has_no_side_effects = method->options != NULL &&
+					   method->options->idempotency_level == NO_SIDE_EFFECTS,
 		};
 	}
 	return NULL;

@@ -26,10 +26,13 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a server");
 	status *st = dedupe_new(NULL, &server->dedupe);
 	if (st == NULL)
+		st = schema_load_own(&server->schema);
+	if (st == NULL)
 		st = rpc_streams_new(&config->stream_place, config->streams_most,
 				     config->authorize_self, &server->streams);
 	if (st != NULL) {
 		dedupe_free(server->dedupe);
+		schema_free(server->schema);
 		free(server);
 		return st;
 	}
@@ -376,6 +379,7 @@ void rpc_server_free(struct rpc_server *server)
 	}
 	rpc_streams_free(server->streams);
 	dedupe_free(server->dedupe);
+	schema_free(server->schema);
 	(void)pthread_cond_destroy(&server->changed);
 	(void)pthread_mutex_destroy(&server->lock);
 	free(server);

@@ -147,15 +147,26 @@ static void observe(const struct job *job, const status *st, int64_t since_us)
 		observer->called(observer->self, &job->call, st, now_us - since_us);
 }
 
-/* Runs a call that has not been run before, and remembers its answer. */
-static void run_new(struct job *job, uint64_t ticket, struct buffer *ret_reply)
+/* Does the method's .proto say that it changes nothing? Unknown is no. */
+static bool only_reads(const struct job *job)
+{
+	const struct schema_service *service =
+	    schema_service(job->listener->server->schema, job->service->descriptor->name);
+	const struct schema_method *method =
+	    service != NULL ? service_method(service, job->method->name) : NULL;
+	return method != NULL && method->has_no_side_effects && job->stream == NULL;
+}
+
+/* Runs a call that has not been run before, and remembers its answer under the ticket, if any. */
+static void run_new(struct job *job, const uint64_t *ticket, struct buffer *ret_reply)
 {
 	struct timespec start;
 	ProtobufCMessage *response = NULL;
 	(void)clock_gettime(CLOCK_MONOTONIC, &start);
 	status *st = run_handler(job, &response);
-	make_reply(st, response, true, ret_reply);
-	dedupe_finish(job->listener->server->dedupe, ticket, ret_reply);
+	make_reply(st, response, ticket != NULL, ret_reply);
+	if (ticket != NULL)
+		dedupe_finish(job->listener->server->dedupe, *ticket, ret_reply);
 	observe(job, st, (int64_t)start.tv_sec * 1000000 + start.tv_nsec / 1000);
 	message_free(response);
 	status_free(st);
@@ -241,11 +252,15 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 		refuse(job, st, ret_reply);
 		return;
 	}
+	if (only_reads(job)) {
+		run_new(job, NULL, ret_reply);
+		return;
+	}
 	enum dedupe_verdict verdict =
 	    dedupe_begin(job->listener->server->dedupe, job->call.caller, job->request,
 			 job->call.deadline_ms, &ticket, ret_reply);
 	if (verdict == DEDUPE_RUN)
-		run_new(job, ticket, ret_reply);
+		run_new(job, &ticket, ret_reply);
 	else if (verdict != DEDUPE_ANSWERED)
 		refuse(job, explain(verdict), ret_reply);
 }

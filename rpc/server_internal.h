@@ -6,6 +6,7 @@
 #include <nng/nng.h>
 #include <pthread.h>
 
+#include "proto/schema.h"
 #include "rpc/connections.h"
 #include "rpc/dedupe.h"
 #include "rpc/server.h"
@@ -48,6 +49,7 @@ struct listener {
 struct rpc_server {
 	struct rpc_server_config config;
 	struct dedupe *dedupe;
+	struct schema *schema; /* which methods only read */
 	struct rpc_streams *streams;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

@@ -32,6 +32,7 @@ static cJSON *json_of_method(const struct schema_method *method)
 	(void)cJSON_AddStringToObject(json, "output",
 				      event != NULL ? event->name : method->output->name);
 	(void)cJSON_AddBoolToObject(json, "streams", event != NULL);
+	(void)cJSON_AddBoolToObject(json, "noSideEffects", method->has_no_side_effects);
 	return json;
 }
 
@@ -67,9 +68,12 @@ static void print_method(const struct schema_method *method)
 {
 	const struct schema_message *event = method_event(method);
 
-	(void)printf("rpc %s(%s) returns (%s%s);\n", method->name, method->input->name,
+	(void)printf("rpc %s(%s) returns (%s%s)%s\n", method->name, method->input->name,
 		     event != NULL ? "stream " : "",
-		     event != NULL ? event->name : method->output->name);
+		     event != NULL ? event->name : method->output->name,
+		     method->has_no_side_effects
+			 ? " { option idempotency_level = NO_SIDE_EFFECTS; }"
+			 : ";");
 }
 
 static void print_service(const struct schema_service *service, bool is_json)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/log.h"
+#include "proto/schema.h"
 #include "tests/unit/test.h"
 
 static const struct identity node = {.is_authenticated = true, .name = "a.example.org"};
@@ -96,6 +97,23 @@ static void an_unknown_method_is_taken_for_a_change(void **state)
 	assert_false(audit_is_mutating("/haul.v1.Node/Info"));
 }
 
+static void what_the_services_say_only_reads_leaves_none(void **state)
+{
+	scoped(schema) struct schema *schema = NULL;
+	const struct schema_service *service = NULL;
+	(void)state;
+
+	assert_ok(schema_load_own(&schema));
+	for (size_t i = 0; (service = schema_service_at(schema, i)) != NULL; i++)
+		for (size_t j = 0; j < service->method_count; j++) {
+			char name[128];
+			(void)snprintf(name, sizeof(name), "/%s/%s", service->name,
+				       service->methods[j].name);
+			assert_false(service->methods[j].has_no_side_effects &&
+				     audit_is_mutating(name));
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -103,6 +121,7 @@ int main(void)
 	    cmocka_unit_test(a_change_leaves_a_line_of_json),
 	    cmocka_unit_test(what_only_asks_leaves_none_unless_it_is_refused),
 	    cmocka_unit_test(an_unknown_method_is_taken_for_a_change),
+	    cmocka_unit_test(what_the_services_say_only_reads_leaves_none),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

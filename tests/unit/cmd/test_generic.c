@@ -331,7 +331,9 @@ static void methods_that_stream_are_described_as_such(void **state)
 	struct outcome outcome = haulctl(arguments, NULL);
 	says(outcome.out,
 	     "  rpc Watch(haul.v1.WatchRequest) returns (stream haul.v1.Migration);\n");
-	says(outcome.out, "  rpc List(haul.v1.ListRequest) returns (haul.v1.ListResponse);\n");
+	says(outcome.out, "  rpc Start(haul.v1.StartRequest) returns (haul.v1.Migration);\n");
+	says(outcome.out, "  rpc List(haul.v1.ListRequest) returns (haul.v1.ListResponse) "
+			  "{ option idempotency_level = NO_SIDE_EFFECTS; }\n");
 }
 
 static void without_reflection_what_is_built_in_is_known(void **state)

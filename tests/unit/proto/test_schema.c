@@ -173,6 +173,37 @@ static void the_generated_code_says_the_same(void **state)
 	}
 }
 
+static void methods_that_only_read_are_marked(void **state)
+{
+	static const char *const reads[] = {"haul.v1.Migrations Get",
+					    "haul.v1.Migrations List",
+					    "haul.v1.Migrations Wait",
+					    "haul.v1.Peer Query",
+					    "haul.v1.Node Info",
+					    "haul.v1.Node Check",
+					    "haul.v1.Reflection ListServices",
+					    "haul.v1.Reflection FileContainingSymbol",
+					    "grpc.health.v1.Health Check"};
+	scoped(schema) struct schema *schema = NULL;
+	const struct schema_service *service = NULL;
+	size_t found = 0;
+	(void)state;
+
+	assert_ok(schema_load_own(&schema));
+	for (size_t i = 0; (service = schema_service_at(schema, i)) != NULL; i++)
+		for (size_t j = 0; j < service->method_count; j++) {
+			char name[128];
+			bool is_read = false;
+			(void)snprintf(name, sizeof(name), "%s %s", service->name,
+				       service->methods[j].name);
+			for (size_t k = 0; k < array_len(reads); k++)
+				is_read |= strcmp(reads[k], name) == 0;
+			assert_int_equal(service->methods[j].has_no_side_effects, is_read);
+			found += is_read ? 1 : 0;
+		}
+	assert_int_equal(found, array_len(reads));
+}
+
 /* What is cut off anywhere, or has another byte somewhere, is refused or read, never more. */
 static void damaged_descriptors_do_no_harm(void **state)
 {
@@ -335,6 +366,7 @@ int main(void)
 	    cmocka_unit_test(our_own_is_known_with_its_services),
 	    cmocka_unit_test(fields_have_names_types_and_presence),
 	    cmocka_unit_test(the_generated_code_says_the_same),
+	    cmocka_unit_test(methods_that_only_read_are_marked),
 	    cmocka_unit_test(damaged_descriptors_do_no_harm),
 	    cmocka_unit_test(messages_may_not_be_nested_without_end),
 	    cmocka_unit_test(what_cannot_be_is_refused),

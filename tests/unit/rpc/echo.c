@@ -61,7 +61,20 @@ static status *abort_call(void *self, const struct rpc_call *call, const Protobu
 	return NULL;
 }
 
-static const rpc_handler handlers[9] = {[0] = hello, [6] = abort_call};
+static status *query(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response)
+{
+	struct echo *echo = self;
+	(void)call;
+	(void)request;
+	Haul__V1__QueryResponse *response = malloc(sizeof(*response));
+	haul__v1__query_response__init(response);
+	response->pid = atomic_fetch_add(&echo->reads, 1) + 1;
+	*ret_response = &response->base;
+	return NULL;
+}
+
+static const rpc_handler handlers[9] = {[0] = hello, [6] = abort_call, [7] = query};
 
 static void on_called(void *self, const struct rpc_call *call, const status *st, int64_t took_us)
 {

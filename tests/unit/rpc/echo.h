@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A server for tests: haul.v1.Peer of which only Hello and Abort exist. Hello does what its `id`
+/* A server for tests: haul.v1.Peer of which only Hello, Abort and Query exist. Query's pid says
+ * how often it was carried out. Hello does what its `id`
  * says: "" or anything = answer at once with the caller's name in `node`; "block" = until released;
  * "attend" = until the caller has gone; "fail" = an error with details; "nothing" = no answer;
  * "big" = an answer over the limit. */
@@ -19,6 +20,7 @@ struct echo {
 	struct rpc_service service;
 	atomic_bool is_released;
 	atomic_int runs;   /* handlers started */
+	atomic_int reads;  /* of Query */
 	atomic_int called; /* observer */
 	atomic_int refused;
 	atomic_bool deny;	    /* authorize refuses */

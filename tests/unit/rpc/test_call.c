@@ -119,8 +119,8 @@ static void what_is_not_there_or_not_allowed_is_told(void **state)
 	echo_listen(&echo, "ipc", NULL, 2);
 	scoped(rpc_client) struct rpc_client *client = connect_to(echo.url);
 	ProtobufCMessage *response = NULL;
-	Haul__V1__QueryRequest request = HAUL__V1__QUERY_REQUEST__INIT;
-	assert_reason(rpc_client_call(client, &haul__v1__peer__descriptor, "Query", &request.base,
+	Haul__V1__SettleRequest request = HAUL__V1__SETTLE_REQUEST__INIT;
+	assert_reason(rpc_client_call(client, &haul__v1__peer__descriptor, "Settle", &request.base,
 				      20000, &response),
 		      STATUS_UNIMPLEMENTED, "METHOD_UNKNOWN");
 	status *st = rpc_client_call(client, &haul__v1__peer__descriptor, "Nonsense", &request.base,
