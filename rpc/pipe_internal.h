@@ -44,7 +44,7 @@ struct pipe {
 	int candidate_id;	  /* of the one that is connected, proven or not */
 	int64_t candidate_ms;	  /* when it came */
 	unsigned generation;	  /* counts connections */
-	int present[CONNECTIONS]; /* ids of all that exist, 0 = free */
+	int present[CONNECTIONS]; /* ids of all that exist, negative once we close it, 0 = free */
 };
 
 /* Cancels what is being sent; caller holds the lock. */

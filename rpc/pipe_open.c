@@ -39,14 +39,21 @@ static bool replace_present(struct pipe *pipe, int from, int to)
 	return false;
 }
 
+static bool is_present(struct pipe *pipe, int id)
+{
+	return replace_present(pipe, id, id);
+}
+
 /* Caller holds the lock. */
 static void lose_connection(struct pipe *pipe, int id)
 {
-	(void)replace_present(pipe, id, 0);
+	if (!replace_present(pipe, id, 0))
+		(void)replace_present(pipe, -id, 0);
 	if (pipe->is_attached && pipe->peer_id == id)
 		pipe->is_lost = true;
-	/* What was not sent must not go to whoever comes next. */
-	if (pipe->candidate_id == id || pipe->is_lost)
+	/* What was not sent must not go to whoever comes next. This comes before nng forgets the
+	 * connection and before it takes another. */
+	if (!pipe->is_attached || pipe->is_lost)
 		pipe_cancel_sends(pipe);
 	if (pipe->candidate_id == id)
 		pipe->candidate_id = 0;
@@ -63,9 +70,13 @@ static void on_pipe(nng_pipe connection, nng_pipe_ev event, void *self)
 	if (event == NNG_PIPE_EV_ADD_PRE) {
 		is_unwanted = pipe->is_attached || !replace_present(pipe, 0, id);
 	} else if (event == NNG_PIPE_EV_ADD_POST) {
-		pipe->candidate_id = id;
-		pipe->candidate_ms = monotonic_ms();
-		pipe->generation++;
+		/* A connection may be gone before nng tells, on another thread, that it is there: a
+		 * HELLO for it would wait in the socket and be a second one for the next. */
+		if (is_present(pipe, id)) {
+			pipe->candidate_id = id;
+			pipe->candidate_ms = monotonic_ms();
+			pipe->generation++;
+		}
 	} else {
 		lose_connection(pipe, id);
 	}
@@ -256,14 +267,13 @@ static bool is_hello(struct pipe *pipe, nng_msg *msg)
 	return is_good && *(const uint8_t *)nng_msg_body(msg) == HAUL__V1__FRAME_KIND__FRAME_HELLO;
 }
 
-static void attach(struct pipe *pipe, int connection_id)
+/* Marks a connection that we close: what still comes of it does not count. Caller holds the lock.
+ */
+static void dismiss(struct pipe *pipe, int id)
 {
-	(void)pthread_mutex_lock(&pipe->lock);
-	pipe->is_attached = true;
-	pipe->peer_id = connection_id;
-	/* It may have come and gone already; a HELLO may even be here before ADD_POST is. */
-	pipe->is_lost = !replace_present(pipe, connection_id, connection_id);
-	(void)pthread_mutex_unlock(&pipe->lock);
+	(void)replace_present(pipe, id, -id);
+	if (pipe->candidate_id == id)
+		pipe->candidate_id = 0;
 }
 
 /* Closes the connection that keeps the place without proving itself. */
@@ -273,6 +283,8 @@ static void close_silent_candidate(struct pipe *pipe)
 	bool is_silent = !pipe->is_attached && pipe->candidate_id != 0 &&
 			 monotonic_ms() - pipe->candidate_ms > HELLO_MS;
 	int id = pipe->candidate_id;
+	if (is_silent)
+		dismiss(pipe, id);
 	(void)pthread_mutex_unlock(&pipe->lock);
 	if (is_silent)
 		pipe_close_connection(id);
@@ -291,17 +303,29 @@ static status *make_hello(struct pipe *pipe, nng_msg **ret_msg)
 	return st;
 }
 
-static status *take_hello(struct pipe *pipe, nng_msg *msg, bool *ret_is_attached)
+/* Attaches to the connection of this message if it is the peer's HELLO, closes it if not; takes the
+ * message. A listener lets the HELLO of a connection pass that is gone: it is not opened, so that
+ * the same one is good again when the dialer, who waits for the answer, comes back. A dialer takes
+ * it: the listener has attached to that connection, and what it sent may be in the socket. */
+static bool take_hello(struct pipe *pipe, nng_msg *msg)
 {
 	int id = nng_pipe_id(nng_msg_get_pipe(msg));
-	*ret_is_attached = is_hello(pipe, msg);
+	(void)pthread_mutex_lock(&pipe->lock);
+	bool is_here = is_present(pipe, id);
+	bool is_good = (is_here || !pipe->is_listener) && is_hello(pipe, msg);
+	if (is_good) {
+		pipe->is_attached = true;
+		pipe->peer_id = id;
+		pipe->is_lost = !is_here;
+	} else {
+		dismiss(pipe, id);
+	}
+	(void)pthread_mutex_unlock(&pipe->lock);
 	atomic_fetch_add(&pipe->bytes_received, nng_msg_len(msg));
 	nng_msg_free(msg);
-	if (*ret_is_attached)
-		attach(pipe, id);
-	else
+	if (!is_good)
 		pipe_close_connection(id);
-	return NULL;
+	return is_good;
 }
 
 status *pipe_accept(struct pipe *pipe, int64_t timeout_ms)
@@ -318,7 +342,7 @@ status *pipe_accept(struct pipe *pipe, int64_t timeout_ms)
 			    "port open in the firewall?");
 		status *st = pipe_receive_raw(pipe, left < SLICE_MS ? left : SLICE_MS, &msg);
 		if (st == NULL && msg != NULL)
-			st = take_hello(pipe, msg, &is_attached);
+			is_attached = take_hello(pipe, msg);
 		if (st != NULL)
 			return st;
 		close_silent_candidate(pipe);
@@ -374,7 +398,7 @@ static status *exchange_hello(struct pipe *pipe, nng_msg *hello, const char *url
 			st = pipe_receive_raw(pipe, left < DIAL_SLICE_MS ? left : DIAL_SLICE_MS,
 					      &msg);
 		if (st == NULL && msg != NULL)
-			st = take_hello(pipe, msg, &is_attached);
+			is_attached = take_hello(pipe, msg);
 		if (st != NULL)
 			return st;
 	}
