@@ -7,19 +7,19 @@
 
 static status *run(struct ctl *ctl, int *ret_exit)
 {
-	Haul__V1__CancelRequest request = HAUL__V1__CANCEL_REQUEST__INIT;
-	scoped(message) ProtobufCMessage *response = NULL;
+	struct haul_migration *view = NULL;
+	Haul__V1__Migration *migration = NULL;
 	scoped(str) char *id = NULL;
-	status *st = ctl_id(ctl, &id);
+	status *st = ctl_id_and_connect(ctl, &id);
 
 	(void)ret_exit;
+	if (st == NULL)
+		st = ctl_failed(ctl, haul_cancel(ctl->client, id, &view));
+	if (st == NULL)
+		st = ctl_migration(view, &migration);
 	if (st != NULL)
 		return st;
-	request.id = id;
-	st = ctl_call(ctl, &haul__v1__migrations__descriptor, "Cancel", &request.base, &response);
-	if (st != NULL)
-		return st;
-	const Haul__V1__Migration *migration = (const Haul__V1__Migration *)response;
+	scoped(message) ProtobufCMessage *owner = &migration->base;
 	if (ctl->is_json)
 		json_print(stdout, json_of_migration(migration, true), false);
 	else

@@ -7,7 +7,10 @@
 #include <stdint.h>
 
 #include "cmd/shared/flags.h"
+#include "haul/v1/migrations.pb-c.h"
+#include "proto/pack.h"
 #include "rpc/client.h"
+#include "rpc/libhaul/haul.h"
 
 enum { EXIT_BASE = 64, CTL_TIMEOUT_MS = 10000 };
 
@@ -28,8 +31,7 @@ struct ctl {
 	bool emit_defaults, wants_template;
 
 	struct flag_words words; /* after the subcommand's name */
-	struct credentials *credentials;
-	struct rpc_client *client;
+	struct haul_client *client;
 };
 
 struct command {
@@ -57,6 +59,19 @@ must_check status *ctl_call(struct ctl *ctl, const ProtobufCServiceDescriptor *s
 			    const char *method, const ProtobufCMessage *request,
 			    ProtobufCMessage **ret_response);
 
+/* The same with bytes; `method` is SERVICE/METHOD. */
+must_check status *ctl_call_bytes(struct ctl *ctl, const char *method, const struct buffer *request,
+				  struct buffer *ret_response);
+
+/* libhaul's errors as ours; takes it. ctl_failed also says of one that did not reach its engine
+ * what to look at. */
+must_check status *ctl_status(struct haul_error *error);
+must_check status *ctl_failed(const struct ctl *ctl, struct haul_error *error);
+
+/* libhaul's view as the message that it comes from, for rendering. Takes it, also on failure; NULL
+ * is no message. */
+must_check status *ctl_migration(struct haul_migration *view, Haul__V1__Migration **ret_migration);
+
 /* CLOCK_MONOTONIC. */
 int64_t ctl_now_ms(void);
 
@@ -68,6 +83,8 @@ void ctl_close(struct ctl *ctl);
 
 /* The first word as a migration's id (free it): INVALID_ARGUMENT when it cannot be one. */
 must_check status *ctl_id(const struct ctl *ctl, char **ret_id);
+/* That, and connects. */
+must_check status *ctl_id_and_connect(struct ctl *ctl, char **ret_id);
 
 /* Where a flag's value is kept. */
 #define CTL_FLAG(member) offsetof(struct ctl, member)

@@ -1,21 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* haulctl delete: takes a finished migration out of the list. */
 #include "cmd/haulctl/ctl.h"
-#include "haul/v1/migrations.pb-c.h"
 #include "proto/pack.h"
 
 static status *run(struct ctl *ctl, int *ret_exit)
 {
-	Haul__V1__DeleteRequest request = HAUL__V1__DELETE_REQUEST__INIT;
-	scoped(message) ProtobufCMessage *response = NULL;
 	scoped(str) char *id = NULL;
-	status *st = ctl_id(ctl, &id);
+	status *st = ctl_id_and_connect(ctl, &id);
 
 	(void)ret_exit;
-	if (st != NULL)
-		return st;
-	request.id = id;
-	st = ctl_call(ctl, &haul__v1__migrations__descriptor, "Delete", &request.base, &response);
+	if (st == NULL)
+		st = ctl_failed(ctl, haul_delete(ctl->client, id));
 	if (st == NULL)
 		(void)printf(ctl->is_json ? "{}\n" : "deleted\n");
 	return st;

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "haul/v1/reflection.pb-c.h"
-#include "proto/raw.h"
 #include "proto/wire.h"
 
 enum { SET_FILE = 1 }; /* FileDescriptorSet.file */
@@ -66,25 +65,8 @@ status *method_name_parse(const char *text, struct method_name *ret_name)
 status *described_call(struct ctl *ctl, const struct method_name *name,
 		       const struct buffer *request, struct buffer *ret_response)
 {
-	const ProtobufCMethodDescriptor method = {name->method, &raw_message_descriptor,
-						  &raw_message_descriptor};
-	const unsigned index = 0;
-	const ProtobufCServiceDescriptor service = {
-	    .magic = PROTOBUF_C__SERVICE_DESCRIPTOR_MAGIC,
-	    .name = name->service,
-	    .short_name = name->service,
-	    .c_name = name->service,
-	    .package = "",
-	    .n_methods = 1,
-	    .methods = &method,
-	    .method_indices_by_name = &index,
-	};
-	scoped(message) ProtobufCMessage *asked = NULL;
-	scoped(message) ProtobufCMessage *answer = NULL;
+	char method[2 * LIMIT_NAME + 2];
 
-	status *st = unpack_message(&raw_message_descriptor, request->data, request->size,
-				    LIMIT_UNARY_BYTES, &asked);
-	if (st == NULL)
-		st = ctl_call(ctl, &service, name->method, asked, &answer);
-	return st != NULL ? st : pack_message(answer, LIMIT_UNARY_BYTES, ret_response);
+	(void)snprintf(method, sizeof(method), "%s/%s", name->service, name->method);
+	return ctl_call_bytes(ctl, method, request, ret_response);
 }

@@ -12,22 +12,15 @@
 
 #include "cmd/haulctl/render.h"
 #include "proto/envelope.h"
-#include "rpc/retry.h"
-#include "rpc/stream.h"
 
-/* A migration may be silent for long; a stream's keepalives tell whether its engine is there. */
+/* A migration may be silent for long: libhaul tells when its engine is lost. */
 enum { LOOK_MS = 60000 };
 
 struct follower {
 	const struct follow *follow;
-	pthread_mutex_t lock; /* of `stream`, which the listener to signals may interrupt */
-	struct stream *stream;
-	int64_t lost_ms; /* since when nothing new came, for a stream that broke; 0 = it stands */
-	unsigned attempts;
-	bool was_open;
-	int stop; /* eventfd: the listener shall end */
+	struct haul_watch *watch; /* may be stopped by the listener to signals */
+	int stop;		  /* eventfd: the listener shall end */
 	int signals;
-	int leaving; /* eventfd: the user leaves */
 	atomic_bool has_left;
 	int64_t doubt_since_ms; /* 0 = not in doubt */
 	bool has_ended;
@@ -36,17 +29,12 @@ struct follower {
 
 static void cancel(struct follower *follower)
 {
-	Haul__V1__CancelRequest request = HAUL__V1__CANCEL_REQUEST__INIT;
-	scoped(message) ProtobufCMessage *response = NULL;
-	char id[LIMIT_ID + 1];
+	struct ctl *ctl = follower->follow->ctl;
 
 	follower->follow->say(follower->follow->self,
 			      "cancelling; press Ctrl-C again to leave it to itself");
-	(void)snprintf(id, sizeof(id), "%s", follower->follow->id);
-	request.id = id;
 	scoped(status) status *st =
-	    ctl_call(follower->follow->ctl, &haul__v1__migrations__descriptor, "Cancel",
-		     &request.base, &response);
+	    ctl_failed(ctl, haul_cancel(ctl->client, follower->follow->id, NULL));
 	if (st != NULL)
 		follower->follow->say(follower->follow->self, status_message(st));
 }
@@ -54,16 +42,9 @@ static void cancel(struct follower *follower)
 /* Whatever waits for the engine ends. */
 static void leave(struct follower *follower)
 {
-	const uint64_t one = 1;
-
 	atomic_store(&follower->has_left, true);
-	(void)!write(follower->leaving, &one, sizeof(one));
-	(void)pthread_mutex_lock(&follower->lock);
-	if (follower->stream != NULL)
-		stream_interrupt(follower->stream);
-	(void)pthread_mutex_unlock(&follower->lock);
-	if (follower->follow->ctl->client != NULL)
-		rpc_client_interrupt(follower->follow->ctl->client);
+	haul_watch_stop(follower->watch);
+	haul_interrupt(follower->follow->ctl->client);
 }
 
 static void *listen_to_signals(void *self)
@@ -95,8 +76,6 @@ static void *listen_to_signals(void *self)
 /* Takes the view. */
 static void take_view(struct follower *follower, Haul__V1__Migration *view)
 {
-	if (follower->last == NULL || follower->last->sequence != view->sequence)
-		follower->lost_ms = follower->attempts = 0;
 	if (follower->last != NULL)
 		haul__v1__migration__free_unpacked(follower->last, NULL);
 	follower->last = view;
@@ -109,16 +88,20 @@ static void take_view(struct follower *follower, Haul__V1__Migration *view)
 
 static status *receive(struct follower *follower, int64_t timeout_ms)
 {
-	ProtobufCMessage *view = NULL;
-	status *st =
-	    stream_receive(follower->stream, &haul__v1__migration__descriptor, timeout_ms, &view);
+	struct haul_migration *view = NULL;
+	Haul__V1__Migration *migration = NULL;
+	status *st = ctl_status(haul_watch_next(follower->watch, timeout_ms, &view));
 
-	if (st != NULL)
-		return st;
-	if (view != NULL)
-		take_view(follower, (Haul__V1__Migration *)view);
-	follower->has_ended = view == NULL;
-	return NULL;
+	if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED) {
+		status_free(st); /* nothing new */
+		return NULL;
+	}
+	follower->has_ended = st == NULL && view == NULL;
+	if (st == NULL)
+		st = ctl_migration(view, &migration);
+	if (st == NULL && migration != NULL)
+		take_view(follower, migration);
+	return st;
 }
 
 /* What is left of the patience with a doubt. */
@@ -134,64 +117,6 @@ static int64_t patience_ms(const struct follower *follower)
 	return left > 0 ? left : 0;
 }
 
-static void set_stream(struct follower *follower, struct stream *stream)
-{
-	(void)pthread_mutex_lock(&follower->lock);
-	struct stream *old = follower->stream;
-	follower->stream = stream;
-	if (stream != NULL && atomic_load(&follower->has_left))
-		stream_interrupt(stream);
-	(void)pthread_mutex_unlock(&follower->lock);
-	stream_free(old);
-}
-
-static status *open_stream(struct follower *follower)
-{
-	Haul__V1__WatchRequest request = HAUL__V1__WATCH_REQUEST__INIT;
-	struct ctl *ctl = follower->follow->ctl;
-	struct stream *stream = NULL;
-	char id[LIMIT_ID + 1];
-
-	(void)snprintf(id, sizeof(id), "%s", follower->follow->id);
-	request.id = id;
-	request.after_sequence = follower->last != NULL ? follower->last->sequence : 0;
-	status *st = ctl_connect(ctl);
-	if (st == NULL)
-		st = rpc_client_open_stream(ctl->client, &haul__v1__migrations__descriptor, "Watch",
-					    &request.base, ctl->timeout_ms, &stream);
-	if (st == NULL)
-		set_stream(follower, stream);
-	follower->was_open |= st == NULL;
-	return st;
-}
-
-/* Was the watch refused, rather than cut off? */
-static bool is_refusal(enum status_code code)
-{
-	return code == STATUS_NOT_FOUND || code == STATUS_INVALID_ARGUMENT ||
-	       code == STATUS_PERMISSION_DENIED || code == STATUS_UNAUTHENTICATED ||
-	       code == STATUS_UNIMPLEMENTED;
-}
-
-/* The stream broke: it is opened anew, behind what was seen, for as long as a call may take. Takes
- * the status, and returns it when that was long enough, or was no accident. */
-static status *try_again(struct follower *follower, status *st)
-{
-	int64_t pause_ms = retry_backoff_ms(++follower->attempts);
-
-	set_stream(follower, NULL);
-	if (follower->lost_ms == 0)
-		follower->lost_ms = ctl_now_ms();
-	if (!follower->was_open || is_refusal(status_code_of(st)) ||
-	    ctl_now_ms() + pause_ms - follower->lost_ms > follower->follow->ctl->timeout_ms)
-		return st;
-	status_free(st);
-	/* A signal ends the pause, too: it makes the event readable. */
-	struct pollfd left = {.fd = follower->leaving, .events = POLLIN};
-	(void)poll(&left, 1, (int)pause_ms);
-	return NULL;
-}
-
 static status *receive_all(struct follower *follower)
 {
 	status *st = NULL;
@@ -200,13 +125,7 @@ static status *receive_all(struct follower *follower)
 		int64_t patience = patience_ms(follower);
 		if (patience == 0)
 			return NULL;
-		st = follower->stream == NULL ? open_stream(follower) : receive(follower, patience);
-		if (status_code_of(st) == STATUS_DEADLINE_EXCEEDED && follower->stream != NULL) {
-			status_free(st);
-			st = NULL;
-		}
-		if (st != NULL && !atomic_load(&follower->has_left))
-			st = try_again(follower, st);
+		st = receive(follower, patience);
 	}
 	if (!atomic_load(&follower->has_left))
 		return st;
@@ -226,12 +145,10 @@ static status *receive_and_listen(struct follower *follower)
 	(void)sigaddset(&set, SIGTERM);
 	scoped(fd) int signals = signalfd(-1, &set, SFD_CLOEXEC);
 	scoped(fd) int stop = eventfd(0, EFD_CLOEXEC);
-	scoped(fd) int leaving = eventfd(0, EFD_CLOEXEC);
-	if (signals < 0 || stop < 0 || leaving < 0)
+	if (signals < 0 || stop < 0)
 		return status_errnof(errno, "cannot listen to signals");
 	follower->signals = signals;
 	follower->stop = stop;
-	follower->leaving = leaving;
 	int failed = pthread_create(&listener, NULL, listen_to_signals, follower);
 	if (failed != 0)
 		return status_errnof(failed, "cannot start a thread");
@@ -245,8 +162,10 @@ static status *lost(status *st, const char *id)
 {
 	enum status_code code = status_code_of(st);
 
-	if (is_refusal(code))
-		return st;
+	if (code == STATUS_NOT_FOUND || code == STATUS_INVALID_ARGUMENT ||
+	    code == STATUS_PERMISSION_DENIED || code == STATUS_UNAUTHENTICATED ||
+	    code == STATUS_UNIMPLEMENTED)
+		return st; /* refused, rather than cut off */
 	if (code == STATUS_DEADLINE_EXCEEDED || code == STATUS_CANCELLED ||
 	    code == STATUS_DATA_LOSS)
 		st = status_recode(st, STATUS_UNAVAILABLE);
@@ -261,18 +180,16 @@ static status *lost(status *st, const char *id)
 status *follow_migration(const struct follow *follow, Haul__V1__Migration **ret_last,
 			 bool *ret_left)
 {
-	struct follower follower = {.follow = follow, .stop = -1, .signals = -1, .leaving = -1};
+	struct follower follower = {.follow = follow, .stop = -1, .signals = -1};
 
-	(void)pthread_mutex_init(&follower.lock, NULL);
-	status *st = receive_and_listen(&follower);
-	set_stream(&follower, NULL);
-	(void)pthread_mutex_destroy(&follower.lock);
-	if (st == NULL && follower.last == NULL && !atomic_load(&follower.has_left))
-		st = status_errorf(STATUS_UNAVAILABLE,
-				   "the engine ended the watch before it said anything");
-	if (st == NULL && follower.has_ended && follower.last != NULL &&
-	    follower.last->state == HAUL__V1__MIGRATION_STATE__RUNNING)
-		st = status_errorf(STATUS_UNAVAILABLE, "the engine ended the watch early");
+	status *st = ctl_connect(follow->ctl);
+	if (st == NULL)
+		st = ctl_status(
+		    haul_watch_open(follow->ctl->client, follow->id, 0, &follower.watch));
+	if (st != NULL)
+		return st;
+	st = receive_and_listen(&follower);
+	haul_watch_close(follower.watch);
 	if (st != NULL) {
 		if (follower.last != NULL)
 			haul__v1__migration__free_unpacked(follower.last, NULL);

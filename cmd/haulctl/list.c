@@ -8,19 +8,19 @@
 #include "cmd/haulctl/render_json.h"
 #include "proto/pack.h"
 
-/* "completed", "in-doubt" or "IN_DOUBT". */
-static status *read_state(const char *text, Haul__V1__MigrationState *ret_state)
+/* Adds "completed", "in-doubt" or "IN_DOUBT" to the states. */
+static status *read_state(const char *text, uint32_t *states)
 {
-	const ProtobufCEnumDescriptor *states = &haul__v1__migration_state__descriptor;
+	const ProtobufCEnumDescriptor *names = &haul__v1__migration_state__descriptor;
 
-	for (unsigned i = 0; i < states->n_values; i++) {
-		const char *name = states->values[i].name;
+	for (unsigned i = 0; i < names->n_values; i++) {
+		const char *name = names->values[i].name;
 		size_t at = 0;
 		while (name[at] != '\0' && (toupper((unsigned char)text[at]) == name[at] ||
 					    (text[at] == '-' && name[at] == '_')))
 			at++;
-		if (name[at] == '\0' && text[at] == '\0' && states->values[i].value != 0) {
-			*ret_state = (Haul__V1__MigrationState)states->values[i].value;
+		if (name[at] == '\0' && text[at] == '\0' && names->values[i].value != 0) {
+			*states |= UINT32_C(1) << names->values[i].value;
 			return NULL;
 		}
 	}
@@ -30,86 +30,69 @@ static status *read_state(const char *text, Haul__V1__MigrationState *ret_state)
 			      "one of running, completed, aborted, cancelled, in-doubt, lost");
 }
 
-/* A request with texts on the heap: free it with free_unpacked. */
-static status *make_request(const struct ctl *ctl, Haul__V1__ListRequest *request)
+static status *make_filter(const struct ctl *ctl, struct haul_filter *filter)
 {
-	request->active_only = ctl->active;
-	request->workload = text_copy(ctl->workload);
-	request->peer = text_copy(ctl->peer);
-	request->page_token = text_copy("");
-	request->states = calloc(ctl->states.count + 1, sizeof(*request->states));
-	if (request->states == NULL)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory");
+	status *st = NULL;
+
+	if (ctl->all && ctl->active)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--all and --active exclude each other");
+	filter->active_only = ctl->active;
+	filter->workload = ctl->workload;
+	filter->peer = ctl->peer;
+	filter->limit = ctl->limit;
 	if (ctl->since_ms > 0)
-		request->since_unix_ms = (int64_t)time(NULL) * 1000 - ctl->since_ms;
-	for (size_t i = 0; i < ctl->states.count; i++) {
-		status *st = read_state(ctl->states.items[i], &request->states[i]);
-		if (st != NULL)
-			return st;
-		request->n_states++;
-	}
-	return NULL;
+		filter->since_unix_ms = (int64_t)time(NULL) * 1000 - ctl->since_ms;
+	for (size_t i = 0; st == NULL && i < ctl->states.count; i++)
+		st = read_state(ctl->states.items[i], &filter->states);
+	return st;
 }
 
-/* Moves a page's migrations to the end of the list, and its token with them. */
-static status *take_page(Haul__V1__ListResponse *list, Haul__V1__ListResponse *page)
+/* The list as one message. */
+static status *message_of(const struct haul_list *list, Haul__V1__ListResponse *message)
 {
-	size_t count = list->n_migrations + page->n_migrations;
-	Haul__V1__Migration **grown =
-	    realloc(list->migrations, (count + 1) * sizeof(*list->migrations));
+	status *st = NULL;
 
-	if (grown == NULL)
+	message->migrations = calloc(list->count + 1, sizeof(*message->migrations));
+	if (message->migrations == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory");
-	list->migrations = grown;
-	for (size_t i = 0; i < page->n_migrations; i++)
-		grown[list->n_migrations++] = TAKE(page->migrations[i]);
-	page->n_migrations = 0;
-	return NULL;
-}
-
-static status *list_all(struct ctl *ctl, Haul__V1__ListRequest *request,
-			Haul__V1__ListResponse *list)
-{
-	for (;;) {
-		scoped(message) ProtobufCMessage *response = NULL;
-		request->page_size = ctl->limit > 0 ? ctl->limit - (uint32_t)list->n_migrations : 0;
-		status *st = ctl_call(ctl, &haul__v1__migrations__descriptor, "List",
-				      &request->base, &response);
-		if (st != NULL)
-			return st;
-		Haul__V1__ListResponse *page = (Haul__V1__ListResponse *)response;
-		st = take_page(list, page);
-		if (st != NULL || page->next_page_token[0] == '\0' ||
-		    (ctl->limit > 0 && list->n_migrations >= ctl->limit))
-			return st;
-		free(request->page_token);
-		request->page_token = text_copy(page->next_page_token);
+	for (size_t i = 0; st == NULL && i < list->count; i++) {
+		const struct haul_migration *view = list->migrations[i];
+		ProtobufCMessage *migration = NULL;
+		st = unpack_message(&haul__v1__migration__descriptor, view->wire, view->wire_bytes,
+				    LIMIT_UNARY_BYTES, &migration);
+		if (st == NULL)
+			message->migrations[message->n_migrations++] =
+			    (Haul__V1__Migration *)migration;
 	}
+	return st;
 }
 
 static status *run(struct ctl *ctl, int *ret_exit)
 {
-	Haul__V1__ListRequest *request = malloc(sizeof(*request));
-	Haul__V1__ListResponse *list = malloc(sizeof(*list));
+	struct haul_filter filter = HAUL_FILTER_INIT;
+	struct haul_list *list = NULL;
+	Haul__V1__ListResponse *message = malloc(sizeof(*message));
+	status *st = make_filter(ctl, &filter);
 
 	(void)ret_exit;
-	if (request == NULL || list == NULL)
+	if (message == NULL)
 		abort();
-	haul__v1__list_request__init(request);
-	haul__v1__list_response__init(list);
-	scoped(message) ProtobufCMessage *request_owner = &request->base, *list_owner = &list->base;
-	if (ctl->all && ctl->active)
-		return status_errorf(STATUS_INVALID_ARGUMENT,
-				     "--all and --active exclude each other");
-	status *st = make_request(ctl, request);
+	haul__v1__list_response__init(message);
+	scoped(message) ProtobufCMessage *owner = &message->base;
 	if (st == NULL)
-		st = list_all(ctl, request, list);
+		st = ctl_connect(ctl);
+	if (st == NULL)
+		st = ctl_failed(ctl, haul_list(ctl->client, &filter, &list));
+	if (st == NULL)
+		st = message_of(list, message);
+	haul_list_free(list);
 	if (st != NULL)
 		return st;
 	if (ctl->is_json)
-		json_print(stdout, json_of_list(list), false);
+		json_print(stdout, json_of_list(message), false);
 	else
-		print_list(stdout, list);
+		print_list(stdout, message);
 	return NULL;
 }
 

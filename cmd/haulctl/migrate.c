@@ -12,7 +12,7 @@
 /* A doubt that lasts longer than this is the result: a scheduler must not wait for a dead host. */
 enum { DOUBT_MS = 10000 };
 
-static status *fill_options(const struct ctl *ctl, Haul__V1__MigrateOptions *options)
+static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 {
 	if (ctl->max_rounds > LIMIT_ROUNDS)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d",
@@ -27,45 +27,36 @@ static status *fill_options(const struct ctl *ctl, Haul__V1__MigrateOptions *opt
 	options->max_downtime_ms = (uint32_t)ctl->max_downtime_ms;
 	options->max_rounds = ctl->max_rounds;
 	options->no_precopy = ctl->no_precopy;
-	options->tcp = ctl->tcp != NULL && strcmp(ctl->tcp, "close") == 0
-			   ? HAUL__V1__TCP_MODE__TCP_CLOSE
-			   : HAUL__V1__TCP_MODE__TCP_REFUSE;
+	options->tcp =
+	    ctl->tcp != NULL && strcmp(ctl->tcp, "close") == 0 ? HAUL_TCP_CLOSE : HAUL_TCP_REFUSE;
 	options->shell_job = ctl->shell_job;
 	options->timeout_ms = (uint32_t)ctl->migration_timeout_ms;
+	options->dest_root = ctl->dest_root;
+	options->tracking = ctl->tracking;
+	options->compression = ctl->compression;
 	return NULL;
 }
 
 static status *start(struct ctl *ctl, Haul__V1__Migration **ret_started)
 {
-	Haul__V1__StartRequest request = HAUL__V1__START_REQUEST__INIT;
-	Haul__V1__MigrateOptions options = HAUL__V1__MIGRATE_OPTIONS__INIT;
-	ProtobufCMessage *response = NULL;
+	struct haul_options options = HAUL_OPTIONS_INIT;
+	struct haul_migration *view = NULL;
 
 	if (ctl->to == NULL)
 		return status_errorf(
 		    STATUS_INVALID_ARGUMENT,
 		    "--to is missing: where to? For example --to tls+tcp://b:7777");
 	status *st = fill_options(ctl, &options);
+	if (st == NULL)
+		st = ctl_connect(ctl);
 	if (st != NULL)
 		return st;
-	scoped(str) char *workload = text_copy(ctl->words.words[0]);
-	scoped(str) char *to = text_copy(ctl->to);
-	scoped(str) char *root = text_copy(ctl->dest_root);
-	options.dest_root = root;
-	scoped(str) char *compression = text_copy(ctl->compression);
-	options.compression = compression;
-	scoped(str) char *tracking = text_copy(ctl->tracking);
-	options.tracking = tracking;
-	request.workload = workload;
-	request.to = to;
-	request.options = &options;
-	st = ctl_call(ctl, &haul__v1__migrations__descriptor, "Start", &request.base, &response);
+	st =
+	    ctl_failed(ctl, haul_start(ctl->client, ctl->words.words[0], ctl->to, &options, &view));
 	if (st != NULL && rpc_client_may_have_run(st) && status_detail_find(st, "next") == NULL)
 		st = status_detailf(st, "next",
 				    "it may have been started: haulctl list --active tells");
-	if (st == NULL)
-		*ret_started = (Haul__V1__Migration *)response;
-	return st;
+	return st == NULL ? ctl_migration(view, ret_started) : st;
 }
 
 static void show(void *self, const Haul__V1__Migration *migration)

@@ -7,11 +7,17 @@
 
 static status *run(struct ctl *ctl, int *ret_exit)
 {
-	Haul__V1__NodeInfoRequest request = HAUL__V1__NODE_INFO_REQUEST__INIT;
+	struct haul_node *view = NULL;
 	scoped(message) ProtobufCMessage *response = NULL;
-	status *st = ctl_call(ctl, &haul__v1__node__descriptor, "Info", &request.base, &response);
+	status *st = ctl_connect(ctl);
 
 	(void)ret_exit;
+	if (st == NULL)
+		st = ctl_failed(ctl, haul_node_info(ctl->client, &view));
+	if (st == NULL)
+		st = unpack_message(&haul__v1__node_info__descriptor, view->wire, view->wire_bytes,
+				    LIMIT_UNARY_BYTES, &response);
+	haul_node_free(view);
 	if (st != NULL)
 		return st;
 	if (ctl->is_json)

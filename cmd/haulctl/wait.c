@@ -1,35 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* haulctl wait: waits for a migration's end. */
-#include <time.h>
-
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render.h"
 #include "cmd/haulctl/render_json.h"
 #include "proto/envelope.h"
-
-enum {
-	POLL_MS = 5000,	      /* an engine is asked again after this */
-	POLL_CALL_MS = 20000, /* so long may one question take */
-	SHORT_MS = 200, /* an answer that comes sooner was not waited for: many wait already */
-	PAUSE_MS = 500,
-};
-
-static status *wait_once(struct ctl *ctl, char *id, int64_t left_ms, ProtobufCMessage **ret_view)
-{
-	Haul__V1__WaitRequest request = HAUL__V1__WAIT_REQUEST__INIT;
-	int64_t begun_ms = ctl_now_ms();
-
-	request.id = id;
-	request.timeout_ms = (uint32_t)(left_ms < POLL_MS ? left_ms : POLL_MS);
-	if (ctl->timeout_ms < POLL_CALL_MS)
-		ctl->timeout_ms = POLL_CALL_MS;
-	status *st =
-	    ctl_call(ctl, &haul__v1__migrations__descriptor, "Wait", &request.base, ret_view);
-	if (st == NULL && !state_is_over(((Haul__V1__Migration *)*ret_view)->state) &&
-	    ctl_now_ms() - begun_ms < SHORT_MS)
-		(void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
-	return st;
-}
 
 static void report(const struct ctl *ctl, const Haul__V1__Migration *migration)
 {
@@ -46,30 +20,21 @@ static void report(const struct ctl *ctl, const Haul__V1__Migration *migration)
 
 static status *run(struct ctl *ctl, int *ret_exit)
 {
+	struct haul_migration *view = NULL;
+	Haul__V1__Migration *migration = NULL;
 	scoped(str) char *id = NULL;
-	int64_t until_ms = ctl->wait_ms > 0 ? ctl_now_ms() + ctl->wait_ms : INT64_MAX;
-	status *st = ctl_id(ctl, &id);
+	status *st = ctl_id_and_connect(ctl, &id);
 
-	while (st == NULL) {
-		scoped(message) ProtobufCMessage *view = NULL;
-		int64_t left_ms = until_ms - ctl_now_ms();
-		st = wait_once(ctl, id, left_ms > 1 ? left_ms : 1, &view);
-		if (st != NULL)
-			return st;
-		const Haul__V1__Migration *migration = (const Haul__V1__Migration *)view;
-		if (state_is_over(migration->state)) {
-			report(ctl, migration);
-			*ret_exit = migration_exit(migration);
-			return NULL;
-		}
-		if (ctl_now_ms() >= until_ms)
-			st = status_detailf(status_errorf(STATUS_DEADLINE_EXCEEDED,
-							  "migration %s is %s still, in stage %s",
-							  id, state_name(migration->state),
-							  migration->stage),
-					    "state", "it goes on by itself");
-	}
-	return st;
+	if (st == NULL)
+		st = ctl_failed(ctl, haul_wait(ctl->client, id, ctl->wait_ms, &view));
+	if (st == NULL)
+		st = ctl_migration(view, &migration);
+	if (st != NULL)
+		return st;
+	scoped(message) ProtobufCMessage *owner = &migration->base;
+	report(ctl, migration);
+	*ret_exit = migration_exit(migration);
+	return NULL;
 }
 
 static const struct flag flags[] = {

@@ -93,12 +93,12 @@ make_job() {
         echo
     } >"$dir/job/run"
     local paths=() path
-    for path in tests/lab demo.sh README.md "$build/cmd" "$build/workloads"; do
+    for path in tests/lab demo.sh README.md "$build/cmd" "$build/rpc/libhaul" "$build/workloads"; do
         [[ ! -e $LAB_TREE/$path ]] || paths+=("$path")
     done
     (
         cd "$LAB_TREE"
-        find "${paths[@]}" -type f ! -path '*CMakeFiles*' ! -name '*.a' ! -name '*.cmake' -print0
+        find "${paths[@]}" \( -type f -o -type l \) ! -path '*CMakeFiles*' ! -name '*.a' ! -name '*.cmake' -print0
     ) | tar -C "$LAB_TREE" --null -T - -cf - | tar -C "$dir$LAB_TREE" -xf -
     tar -C "$dir" -cf "$out" .
     rm -rf "$dir"

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include <time.h>
+
+#include "proto/pack.h"
+#include "proto/raw.h"
+#include "rpc/libhaul/internal.h"
+
+enum { TIMEOUT_MS = 10000 };
+
+static const char local_url[] = "ipc:///run/haul/hauld.sock";
+
+const char *haul_version(void)
+{
+	return HAUL_VERSION;
+}
+
+int64_t now_ms(void)
+{
+	struct timespec now = {0};
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+status *struct_read(const void *theirs, void *known, const char *name)
+{
+	size_t size = 0, room = 0;
+
+	memcpy(&size, theirs, sizeof(size));
+	memcpy(&room, known, sizeof(room));
+	if (size < sizeof(size))
+		return status_errorf(STATUS_INVALID_ARGUMENT, "%s was not initialised", name);
+	memset(known, 0, room);
+	memcpy(known, theirs, size < room ? size : room);
+	memcpy(known, &room, sizeof(room));
+	for (size_t i = room; i < size; i++)
+		if (((const uint8_t *)theirs)[i] != 0)
+			return status_errorf(STATUS_INVALID_ARGUMENT,
+					     "%s has what this libhaul (%s) does not know", name,
+					     HAUL_VERSION);
+	return NULL;
+}
+
+static status *load_credentials(const struct haul_tls *tls, struct credentials **ret_credentials)
+{
+	struct haul_tls known = HAUL_TLS_INIT;
+	status *st = struct_read(tls, &known, "haul_tls");
+
+	if (st != NULL)
+		return st;
+	if (known.ca == NULL || known.cert == NULL || known.key == NULL)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "haul_tls needs ca, cert and key, all three");
+	const struct credentials_files files = {.ca = known.ca,
+						.cert = known.cert,
+						.key = known.key,
+						.crl = known.crl};
+	return credentials_load(&files, ret_credentials);
+}
+
+struct haul_error *haul_connect(const char *url, const struct haul_tls *tls,
+				struct haul_client **ret_client)
+{
+	struct haul_client *client = calloc(1, sizeof(*client));
+
+	if (client == NULL)
+		return give_error(status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory"));
+	client->timeout_ms = TIMEOUT_MS;
+	status *st = rpc_start();
+	if (st == NULL && tls != NULL)
+		st = load_credentials(tls, &client->credentials);
+	if (st == NULL)
+		st = rpc_client_new(url != NULL ? url : local_url, client->credentials,
+				    &client->rpc);
+	if (st != NULL) {
+		haul_disconnect(client);
+		return give_error(st);
+	}
+	/* What got lost on the way is sent again: the engine carries a request out once. */
+	rpc_client_enable_retry(client->rpc);
+	*ret_client = client;
+	return NULL;
+}
+
+void haul_set_timeout(struct haul_client *client, int64_t timeout_ms)
+{
+	client->timeout_ms = timeout_ms > 0 ? timeout_ms : TIMEOUT_MS;
+}
+
+void haul_interrupt(struct haul_client *client)
+{
+	rpc_client_interrupt(client->rpc);
+}
+
+void haul_resume(struct haul_client *client)
+{
+	rpc_client_resume(client->rpc);
+}
+
+void haul_disconnect(struct haul_client *client)
+{
+	if (client == NULL)
+		return;
+	rpc_client_free(client->rpc);
+	credentials_free(client->credentials);
+	free(client);
+}
+
+/* A service of one method, whose messages are not looked into. */
+static status *call_raw(struct haul_client *client, const char *service_name,
+			const char *method_name, const ProtobufCMessage *request,
+			ProtobufCMessage **ret_response)
+{
+	const ProtobufCMethodDescriptor method = {method_name, &raw_message_descriptor,
+						  &raw_message_descriptor};
+	const unsigned index = 0;
+	const ProtobufCServiceDescriptor service = {
+	    .magic = PROTOBUF_C__SERVICE_DESCRIPTOR_MAGIC,
+	    .name = service_name,
+	    .short_name = service_name,
+	    .c_name = service_name,
+	    .package = "",
+	    .n_methods = 1,
+	    .methods = &method,
+	    .method_indices_by_name = &index,
+	};
+
+	return rpc_client_call(client->rpc, &service, method_name, request, client->timeout_ms,
+			       ret_response);
+}
+
+struct haul_error *haul_call(struct haul_client *client, const char *method, const uint8_t *request,
+			     size_t request_bytes, uint8_t **ret_response,
+			     size_t *ret_response_bytes)
+{
+	const char *start = method + (method[0] == '/');
+	const char *split = strchr(start, '/');
+	scoped(message) ProtobufCMessage *asked = NULL;
+	scoped(message) ProtobufCMessage *answer = NULL;
+	struct buffer response = {0};
+
+	if (split == NULL || split == start || split[1] == '\0' || strlen(method) > LIMIT_NAME)
+		return give_error(status_errorf(STATUS_INVALID_ARGUMENT,
+						"\"%.80s\" is not SERVICE/METHOD", method));
+	scoped(str) char *service = strndup(start, (size_t)(split - start));
+	if (service == NULL)
+		return give_error(status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory"));
+	status *st = unpack_message(&raw_message_descriptor, request, request_bytes,
+				    LIMIT_UNARY_BYTES, &asked);
+	if (st == NULL)
+		st = call_raw(client, service, split + 1, asked, &answer);
+	if (st == NULL)
+		st = pack_message(answer, LIMIT_UNARY_BYTES, &response);
+	if (st != NULL)
+		return give_error(st);
+	*ret_response = response.data;
+	*ret_response_bytes = response.size;
+	return NULL;
+}
+
+void haul_bytes_free(uint8_t *bytes)
+{
+	free(bytes);
+}
