@@ -46,3 +46,38 @@ shown=$(run_example A 2 "pid:$PID" "$(url B)") || fail "the second example: $sho
 expect_healthy B "$PID"
 id=${shown%% *}
 [[ $(run_example A 1) == "$id pid:$PID" ]] || fail "the first example: $(run_example A 1)"
+
+note "a client in Python, from proto/ and docs/protocol.md"
+mkdir "$SHARED/gen"
+protoc "-I$HOSTS_TREE/proto" "--python_out=$SHARED/gen" "$HOSTS_TREE"/proto/haul/v1/*.proto
+cp "$HOSTS_TREE/docs/examples/haul_client.py" "$SHARED/"
+
+python_client() {
+    on A env PYTHONPATH=/srv/shared/gen PYTHONDONTWRITEBYTECODE=1 python3 /srv/shared/haul_client.py "$@" 2>&1
+}
+remote=(--ca /srv/shared/pki/ca.pem --cert /srv/shared/pki/a.pem --key /srv/shared/pki/a.key "$(url B)")
+
+# answers PART ARG…
+answers() {
+    local part=$1 text
+    shift
+    text=$(python_client "$@") || fail "haul_client.py $*: $text"
+    [[ $text == *"$part"* ]] || fail "haul_client.py $* says: $text"
+}
+answers '"node": "a"' "$LOCAL" node
+answers '"node": "b"' "${remote[@]}" node
+answers "\"id\": \"$id\"" "$LOCAL" list
+answers '"state": "COMPLETED"' "$LOCAL" watch "$id"
+code=0
+refused=$(python_client "${remote[@]}" list) || code=$?
+[[ $code == "$((64 + STATUS_CODE[PERMISSION_DENIED]))" && $refused == *"reason: METHOD_NOT_ALLOWED"* ]] ||
+    fail "what the policy does not allow, $code: $refused"
+on A "$(program haulctl)" pki init /srv/shared/other >/dev/null
+code=0
+refused=$(python_client --ca /srv/shared/other/ca.pem "${remote[@]:2}" node) || code=$?
+[[ $code == "$((64 + STATUS_CODE[UNAVAILABLE]))" && $refused == *"CERTIFICATE_VERIFY_FAILED"* ]] ||
+    fail "a server that another authority vouches for, $code: $refused"
+workload A memory 8 0
+shown=$(python_client "$LOCAL" migrate "pid:$PID" "$(url B)") || fail "a migration: $shown"
+[[ $(head -n 1 <<<"$shown") == *RUNNING* && $(tail -n 1 <<<"$shown") == *COMPLETED* ]] || fail "its changes: $shown"
+expect_healthy B "$PID"
