@@ -55,6 +55,19 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 	return NULL;
 }
 
+/* Of a migration without a session: it stays with who prepared it. */
+static status *check_recorded(struct incomings *incomings, const struct rpc_call *call,
+			      const char *id)
+{
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+	    journal_find(incomings->core->journal, id, false);
+
+	if (record == NULL || strcmp(record->peer_identity, call->caller->name) == 0)
+		return NULL;
+	return status_errorf(STATUS_PERMISSION_DENIED, "migration %s was prepared by %s, not by %s",
+			     record->id, record->peer_identity, call->caller->name);
+}
+
 /* What the journal says of a migration without a session. */
 static Haul__V1__Outcome remembered(struct incomings *incomings, const struct rpc_call *call,
 				    const char *id, int32_t *ret_pid)
@@ -152,6 +165,9 @@ static status *abort_unknown(struct incomings *incomings, const struct rpc_call 
 {
 	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
 
+	status *st = check_recorded(incomings, call, request->id);
+	if (st != NULL)
+		return st;
 	ret_response->outcome = remembered(incomings, call, request->id, &ret_response->pid);
 	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
 		return NULL;
@@ -159,7 +175,7 @@ static status *abort_unknown(struct incomings *incomings, const struct rpc_call 
 		tell_reason(incomings, request->id, ret_response);
 		return NULL;
 	}
-	status *st = core_check_id(request->id);
+	st = core_check_id(request->id);
 	if (st != NULL)
 		return st;
 	fields.peer_identity = (char *)call->caller->name;
@@ -222,6 +238,9 @@ status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 	if (st == NULL)
 		incoming_leave(incomings, incoming);
 	status_free(st);
+	st = check_recorded(incomings, call, request->id);
+	if (st != NULL)
+		return st;
 	ret_response->outcome = remembered(incomings, call, request->id, &ret_response->pid);
 	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
 		ret_response->alive = proc_is_alive(ret_response->pid, 0);
@@ -234,11 +253,14 @@ status *incoming_settle(struct incomings *incomings, const struct rpc_call *call
 	int32_t pid;
 	Haul__V1__JournalRecord fields = HAUL__V1__JOURNAL_RECORD__INIT;
 
+	status *st = check_recorded(incomings, call, request->id);
+	if (st != NULL)
+		return st;
 	if (remembered(incomings, call, request->id, &pid) != HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
 		return NULL;
 	fields.peer_identity = (char *)call->caller->name;
-	status *st = core_journal(incomings->core, request->id,
-				  HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED, &fields);
+	st = core_journal(incomings->core, request->id, HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED,
+			  &fields);
 	if (status_code_of(st) == STATUS_FAILED_PRECONDITION) { /* ended meanwhile */
 		status_free(st);
 		return NULL;
