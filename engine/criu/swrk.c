@@ -42,6 +42,7 @@ struct swrk {
 	bool is_over; /* its socket has ended, and `how` */
 	char how[64];
 	bool is_busy; /* with a request */
+	int64_t deadline_ms;
 	char cgroup[CGROUP_PATH];
 	char work_dir[FILES_PATH];
 	uint8_t *message; /* LIMIT_CRIU_MESSAGE */
@@ -354,6 +355,14 @@ static status *wait_a_while(struct swrk *session, int64_t wait_ms)
 	return NULL;
 }
 
+static int64_t wait_ms_of(const struct swrk *session, int64_t look_ms)
+{
+	if (session->deadline_ms == 0)
+		return look_ms;
+	int64_t left_ms = clock_left_ms(session->deadline_ms);
+	return left_ms < look_ms ? left_ms : look_ms;
+}
+
 status *swrk_next(struct swrk *session, int64_t timeout_ms, struct swrk_event *ret_event)
 {
 	struct watchdog dog = {timeout_ms, clock_monotonic_ms(), 0};
@@ -369,7 +378,12 @@ status *swrk_next(struct swrk *session, int64_t timeout_ms, struct swrk_event *r
 		status *st = take_message(session, ret_event, &got);
 		if (st != NULL || got)
 			return st;
-		st = wait_a_while(session, look_ms);
+		if (session->deadline_ms != 0 && clock_left_ms(session->deadline_ms) == 0)
+			return status_errorf(
+			    STATUS_DEADLINE_EXCEEDED,
+			    "CRIU (process %d) was not ready when the time for it was over",
+			    session->child.pid);
+		st = wait_a_while(session, wait_ms_of(session, look_ms));
 		if (st == NULL && clock_monotonic_ms() - looked_ms >= look_ms) {
 			st = check_silence(session, &dog);
 			looked_ms = clock_monotonic_ms();
@@ -377,6 +391,11 @@ status *swrk_next(struct swrk *session, int64_t timeout_ms, struct swrk_event *r
 		if (st != NULL)
 			return st;
 	}
+}
+
+void swrk_set_deadline(struct swrk *session, int64_t deadline_ms)
+{
+	session->deadline_ms = deadline_ms;
 }
 
 static const char *work_of(CriuReqType type)

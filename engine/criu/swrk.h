@@ -52,6 +52,10 @@ must_check status *swrk_next(struct swrk *session, int64_t timeout_ms,
 			     struct swrk_event *ret_event);
 must_check status *swrk_ack(struct swrk *session, bool go_on);
 
+/* From CLOCK_MONOTONIC's deadline_ms on, swrk_next is DEADLINE_EXCEEDED however busy CRIU is; 0 =
+ * no such time. By the thread that uses the session. */
+void swrk_set_deadline(struct swrk *session, int64_t deadline_ms);
+
 /* Sends and waits for the response, acknowledging every notification on the way. A response with
  * success = false is returned as an error made by criu_error (log_file = name of the log in
  * work_dir, for the cause). */

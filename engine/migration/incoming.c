@@ -22,6 +22,7 @@ static const char *const state_names[] = {"prepared", "restored", "committed", "
 struct incoming *incoming_new(struct core *core, const char *id)
 {
 	struct incoming *incoming = calloc(1, sizeof(*incoming));
+	pthread_condattr_t attributes;
 
 	if (incoming == NULL)
 		abort();
@@ -32,6 +33,11 @@ struct incoming *incoming_new(struct core *core, const char *id)
 	incoming->heard_ms = clock_monotonic_ms();
 	incoming->lease_ms = core->config.lease_ms;
 	(void)pthread_mutex_init(&incoming->turn, NULL);
+	(void)pthread_mutex_init(&incoming->arrival_lock, NULL);
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&incoming->arrived, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
 	return incoming;
 }
 
@@ -40,6 +46,8 @@ void incoming_free(struct incoming *incoming)
 	if (incoming == NULL)
 		return;
 	incoming_close_channels(incoming, true);
+	(void)pthread_cond_destroy(&incoming->arrived);
+	(void)pthread_mutex_destroy(&incoming->arrival_lock);
 	(void)pthread_mutex_destroy(&incoming->turn);
 	free(incoming);
 }

@@ -16,6 +16,59 @@
 
 enum { FREEZE_TIMEOUT_MS = 10000, LEASE_LEAST_MS = 1000, LEASE_MOST_MS = 600000 };
 
+/* Until when CRIU may take for it; 0 = its own limits are all there is. */
+static int64_t deadline_of(const struct rpc_call *call)
+{
+	return call->deadline_ms == 0 ? 0
+				      : clock_monotonic_ms() + rpc_call_budget_ms(call, INT32_MAX);
+}
+
+/* --- what arrives, on threads --- */
+
+static void note_arrival(struct incoming *incoming)
+{
+	(void)pthread_mutex_lock(&incoming->arrival_lock);
+	incoming->arriving--;
+	(void)pthread_cond_broadcast(&incoming->arrived);
+	(void)pthread_mutex_unlock(&incoming->arrival_lock);
+}
+
+/* `run` ends with note_arrival. */
+static status *start_arrival(struct incoming *incoming, void *(*run)(void *), pthread_t *ret_thread,
+			     bool *ret_runs)
+{
+	(void)pthread_mutex_lock(&incoming->arrival_lock);
+	incoming->arriving++;
+	(void)pthread_mutex_unlock(&incoming->arrival_lock);
+	int failed = pthread_create(ret_thread, NULL, run, incoming);
+	*ret_runs = failed == 0;
+	if (failed == 0)
+		return NULL;
+	note_arrival(incoming);
+	return status_errnof(failed, "cannot start a thread");
+}
+
+/* Until all of them have ended, or the caller's time is over: they go on then. */
+static status *await_arrivals(struct incoming *incoming, const struct rpc_call *call)
+{
+	int64_t deadline_ms = deadline_of(call);
+	const struct timespec until = {.tv_sec = deadline_ms / 1000,
+				       .tv_nsec = deadline_ms % 1000 * 1000000};
+	int failed = 0;
+
+	(void)pthread_mutex_lock(&incoming->arrival_lock);
+	while (incoming->arriving > 0 && failed == 0)
+		failed = deadline_ms == 0
+			     ? pthread_cond_wait(&incoming->arrived, &incoming->arrival_lock)
+			     : pthread_cond_timedwait(&incoming->arrived, &incoming->arrival_lock,
+						      &until);
+	bool is_there = incoming->arriving == 0;
+	(void)pthread_mutex_unlock(&incoming->arrival_lock);
+	return is_there ? NULL
+			: status_errorf(STATUS_DEADLINE_EXCEEDED,
+					"the caller's time was over before all had arrived");
+}
+
 /* --- prepare --- */
 
 static Haul__V1__Migration *view_of(const struct incoming *incoming)
@@ -38,7 +91,8 @@ static Haul__V1__Migration *view_of(const struct incoming *incoming)
 	return view;
 }
 
-static status *open_session(struct incoming *incoming, const Haul__V1__PrepareRequest *request)
+static status *open_session(struct incoming *incoming, const struct rpc_call *call,
+			    const Haul__V1__PrepareRequest *request)
 {
 	char work[FILES_PATH], images[FILES_PATH], cpuinfo[FILES_PATH + 16];
 	const struct core *core = incoming->core;
@@ -56,11 +110,15 @@ static status *open_session(struct incoming *incoming, const Haul__V1__PrepareRe
 	struct swrk_options options = {core->config.criu, incoming->criu_group, work, false, true};
 	if (st == NULL)
 		st = swrk_open(&options, &incoming->swrk);
+	if (st == NULL)
+		swrk_set_deadline(incoming->swrk, deadline_of(call));
 	(void)snprintf(cpuinfo, sizeof(cpuinfo), "%s/cpuinfo.img", work);
 	if (st == NULL)
 		st = files_write(cpuinfo, request->cpuinfo.data, request->cpuinfo.len);
 	if (st == NULL)
 		st = criu_cpuinfo_check(incoming->swrk, work, &incoming->limits);
+	if (st == NULL)
+		swrk_set_deadline(incoming->swrk, 0);
 	return st == NULL ? page_store_new(images, &incoming->store) : st;
 }
 
@@ -72,6 +130,7 @@ static void *accept_pipes(void *self)
 	incoming->accepted = pipe_accept(incoming->memory, timeout);
 	if (incoming->accepted == NULL)
 		incoming->accepted = pipe_accept(incoming->images, timeout);
+	note_arrival(incoming);
 	return NULL;
 }
 
@@ -90,11 +149,7 @@ static status *open_pipes(struct incoming *incoming, const struct rpc_call *call
 		st = pipe_listen(&place, &incoming->images, &ret_response->images);
 	if (st != NULL)
 		return st;
-	int failed = pthread_create(&incoming->accepting, NULL, accept_pipes, incoming);
-	if (failed != 0)
-		return status_errnof(failed, "cannot start a thread");
-	incoming->is_accepting = true;
-	return NULL;
+	return start_arrival(incoming, accept_pipes, &incoming->accepting, &incoming->is_accepting);
 }
 
 static status *check_request(const struct core *core, const Haul__V1__PrepareRequest *request)
@@ -157,7 +212,7 @@ static status *fill_session(struct incoming *incoming, const struct rpc_call *ca
 	if (st == NULL)
 		st = journal_reserve(incoming->core->journal);
 	if (st == NULL)
-		st = open_session(incoming, request);
+		st = open_session(incoming, call, request);
 	if (st == NULL)
 		st = open_pipes(incoming, call, ret_response);
 	if (st == NULL)
@@ -218,6 +273,7 @@ static void *receive_round(void *self)
 	incoming->received_status =
 	    memory_receive_round(incoming->memory, incoming->store, incoming->round,
 				 incoming->limits.long_ms, &incoming->received);
+	note_arrival(incoming);
 	return NULL;
 }
 
@@ -231,11 +287,16 @@ static void *receive_images(void *self)
 	incoming->images_status =
 	    image_pipe_receive(incoming->images, dir, incoming->limits.long_ms * 2,
 			       &incoming->images_received);
+	note_arrival(incoming);
 	return NULL;
 }
 
-static status *await_pipes(struct incoming *incoming)
+static status *await_pipes(struct incoming *incoming, const struct rpc_call *call)
 {
+	status *st = await_arrivals(incoming, call);
+
+	if (st != NULL)
+		return st;
 	if (incoming->is_accepting)
 		(void)pthread_join(incoming->accepting, NULL);
 	incoming->is_accepting = false;
@@ -244,28 +305,24 @@ static status *await_pipes(struct incoming *incoming)
 
 static status *start_receiving(struct incoming *incoming)
 {
-	int failed = pthread_create(&incoming->receiving, NULL, receive_round, incoming);
+	status *st =
+	    start_arrival(incoming, receive_round, &incoming->receiving, &incoming->is_receiving);
 
-	if (failed != 0)
-		return status_errnof(failed, "cannot start a thread");
-	incoming->is_receiving = true;
-	if (!incoming->is_last)
-		return NULL;
-	failed = pthread_create(&incoming->receiving_images, NULL, receive_images, incoming);
-	if (failed != 0)
-		return status_errnof(failed, "cannot start a thread");
-	incoming->is_receiving_images = true;
-	return NULL;
+	if (st == NULL && incoming->is_last)
+		st = start_arrival(incoming, receive_images, &incoming->receiving_images,
+				   &incoming->is_receiving_images);
+	return st;
 }
 
-static status *begin_round(struct incoming *incoming, const Haul__V1__BeginRoundRequest *request)
+static status *begin_round(struct incoming *incoming, const struct rpc_call *call,
+			   const Haul__V1__BeginRoundRequest *request)
 {
 	if (request->round != incoming->round + 1 || incoming->is_receiving || incoming->is_last ||
 	    request->round > LIMIT_ROUNDS + 1)
 		return status_errorf(STATUS_FAILED_PRECONDITION,
 				     "round %u does not follow round %u", request->round,
 				     incoming->round);
-	status *st = await_pipes(incoming);
+	status *st = await_pipes(incoming, call);
 	if (st != NULL)
 		return st;
 	incoming->round = request->round;
@@ -283,17 +340,20 @@ status *incoming_begin_round(struct incomings *incomings, const struct rpc_call 
 
 	if (st != NULL)
 		return st;
-	st = begin_round(incoming, request);
+	st = begin_round(incoming, call, request);
 	incoming_leave(incomings, incoming);
 	return st;
 }
 
-static status *end_round(struct incoming *incoming, unsigned round,
+static status *end_round(struct incoming *incoming, const struct rpc_call *call, unsigned round,
 			 Haul__V1__EndRoundResponse *ret_response)
 {
 	if (!incoming->is_receiving || round != incoming->round)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u is not being received",
 				     round);
+	status *st = await_arrivals(incoming, call);
+	if (st != NULL)
+		return st;
 	(void)pthread_join(incoming->receiving, NULL);
 	incoming->is_receiving = false;
 	if (incoming->is_receiving_images)
@@ -318,7 +378,7 @@ status *incoming_end_round(struct incomings *incomings, const struct rpc_call *c
 
 	if (st != NULL)
 		return st;
-	st = end_round(incoming, request->round, ret_response);
+	st = end_round(incoming, call, request->round, ret_response);
 	incoming_leave(incomings, incoming);
 	return st;
 }
@@ -389,7 +449,7 @@ static status *run_criu(struct incoming *incoming)
 }
 
 static status *restore(struct incomings *incomings, struct incoming *incoming,
-		       const Haul__V1__RestoreRequest *request)
+		       const struct rpc_call *call, const Haul__V1__RestoreRequest *request)
 {
 	if (!incoming->is_last || incoming->is_receiving)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "the final dump has not arrived");
@@ -398,7 +458,9 @@ static status *restore(struct incomings *incomings, struct incoming *incoming,
 		return status_errorf(STATUS_DATA_LOSS,
 				     "%u images left, %u arrived, or their digests differ",
 				     request->images, here->count);
+	swrk_set_deadline(incoming->swrk, deadline_of(call));
 	status *st = run_criu(incoming);
+	swrk_set_deadline(incoming->swrk, 0);
 	if (st == NULL)
 		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED, "");
 	if (st == NULL)
@@ -418,7 +480,7 @@ status *incoming_restore(struct incomings *incomings, const struct rpc_call *cal
 	if (st != NULL)
 		return st;
 	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restore", NULL);
-	st = restore(incomings, incoming, request);
+	st = restore(incomings, incoming, call, request);
 	ret_response->pid = incoming->pid;
 	ret_response->restore_ms = clock_monotonic_fine_ms() - begun;
 	if (st == NULL)

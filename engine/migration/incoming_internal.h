@@ -53,6 +53,9 @@ struct incoming {
 	pthread_t accepting;
 	bool is_accepting;
 	status *accepted; /* what accepting came to */
+	pthread_mutex_t arrival_lock;
+	pthread_cond_t arrived; /* CLOCK_MONOTONIC */
+	unsigned arriving;	/* arrival_lock: threads that accept or receive */
 	pthread_t receiving, receiving_images;
 	bool is_receiving, is_receiving_images;
 	unsigned round;

@@ -16,6 +16,9 @@
 #include "proto/envelope.h"
 #include "proto/pack.h"
 
+/* The destination gives up before its caller does, so that its answer gets here in time. */
+enum { ANSWER_MS = 550 };
+
 /* --- one source --- */
 
 struct source *source_new(struct core *core, const char *id)
@@ -107,6 +110,8 @@ status *source_begin_commit(struct source *source)
 	/* This line is where cancelling ends. */
 	status *st = interrupted_locked(source);
 	source->is_committing = st == NULL;
+	if (st == NULL && source->swrk != NULL)
+		swrk_set_deadline(source->swrk, 0);
 	(void)pthread_mutex_unlock(&source->lock);
 	return st;
 }
@@ -115,8 +120,10 @@ void source_stop_interrupting(struct source *source)
 {
 	(void)pthread_mutex_lock(&source->lock);
 	source->is_rolling_back = true;
-	if (source->swrk != NULL)
+	if (source->swrk != NULL) {
+		swrk_set_deadline(source->swrk, 0);
 		swrk_resume(source->swrk);
+	}
 	if (source->peer != NULL)
 		rpc_client_resume(source->peer);
 	(void)pthread_mutex_unlock(&source->lock);
@@ -138,15 +145,32 @@ static void interrupt_locked(struct source *source)
 		pipe_interrupt(source->images);
 }
 
-void source_expire(struct source *source)
+static void expire(struct source *source, int64_t early_ms)
 {
 	(void)pthread_mutex_lock(&source->lock);
-	if (source->deadline_ms != 0 && clock_monotonic_ms() >= source->deadline_ms &&
+	if (source->deadline_ms != 0 && clock_monotonic_ms() + early_ms >= source->deadline_ms &&
 	    !source->is_committing && !source->is_timed_out) {
 		source->is_timed_out = true;
 		interrupt_locked(source);
 	}
 	(void)pthread_mutex_unlock(&source->lock);
+}
+
+void source_expire(struct source *source)
+{
+	expire(source, 0);
+}
+
+int64_t source_budget_ms(struct source *source, int64_t most_ms)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	bool counts =
+	    source->deadline_ms != 0 && !source->is_committing && !source->is_rolling_back;
+	(void)pthread_mutex_unlock(&source->lock);
+	int64_t left_ms = counts ? clock_left_ms(source->deadline_ms) : most_ms;
+	if (left_ms < 1)
+		left_ms = 1;
+	return left_ms < most_ms ? left_ms : most_ms;
 }
 
 void source_desert(struct source *source)
@@ -240,13 +264,22 @@ void source_note(struct source *source, const char *text)
 	registry_change(source->core->registry, source->id, show_note, (void *)text);
 }
 
+static bool ends_in_time(const status *st)
+{
+	return status_code_of(st) == STATUS_DEADLINE_EXCEEDED ||
+	       status_code_of(st) == STATUS_UNAVAILABLE || status_code_of(st) == STATUS_CANCELLED;
+}
+
 status *source_call(struct source *source, const char *method, const ProtobufCMessage *request,
 		    int64_t timeout_ms, ProtobufCMessage **ret_response)
 {
+	int64_t budget_ms = source_budget_ms(source, timeout_ms);
 	status *st = rpc_client_call(source->peer, &haul__v1__peer__descriptor, method, request,
-				     timeout_ms, ret_response);
+				     budget_ms, ret_response);
 
-	if (status_code_of(st) != STATUS_CANCELLED)
+	if (st != NULL && budget_ms < timeout_ms && ends_in_time(st))
+		expire(source, ANSWER_MS);
+	else if (status_code_of(st) != STATUS_CANCELLED)
 		return st;
 	status *why = source_interrupted(source);
 	if (why == NULL)

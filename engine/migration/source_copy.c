@@ -93,9 +93,11 @@ static status *open_session(struct source *source)
 	struct swrk *swrk = NULL;
 	if (st == NULL)
 		st = swrk_open(&options, &swrk);
-	if (st == NULL)
-		source_own_session(source, swrk);
-	return st;
+	if (st != NULL)
+		return st;
+	swrk_set_deadline(swrk, source->deadline_ms);
+	source_own_session(source, swrk);
+	return NULL;
 }
 
 /* CRIU does not notice that a full disk cut an image: so there must be room before, and still some
@@ -212,10 +214,10 @@ static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse
 		return status_errorf(STATUS_DATA_LOSS, "destination offered no pipes");
 	scoped(pipe) struct pipe *memory = NULL;
 	scoped(pipe) struct pipe *images = NULL;
-	status *st = pipe_dial(there->memory, timeout, &memory);
+	status *st = pipe_dial(there->memory, source_budget_ms(source, timeout), &memory);
 	if (st != NULL)
 		return status_wrapf(st, "memory pipe to %s", source->to);
-	st = pipe_dial(there->images, timeout, &images);
+	st = pipe_dial(there->images, source_budget_ms(source, timeout), &images);
 	if (st != NULL)
 		return status_wrapf(st, "image pipe to %s", source->to);
 	source_own_pipes(source, TAKE(memory), TAKE(images));

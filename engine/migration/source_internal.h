@@ -151,6 +151,9 @@ status *source_interrupted(struct source *source);
 must_check status *source_begin_commit(struct source *source);
 void source_stop_interrupting(struct source *source);
 void source_expire(struct source *source); /* ends it when --timeout has passed */
+/* What is left of --timeout, at most most_ms; all of that when there is none, or it counts no more:
+ * from Commit on, and while rolling back. 1 at least. */
+int64_t source_budget_ms(struct source *source, int64_t most_ms);
 void source_desert(struct source *source); /* ends it: the destination is lost */
 /* Makes what an interrupt must reach known to other threads. */
 void source_own_session(struct source *source, struct swrk *swrk);

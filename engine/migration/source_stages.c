@@ -36,6 +36,13 @@ static void keep_error(struct source *source, status *st)
 		status_free(st);
 }
 
+/* Is this what an interrupt, or its cause, makes of a stage? */
+static bool may_be_interrupted(const status *st)
+{
+	return st == NULL || status_code_of(st) == STATUS_CANCELLED ||
+	       status_code_of(st) == STATUS_DEADLINE_EXCEEDED;
+}
+
 void source_walk(struct source *source)
 {
 	while (source->stage != SRC_OVER) {
@@ -44,7 +51,9 @@ void source_walk(struct source *source)
 
 		enter(source, source->stage);
 		status *st = row->action(source);
-		if (before < SRC_COMMIT && (st == NULL || status_code_of(st) == STATUS_CANCELLED)) {
+		if (before < SRC_COMMIT)
+			source_expire(source);
+		if (before < SRC_COMMIT && may_be_interrupted(st)) {
 			status *why = source_interrupted(source);
 			st = why != NULL ? status_first(why, st) : st;
 		}

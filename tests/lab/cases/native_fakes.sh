@@ -77,6 +77,37 @@ for verb in fail garbage die hang; do
 done
 engine B any-pid
 
+# in_time WHAT [FLAG…]: --timeout ends the migration, and not much later.
+in_time() {
+    local begun=$SECONDS
+    migrate A "$victim" B --max-rounds 2 --timeout "$((3 * SLOW))s"
+    expect_refused DEADLINE_EXCEEDED
+    expect_message "timeout of $((3000 * SLOW)) ms has passed"
+    untouched "--timeout, $1"
+    ((SECONDS - begun < 20 * SLOW)) || fail "$1: --timeout came after $((SECONDS - begun)) s"
+}
+
+# late HOST WORDS: a CRIU there that hangs, in an engine that would wait for long.
+late() {
+    engine_stop "$1"
+    HAUL_FAKE_CRIU=$2 engine_start "$1" --criu "$fake" --criu-timeout 10m --lease 5m
+    in_time "$1 $2"
+}
+
+note "--timeout bounds every stage, and what the destination does for it"
+for point in cpuinfo-dump pre-dump dump; do
+    late A "hang=$point"
+done
+engine A any-pid
+for point in cpuinfo-check restore; do
+    late B "any-pid hang=$point"
+    grep -q "audit.*the time for it was over" "$SHARED/hauld-B.log" || fail "B did not know how much time it had"
+done
+on B kill -STOP "${ENGINE[B]}"
+in_time "a destination that does not answer"
+on B kill -CONT "${ENGINE[B]}"
+engine B any-pid
+
 note "cancelled in pre-copy"
 engine A slow=20
 ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" >"$LAB/slow.json" 2>"$LAB/slow.err" &

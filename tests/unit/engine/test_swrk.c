@@ -274,6 +274,16 @@ static void silence_ends_by_the_deadline(void **state)
 	assert_code(criu_version(scene->session, &little, &version), STATUS_DEADLINE_EXCEEDED);
 }
 
+static void the_time_for_it_ends_a_wait_before_the_silence_does(void **state)
+{
+	struct scene *scene = *state;
+	bool has;
+	open_session(scene, "hang=feature-check");
+	swrk_set_deadline(scene->session, clock_monotonic_ms() + 300);
+	assert_code(criu_has_dirty_tracking(scene->session, &plenty, &has),
+		    STATUS_DEADLINE_EXCEEDED);
+}
+
 static void a_stopped_criu_ends_by_the_deadline(void **state)
 {
 	struct scene *scene = *state;
@@ -565,6 +575,7 @@ int main(void)
 	    SWRK_TEST(a_criu_that_outlives_its_engine_holds_both_ends_and_its_death_is_noticed),
 	    SWRK_TEST(a_message_that_cannot_be_read_is_data_loss),
 	    SWRK_TEST(silence_ends_by_the_deadline),
+	    SWRK_TEST(the_time_for_it_ends_a_wait_before_the_silence_does),
 	    SWRK_TEST(a_stopped_criu_ends_by_the_deadline),
 	    SWRK_TEST(an_interrupt_ends_the_wait_until_resumed),
 	    SWRK_TEST(rounds_and_the_dump_follow_each_other_in_one_session),
