@@ -7,6 +7,7 @@
 #include "cmd/haulctl/progress.h"
 #include "cmd/haulctl/render.h"
 #include "cmd/haulctl/render_json.h"
+#include "cmd/shared/rate.h"
 #include "proto/envelope.h"
 
 /* A doubt that lasts longer than this is the result: a scheduler must not wait for a dead host. */
@@ -30,6 +31,11 @@ static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 	options->tcp =
 	    ctl->tcp != NULL && strcmp(ctl->tcp, "close") == 0 ? HAUL_TCP_CLOSE : HAUL_TCP_REFUSE;
 	options->shell_job = ctl->shell_job;
+	if (ctl->bandwidth != NULL) {
+		status *st = rate_parse(ctl->bandwidth, &options->bandwidth_bytes_per_s);
+		if (st != NULL)
+			return status_wrapf(st, "--bandwidth");
+	}
 	options->timeout_ms = (uint32_t)ctl->migration_timeout_ms;
 	options->dest_root = ctl->dest_root;
 	options->tracking = ctl->tracking;
@@ -153,6 +159,9 @@ static const struct flag flags[] = {
     {"--tracking", "auto|soft-dirty|hash|none", FLAG_CHOICE, CTL_FLAG(tracking),
      "how copying ahead finds what has changed: by the kernel's soft-dirty bits, by comparing "
      "content, or not at all (default: auto, the kernel's if it has them)"},
+    {"--bandwidth", "R", FLAG_TEXT, CTL_FLAG(bandwidth),
+     "memory that is copied ahead takes at most this a second: 800mbit, 50MiB (default: no limit); "
+     "haulctl adjust changes it"},
     {"--compression", "C", FLAG_TEXT, CTL_FLAG(compression),
      "of memory on its way: none, lz4, zstd, zstd:1 ... zstd:19, or auto, which takes whatever is "
      "fastest as it goes (default: auto)"},

@@ -391,6 +391,25 @@ static status *cancel_locked(struct source *source)
 	return st;
 }
 
+status *sources_adjust(struct sources *sources, const Haul__V1__AdjustRequest *request)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&sources->lock);
+	struct source *source = find_locked(sources, request->id);
+	if (source == NULL) {
+		st = status_errorf(STATUS_NOT_FOUND, "no running migration %.64s starts here",
+				   request->id);
+	} else {
+		if (request->bandwidth_bytes_per_s != 0 || request->no_bandwidth_limit)
+			atomic_store(&source->bandwidth, request->bandwidth_bytes_per_s);
+		if (request->max_downtime_ms != 0)
+			atomic_store(&source->max_downtime_ms, request->max_downtime_ms);
+	}
+	(void)pthread_mutex_unlock(&sources->lock);
+	return st;
+}
+
 status *sources_cancel(struct sources *sources, const char *id)
 {
 	status *st = NULL;

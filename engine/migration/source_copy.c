@@ -221,8 +221,11 @@ static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse
 	if (st != NULL)
 		return status_wrapf(st, "image pipe to %s", source->to);
 	source_own_pipes(source, TAKE(memory), TAKE(images));
-	return memory_sender_new(swrk_memory_fd(source->swrk), source->memory, &source->codecs,
-				 &source->sender);
+	st = memory_sender_new(swrk_memory_fd(source->swrk), source->memory, &source->codecs,
+			       &source->sender);
+	if (st == NULL)
+		memory_sender_limit(source->sender, &source->bandwidth);
+	return st;
 }
 
 static status *call_prepare(struct source *source, const struct buffer *cpu)

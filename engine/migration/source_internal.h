@@ -6,6 +6,7 @@
 #define HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "engine/host/files.h"
 #include "engine/host/preflight.h"
@@ -59,6 +60,10 @@ struct source {
 	enum source_stage stage;
 	pthread_t thread;
 	bool has_thread;
+
+	/* Limits that may change while it runs. */
+	atomic_uint_fast64_t bandwidth; /* bytes a second of pre-copy; 0 = none */
+	atomic_uint max_downtime_ms;
 
 	/* Guarded by lock: what other threads may say to this one. */
 	pthread_mutex_t lock;

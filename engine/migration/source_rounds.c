@@ -207,10 +207,7 @@ static status *one_round(struct source *source)
 
 status *source_precopy(struct source *source)
 {
-	struct converge_limits limits = {
-	    .max_downtime_ms = source->options.max_downtime_ms,
-	    .max_rounds = source->options.max_rounds,
-	};
+	struct converge_limits limits = {.max_rounds = source->options.max_rounds};
 
 	if (source->tracking == TRACKING_NONE)
 		return NULL;
@@ -220,6 +217,7 @@ status *source_precopy(struct source *source)
 	for (;;) {
 		const char *why = "";
 		double predicted = predict_ms(source);
+		limits.max_downtime_ms = atomic_load(&source->max_downtime_ms);
 		if (converge_decide(&limits, source->rounds, source->round, predicted, &why) ==
 		    CONVERGE_FREEZE) {
 			log_line(LOG_LEVEL_INFO, source->id,

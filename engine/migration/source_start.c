@@ -132,8 +132,9 @@ static void take_options(struct source *source, const Haul__V1__StartRequest *re
 				   &source->tracking));
 	source->options.compression = source->options.tracking = NULL;
 	source->options.dest_root = source->dest_root;
-	if (source->options.max_downtime_ms == 0)
-		source->options.max_downtime_ms = 300;
+	atomic_init(&source->max_downtime_ms,
+		    source->options.max_downtime_ms != 0 ? source->options.max_downtime_ms : 300);
+	atomic_init(&source->bandwidth, source->options.bandwidth_bytes_per_s);
 	if (source->options.max_rounds == 0)
 		source->options.max_rounds = 8;
 	source->begun_ms = clock_monotonic_fine_ms();

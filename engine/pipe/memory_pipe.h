@@ -6,6 +6,8 @@
 #ifndef HAUL_ENGINE_PIPE_MEMORY_PIPE_H
 #define HAUL_ENGINE_PIPE_MEMORY_PIPE_H
 
+#include <stdatomic.h>
+
 #include "engine/criu/page_store.h"
 #include "engine/pipe/batch_codec.h"
 #include "proto/limits.h"
@@ -29,6 +31,9 @@ struct memory_sender;
 must_check status *memory_sender_new(int criu_fd, struct pipe *pipe,
 				     const struct batch_codecs *codecs,
 				     struct memory_sender **ret_sender);
+/* From now on rounds but the last (the tree is frozen) take at most *bytes_per_s, which may change
+ * any time; 0 = no limit. Borrowed. Before the first round. */
+void memory_sender_limit(struct memory_sender *sender, const atomic_uint_fast64_t *bytes_per_s);
 /* Where the pages of a round come from, one after the other. */
 struct memory_feed {
 	int live_fd;	 /* live_pages.h writes at its other end; -1 = nobody does. Borrowed */

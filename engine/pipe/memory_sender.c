@@ -16,6 +16,7 @@
 #include "engine/host/clock.h"
 #include "engine/pipe/batch_codec.h"
 #include "engine/pipe/codec_choice.h"
+#include "engine/pipe/pace.h"
 #include "engine/pipe/page_table.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
@@ -27,6 +28,7 @@ enum {
 	   saves a page. */
 	RECORD_ROOM = 2 * PAGE_HEADER_BYTES + DIGEST_BYTES,
 	RUN_PAGES_MOST = 1 << 20, /* what page_header_decode takes */
+	PACE_MOST_MS = 2000,	  /* of waiting at once: a changed limit, or the end, is not far */
 	SEND_MS = 5000, /* a link that takes nothing for so long is broken; the tree may be frozen
 			   meanwhile */
 };
@@ -37,6 +39,8 @@ struct memory_sender {
 	struct page_table *table; /* what the destination has */
 	struct batch_packer *packer;
 	struct codec_choice choice;
+	const atomic_uint_fast64_t *limit; /* bytes a second; NULL = none */
+	struct pace pace;
 
 	/* The serving thread's: */
 	unsigned round_number;
@@ -57,6 +61,7 @@ struct memory_sender {
 	/* By the lock: */
 	struct memory_round round;
 	bool is_over;
+	bool is_stopping;
 	status *error;
 };
 
@@ -84,6 +89,11 @@ static status *answer(int fd, const void *data, size_t size)
 	if (send(fd, data, size, MSG_NOSIGNAL) != (ssize_t)size)
 		return status_errnof(errno, "cannot answer CRIU about its pages");
 	return NULL;
+}
+
+static struct timespec time_at(int64_t ms)
+{
+	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
 }
 
 /* --- batches --- */
@@ -114,6 +124,23 @@ static status *pack_batch(struct memory_sender *sender, size_t *size, struct pip
 	return NULL;
 }
 
+/* Keeps to the limit; a round that is to end does not wait. */
+static void keep_pace(struct memory_sender *sender, size_t sent)
+{
+	if (sender->limit == NULL || sender->feed.is_last)
+		return;
+	double now = clock_monotonic_fine_ms();
+	double wait = pace_wait_ms(&sender->pace, sent, atomic_load(sender->limit), now);
+	if (wait < 1)
+		return;
+	struct timespec at = time_at((int64_t)(now + (wait < PACE_MOST_MS ? wait : PACE_MOST_MS)));
+	(void)pthread_mutex_lock(&sender->lock);
+	while (!sender->is_stopping &&
+	       pthread_cond_timedwait(&sender->changed, &sender->lock, &at) != ETIMEDOUT)
+		;
+	(void)pthread_mutex_unlock(&sender->lock);
+}
+
 static status *flush_batch(struct memory_sender *sender)
 {
 	if (!sender->has_out || sender->used == 0)
@@ -136,6 +163,7 @@ static status *flush_batch(struct memory_sender *sender)
 	sender->round.bytes += size;
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
+	keep_pace(sender, size);
 	return NULL;
 }
 
@@ -465,6 +493,11 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_cod
 	return NULL;
 }
 
+void memory_sender_limit(struct memory_sender *sender, const atomic_uint_fast64_t *bytes_per_s)
+{
+	sender->limit = bytes_per_s;
+}
+
 status *memory_sender_begin(struct memory_sender *sender, unsigned round,
 			    const struct memory_feed *feed)
 {
@@ -482,11 +515,6 @@ status *memory_sender_begin(struct memory_sender *sender, unsigned round,
 		return status_errnof(failed, "cannot start a thread");
 	sender->has_thread = true;
 	return NULL;
-}
-
-static struct timespec time_at(int64_t ms)
-{
-	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
 }
 
 /* Until it is over or nothing has moved for timeout_ms: false. */
@@ -513,6 +541,10 @@ static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
 
 static void stop(struct memory_sender *sender)
 {
+	(void)pthread_mutex_lock(&sender->lock);
+	sender->is_stopping = true;
+	(void)pthread_cond_broadcast(&sender->changed);
+	(void)pthread_mutex_unlock(&sender->lock);
 	shut_feeds(sender);
 	pipe_interrupt(sender->pipe);
 }

@@ -133,10 +133,31 @@ static status *delete_one(void *self, const struct rpc_call *call, const Protobu
 	return st;
 }
 
-enum { METHODS = 8, WATCH = 4 };
+static status *adjust(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		      ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	const Haul__V1__AdjustRequest *wanted = (const Haul__V1__AdjustRequest *)request;
+	scoped(migration_view) Haul__V1__Migration *view = NULL;
 
-static const rpc_handler handlers[METHODS] = {start, get,     list,	cancel,
-					      NULL,  resolve, wait_for, delete_one};
+	(void)call;
+	status *st = registry_get(services->core->registry, wanted->id, &view);
+	if (st != NULL)
+		return st;
+	if (migration_is_over(view))
+		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is over",
+				     wanted->id);
+	st = sources_adjust(services->sources, wanted);
+	if (st != NULL)
+		return st;
+	return registry_get(services->core->registry, wanted->id,
+			    (Haul__V1__Migration **)ret_response);
+}
+
+enum { METHODS = 9, WATCH = 4 };
+
+static const rpc_handler handlers[METHODS] = {start,   get,	 list,	     cancel, NULL,
+					      resolve, wait_for, delete_one, adjust};
 static const rpc_stream_handler streams[METHODS] = {[WATCH] = watch};
 
 struct rpc_service services_migrations(struct services *services)

@@ -221,6 +221,12 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_cod
 	return NULL;
 }
 
+void memory_sender_limit(struct memory_sender *sender, const atomic_uint_fast64_t *bytes_per_s)
+{
+	(void)sender;
+	(void)bytes_per_s;
+}
+
 status *memory_sender_begin(struct memory_sender *sender, unsigned round,
 			    const struct memory_feed *feed)
 {

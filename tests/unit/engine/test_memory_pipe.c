@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/pipe/memory_pipe.h"
 #include "proto/limits.h"
@@ -299,6 +300,53 @@ static void packed_batches_arrive_as_they_were(void **state)
 	}
 }
 
+static double round_ms(struct scene *scene, unsigned round, const struct memory_feed *feed,
+		       const uint8_t *data)
+{
+	double begun = clock_monotonic_fine_ms();
+
+	begin_fed(scene, round, feed);
+	(void)open_image(scene);
+	add_all(scene, data);
+	close_round(scene);
+	(void)finish(scene);
+	return clock_monotonic_fine_ms() - begun;
+}
+
+static void a_limit_is_kept_while_the_tree_runs_only(void **state)
+{
+	struct scene *scene = *state;
+	scoped(bytes) uint8_t *data = make_pages("1");
+	struct memory_feed last = tracked;
+	atomic_uint_fast64_t limit;
+
+	atomic_init(&limit, 8 * 1024 * 1024);
+	memory_sender_limit(scene->sender, &limit);
+	/* 2.7 MiB, of which the last batch is not waited for. */
+	assert_true(round_ms(scene, 1, &tracked, data) > 250);
+	data[0]++;
+	for (size_t page = 0; page < PAGES; page++)
+		data[page * PAGE_BYTES]++;
+	atomic_store(&limit, 64 * 1024); /* would take 43 s */
+	last.is_last = true;
+	assert_true(round_ms(scene, 2, &last, data) < 20000);
+}
+
+static void a_sender_that_keeps_a_limit_can_be_freed_at_once(void **state)
+{
+	struct scene *scene = *state;
+	scoped(bytes) uint8_t *data = make_pages("1");
+	atomic_uint_fast64_t limit;
+
+	atomic_init(&limit, 1);
+	memory_sender_limit(scene->sender, &limit);
+	assert_ok(memory_sender_begin(scene->sender, 1, &tracked));
+	assert_int_equal(open_image(scene), 0);
+	add(scene, PAGE_PRESENT, 0, 64, data);
+	add(scene, PAGE_PRESENT, 64, 1, data); /* the first batch leaves, and is waited for */
+	memory_sender_free(TAKE(scene->sender));
+}
+
 static void a_later_round_refers_to_the_one_before(void **state)
 {
 	struct scene *scene = *state;
@@ -565,6 +613,8 @@ int main(void)
 	    PIPE_TEST(content_and_zeros_arrive_whatever_their_order),
 	    PIPE_TEST(dirty_pages_with_known_content_are_not_sent_again),
 	    PIPE_TEST(packed_batches_arrive_as_they_were),
+	    PIPE_TEST(a_limit_is_kept_while_the_tree_runs_only),
+	    PIPE_TEST(a_sender_that_keeps_a_limit_can_be_freed_at_once),
 	    PIPE_TEST(a_later_round_refers_to_the_one_before),
 	    PIPE_TEST(what_was_read_live_is_known_but_not_to_criu),
 	    PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
