@@ -80,6 +80,7 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	wanted.timeout_ms = known.timeout_ms;
 	wanted.tracking = tracking;
 	wanted.compression = compression;
+	wanted.bandwidth_bytes_per_s = known.bandwidth_bytes_per_s;
 	request.workload = workload_copy;
 	request.to = to_copy;
 	request.options = &wanted;

@@ -180,8 +180,10 @@ struct haul_options {
 	uint32_t timeout_ms;	 /* for everything before the commit; 0: none */
 	const char *tracking;	 /* "auto", "soft-dirty", "hash", "none"; NULL: auto */
 	const char *compression; /* "auto", "none", "lz4", "zstd", "zstd:LEVEL"; NULL: auto */
+	uint64_t bandwidth_bytes_per_s; /* of memory that is copied ahead; 0: no limit */
 };
-#define HAUL_OPTIONS_INIT {sizeof(struct haul_options), 0, 0, false, false, 0, NULL, 0, NULL, NULL}
+#define HAUL_OPTIONS_INIT                                                                          \
+	{sizeof(struct haul_options), 0, 0, false, false, 0, NULL, 0, NULL, NULL, 0}
 
 /* Begins to move `workload` ("pid:4711") to `to` ("tls+tcp://host:port"); returns at once, the
  * migration's id is in what it gives out. options: NULL for the usual. A request that got lost on
