@@ -11,6 +11,9 @@ enum {
 	SHORT_MS = 200,	     /* an answer that comes sooner was not waited for: many wait already */
 	PAUSE_MS = 500,
 	STATES = 32, /* bits of haul_filter.states */
+	/* An engine keeps about a thousand migrations; one that never comes to an end is none. */
+	LIST_PAGES = 1000,
+	LIST_BYTES = 256 * 1024 * 1024,
 };
 
 status *id_read(const char *id, char **ret_id)
@@ -182,6 +185,7 @@ struct haul_error *haul_wait(struct haul_client *client, const char *id, int64_t
 struct list_owner {
 	struct haul_list view; /* first */
 	struct haul_migration **migrations;
+	size_t bytes; /* of all of them, packed */
 };
 
 /* Moves a page's migrations to the end of the list. */
@@ -205,7 +209,7 @@ static status *take_page(struct list_owner *list, Haul__V1__ListResponse *page)
 			page->n_migrations = left;
 			return st;
 		}
-		list->view.count++;
+		list->bytes += grown[list->view.count++]->wire_bytes;
 	}
 	page->n_migrations = 0;
 	return NULL;
@@ -216,7 +220,7 @@ static status *list_all(struct haul_client *client, uint32_t limit, Haul__V1__Li
 {
 	scoped(str) char *token = text_copy("");
 
-	for (;;) {
+	for (unsigned pages = 0; pages < LIST_PAGES && list->bytes < LIST_BYTES; pages++) {
 		scoped(message) ProtobufCMessage *response = NULL;
 		request->page_token = token;
 		request->page_size = limit > 0 ? limit - (uint32_t)list->view.count : 0;
@@ -232,6 +236,7 @@ static status *list_all(struct haul_client *client, uint32_t limit, Haul__V1__Li
 		free(token);
 		token = text_copy(page->next_page_token);
 	}
+	return status_errorf(STATUS_RESOURCE_EXHAUSTED, "the engine's list does not end");
 }
 
 struct haul_error *haul_list(struct haul_client *client, const struct haul_filter *filter,

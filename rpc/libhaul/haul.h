@@ -126,7 +126,7 @@ enum haul_state {
 };
 
 const char *haul_state_name(enum haul_state state); /* "IN_DOUBT" */
-bool haul_state_is_over(enum haul_state state);	    /* neither RUNNING nor IN_DOUBT */
+bool haul_state_is_over(enum haul_state state);	    /* one of the four that stay */
 
 struct haul_round {
 	uint64_t pages_sent, pages_clean, pages_same, pages_zero; /* of 4096 bytes; zero: of sent */

@@ -20,13 +20,13 @@ enum ending { END_COMPLETED, END_ABORTED, END_DIES, END_BREAKS, END_WHEN_CANCELL
 
 struct engine {
 	char directory[64], url[96];
-	enum ending ending;
+	_Atomic enum ending ending;
 	atomic_bool is_cancelled, is_watched, is_over;
 	atomic_int waits;
 	struct rpc_server *server;
 	atomic_int watches;
-	uint64_t sequence; /* of what was sent last */
-	uint64_t seen;	   /* by the last one who watched */
+	uint64_t sequence;	   /* of what was sent last */
+	atomic_uint_fast64_t seen; /* by the last one who watched */
 	atomic_bool may_break;
 	struct stream *stream;
 };

@@ -126,6 +126,18 @@ static void a_list_has_all_pages_or_as_many_as_asked_for(void **state)
 	haul_list_free(list);
 }
 
+static void a_list_without_an_end_is_given_up(void **state)
+{
+	struct haul_filter filter = HAUL_FILTER_INIT;
+	struct haul_list *list = NULL;
+	(void)state;
+
+	connect_to(END_NEVER);
+	filter.workload = "endless";
+	expect(haul_list(client, &filter, &list), HAUL_RESOURCE_EXHAUSTED, "does not end");
+	assert_null(list);
+}
+
 static void a_migration_is_started_and_a_refusal_has_its_details(void **state)
 {
 	struct haul_options options = HAUL_OPTIONS_INIT;
@@ -348,6 +360,7 @@ int main(void)
 	    cmocka_unit_test(an_engine_that_is_not_there_has_a_reason_and_did_nothing),
 	    cmocka_unit_test_teardown(a_struct_of_another_header_is_read_as_far_as_it_goes, leave),
 	    cmocka_unit_test_teardown(a_list_has_all_pages_or_as_many_as_asked_for, leave),
+	    cmocka_unit_test_teardown(a_list_without_an_end_is_given_up, leave),
 	    cmocka_unit_test_teardown(a_migration_is_started_and_a_refusal_has_its_details, leave),
 	    cmocka_unit_test_teardown(ids_that_cannot_be_are_refused_here, leave),
 	    cmocka_unit_test_teardown(waiting_ends_with_the_migration_or_its_time, leave),
