@@ -18,7 +18,16 @@
 #include "tests/unit/rpc/pki.h"
 #include "tests/unit/rpc/proxy.h"
 
-enum { CLIENTS = 6, MOST = 65536, PLENTY_MS = 60000, CALL_MS = 20000 };
+enum {
+	CLIENTS = 6,
+	TLS_CLIENTS = 24,
+	MOST = 65536,
+	PLENTY_MS = 60000,
+	CALL_MS = 20000,
+	/* Of a call below TLS, where nng may not notice a reset: a third is waited before it is
+	   asked again. */
+	TLS_CALL_MS = 9000
+};
 
 /* Aborts are what changes here: each names a number, and its answer's pid is made from it. */
 struct service {
@@ -101,12 +110,14 @@ struct worker {
 	pthread_t thread;
 	const char *url;
 	const struct credentials *credentials;
+	int64_t call_ms;
 	int first, count;
 	int answered;
 	status *trouble; /* checked by the thread that started this one */
 };
 
-/* Those whose retries ended without an answer may have been carried out or not: never twice. */
+/* Those whose retries or time ended without an answer may have been carried out or not: never
+ * twice. */
 static void *run_worker(void *argument)
 {
 	struct worker *worker = argument;
@@ -116,9 +127,10 @@ static void *run_worker(void *argument)
 		return NULL;
 	rpc_client_enable_retry(client);
 	for (int i = 0; i < worker->count && worker->trouble == NULL; i++) {
-		status *st = do_once(client, worker->first + i, CALL_MS);
+		status *st = do_once(client, worker->first + i, worker->call_ms);
 		worker->answered += st == NULL ? 1 : 0;
-		if (status_code_of(st) == STATUS_UNAVAILABLE)
+		if (status_code_of(st) == STATUS_UNAVAILABLE ||
+		    status_code_of(st) == STATUS_DEADLINE_EXCEEDED)
 			status_free(st);
 		else
 			worker->trouble = st;
@@ -128,21 +140,22 @@ static void *run_worker(void *argument)
 }
 
 static void run_workers(const char *scheme, unsigned port, const struct credentials *credentials,
-			int calls, int *ret_answered)
+			int clients, int calls, int *ret_answered)
 {
-	struct worker workers[CLIENTS];
+	struct worker workers[TLS_CLIENTS];
 	char url[64];
 	(void)snprintf(url, sizeof(url), "%s://127.0.0.1:%u", scheme, port);
-	for (int i = 0; i < CLIENTS; i++) {
+	for (int i = 0; i < clients; i++) {
 		workers[i] = (struct worker){.url = url,
 					     .credentials = credentials,
+					     .call_ms = credentials != NULL ? TLS_CALL_MS : CALL_MS,
 					     .first = i * calls,
 					     .count = calls};
 		assert_int_equal(pthread_create(&workers[i].thread, NULL, run_worker, &workers[i]),
 				 0);
 	}
 	*ret_answered = 0;
-	for (int i = 0; i < CLIENTS; i++) {
+	for (int i = 0; i < clients; i++) {
 		assert_int_equal(pthread_join(workers[i].thread, NULL), 0);
 		*ret_answered += workers[i].answered;
 		assert_ok(workers[i].trouble);
@@ -152,14 +165,14 @@ static void run_workers(const char *scheme, unsigned port, const struct credenti
 static void check_each_ran_at_most_once(int calls, int answered)
 {
 	int ran = 0;
-	for (int i = 0; i < CLIENTS * calls; i++) {
+	for (int i = 0; i < calls; i++) {
 		int runs = atomic_load(&service.runs[i]);
 		assert_true(runs <= 1);
 		ran += runs;
 	}
 	assert_true(ran >= answered);
 	/* Giving up is for a link that is worse than this one. */
-	assert_true(answered >= CLIENTS * calls * 98 / 100);
+	assert_true(answered >= calls * 98 / 100);
 }
 
 static void each_call_is_carried_out_once_over_a_bad_link(void **state)
@@ -170,19 +183,19 @@ static void each_call_is_carried_out_once_over_a_bad_link(void **state)
 	service_start("tcp", NULL);
 	struct proxy *proxy = proxy_start(&(struct proxy_config){
 	    .to_port = service.port, .seed = 1, .drop_after = 4000, .delay_us = 200});
-	run_workers("tcp", proxy_port(proxy), NULL, calls, &answered);
+	run_workers("tcp", proxy_port(proxy), NULL, CLIENTS, calls, &answered);
 	print_message("%d calls, %d answered, %d connections dropped\n", CLIENTS * calls, answered,
 		      proxy_dropped(proxy));
 	assert_true(proxy_dropped(proxy) > CLIENTS);
 	proxy_stop(proxy);
 	service_stop();
-	check_each_ran_at_most_once(calls, answered);
+	check_each_ran_at_most_once(CLIENTS * calls, answered);
 }
 
 static void the_same_below_tls(void **state)
 {
 	int answered = 0;
-	int calls = getenv("HAUL_FULL") != NULL ? 1000 : 60;
+	int calls = getenv("HAUL_FULL") != NULL ? 250 : 15;
 	(void)state;
 	assert_ok(rpc_start());
 	struct pki *pki = pki_new();
@@ -191,13 +204,13 @@ static void the_same_below_tls(void **state)
 	service_start("tls+tcp", server);
 	struct proxy *proxy = proxy_start(&(struct proxy_config){
 	    .to_port = service.port, .seed = 2, .drop_after = 12000, .delay_us = 200});
-	run_workers("tls+tcp", proxy_port(proxy), client, calls, &answered);
-	print_message("%d calls, %d answered, %d connections dropped\n", CLIENTS * calls, answered,
-		      proxy_dropped(proxy));
+	run_workers("tls+tcp", proxy_port(proxy), client, TLS_CLIENTS, calls, &answered);
+	print_message("%d calls, %d answered, %d connections dropped\n", TLS_CLIENTS * calls,
+		      answered, proxy_dropped(proxy));
 	assert_true(proxy_dropped(proxy) > 0);
 	proxy_stop(proxy);
 	service_stop();
-	check_each_ran_at_most_once(calls, answered);
+	check_each_ran_at_most_once(TLS_CLIENTS * calls, answered);
 	credentials_free(server);
 	credentials_free(client);
 	pki_free(pki);
