@@ -25,6 +25,8 @@ enum {
 	SLICE_MS = 100,
 	DIAL_SLICE_MS = 10,
 	RECEIVE_BUFFER = 4,
+	/* So long may a connection that is being made when the dialer gives up take to be made. */
+	SETTLE_MS = 500,
 };
 
 /* Changes an entry of the present connections; caller holds the lock. */
@@ -42,6 +44,15 @@ static bool replace_present(struct pipe *pipe, int from, int to)
 static bool is_present(struct pipe *pipe, int id)
 {
 	return replace_present(pipe, id, id);
+}
+
+/* Caller holds the lock. */
+static bool has_any(const struct pipe *pipe)
+{
+	for (unsigned i = 0; i < CONNECTIONS; i++)
+		if (pipe->present[i] != 0)
+			return true;
+	return false;
 }
 
 /* Caller holds the lock. */
@@ -420,6 +431,29 @@ static status *start_dialer(struct pipe *pipe, const char *url)
 	return rv == 0 ? NULL : nng_errorf(rv, "cannot connect to the pipe at %s", url);
 }
 
+/* Losing the connection must not bring another. */
+static void stop_redialing(const struct pipe *pipe)
+{
+	(void)nng_dialer_set_ms(pipe->dialer, NNG_OPT_RECONNMAXT, NEVER_MS);
+	(void)nng_dialer_set_ms(pipe->dialer, NNG_OPT_RECONNMINT, NEVER_MS);
+}
+
+/* Before a dialer is closed that has not attached and redials no more: nng 1.10 loses a connection
+ * and its descriptor for good that is closed between two steps of its negotiation, and shows it
+ * only when it is there (tcptran_ep_close). None is being made while one is there, so that is
+ * waited for. */
+static void settle(struct pipe *pipe)
+{
+	int64_t deadline_ms = monotonic_ms() + SETTLE_MS;
+	const struct timespec until = {.tv_sec = deadline_ms / 1000,
+				       .tv_nsec = (deadline_ms % 1000) * 1000000};
+	int rv = 0;
+	(void)pthread_mutex_lock(&pipe->lock);
+	while (!has_any(pipe) && rv == 0)
+		rv = pthread_cond_timedwait(&pipe->changed, &pipe->lock, &until);
+	(void)pthread_mutex_unlock(&pipe->lock);
+}
+
 status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms, struct pipe **ret_pipe)
 {
 	int64_t deadline_ms = monotonic_ms() + timeout_ms;
@@ -440,14 +474,14 @@ status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms, stru
 	if (st != NULL)
 		return st;
 	st = start_dialer(pipe, endpoint.url);
-	if (st == NULL)
+	if (st == NULL) {
 		st = exchange_hello(pipe, hello, endpoint.url, deadline_ms);
+		stop_redialing(pipe);
+		if (st != NULL)
+			settle(pipe);
+	}
 	nng_msg_free(hello);
-	if (st != NULL)
-		return st;
-	/* Losing the connection must not bring another. */
-	(void)nng_dialer_set_ms(pipe->dialer, NNG_OPT_RECONNMAXT, NEVER_MS);
-	(void)nng_dialer_set_ms(pipe->dialer, NNG_OPT_RECONNMINT, NEVER_MS);
-	*ret_pipe = TAKE(pipe);
-	return NULL;
+	if (st == NULL)
+		*ret_pipe = TAKE(pipe);
+	return st;
 }
