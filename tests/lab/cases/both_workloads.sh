@@ -43,11 +43,21 @@ either() {
     fi
 }
 
+# Of memory that hardly changes the frozen tree sends hardly any: it was copied ahead, and is not sent again.
+expect_copied_ahead() {
+    local last
+    last=$(report rounds.-1.pagesSent)
+    ((last < $1)) || fail "$last pages were sent while frozen, not fewer than $1: $(report rounds)"
+}
+
 lab_start
 must_move memory 16 2
+expect_copied_ahead 2048
 must_move memory 16 50 --incompressible
 must_move memory 16 2 --shared
+expect_copied_ahead 2048
 must_move memory 16 2 --huge
+expect_copied_ahead 2048
 must_move tree
 must_move event
 must_stay undumpable
