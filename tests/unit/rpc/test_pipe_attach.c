@@ -31,16 +31,16 @@ static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	nng_pipe_cb callbacks[EVENTS];
-	bool are_first_events_swapped;
-	int first_id; /* the first connection of the socket whose events are swapped */
-	bool is_first_gone, is_first_told, is_second_coming, is_second_told;
-	bool is_hello_waiting, is_hello_sent;
+	atomic_bool are_first_events_swapped;
+	atomic_int first_id; /* the first connection of the socket whose events are swapped */
+	atomic_bool is_first_gone, is_first_told, is_second_coming, is_second_told;
+	atomic_bool is_hello_waiting, is_hello_sent;
 	unsigned turns; /* of the dialer's loop since a connection was told of last */
 	nng_socket held_until_readable; /* where the first HELLO arrives before a close */
-	bool is_hello_held, is_closing;
+	atomic_bool is_hello_held, is_closing;
 } scene = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
-static void await(const bool *what)
+static void await(atomic_bool *what)
 {
 	(void)pthread_mutex_lock(&scene.lock);
 	while (!*what)
@@ -48,7 +48,7 @@ static void await(const bool *what)
 	(void)pthread_mutex_unlock(&scene.lock);
 }
 
-static void set(bool *what)
+static void set(atomic_bool *what)
 {
 	(void)pthread_mutex_lock(&scene.lock);
 	*what = true;
@@ -56,7 +56,7 @@ static void set(bool *what)
 	(void)pthread_mutex_unlock(&scene.lock);
 }
 
-static void told(bool *what)
+static void told(atomic_bool *what)
 {
 	(void)pthread_mutex_lock(&scene.lock);
 	scene.turns = 0;
