@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/limits.h"
+#include "proto/metadata.h"
 
 static void *must_calloc(size_t count, size_t size)
 {
@@ -95,7 +96,7 @@ static status *check_request(const Haul__V1__Request *request)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "the request's id has %zu bytes, not %d",
 				     request->request_id.len, REQUEST_ID_BYTES);
-	return NULL;
+	return metadata_check(request->metadata, false);
 }
 
 status *request_decode(const uint8_t *data, size_t size, Haul__V1__Request **ret_request)
@@ -125,6 +126,9 @@ status *reply_decode(const uint8_t *data, size_t size, Haul__V1__Reply **ret_rep
 		return status_errorf(STATUS_DATA_LOSS,
 				     "the server's reply has version %u of the protocol, not %d",
 				     reply->version, ENVELOPE_VERSION);
+	st = metadata_check(reply->trailing, true);
+	if (st != NULL)
+		return status_recode(status_wrapf(st, "the server's reply"), STATUS_DATA_LOSS);
 	*ret_verdict = status_from_wire(reply->status);
 	*ret_reply = (Haul__V1__Reply *)TAKE(message);
 	return NULL;

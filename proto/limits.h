@@ -50,7 +50,7 @@ enum {
 	LIMIT_ANSWER_MS = 10 * 60 * 1000,
 	/* Streams open at a server at a time: each has threads and a port. */
 	LIMIT_STREAMS = 256,
-	/* Entries of a stream's metadata. */
+	/* Entries of a call's or stream's metadata. */
 	LIMIT_METADATA = 16,
 	/* A message of CRIU's RPC; its own replies are far smaller. */
 	LIMIT_CRIU_MESSAGE = 256 * 1024,

@@ -198,6 +198,8 @@ static status *decode_reply(struct call *call, nng_msg *msg, ProtobufCMessage **
 	if (st != NULL)
 		return sent(st);
 	call->is_final = reply->is_final;
+	metadata_free(call->trailing);
+	call->trailing = TAKE(reply->trailing);
 	if (verdict != NULL)
 		st = without_sent(verdict);
 	else
@@ -222,6 +224,7 @@ static status *make_message(const struct call *call, nng_msg **ret_msg)
 	envelope.timeout_ms = (uint32_t)left_ms(call->deadline_ms);
 	envelope.payload =
 	    (ProtobufCBinaryData){.len = call->request->size, .data = call->request->data};
+	envelope.metadata = call->metadata;
 	status *st = pack_message(&envelope.base, LIMIT_UNARY_BYTES, &whole);
 	if (st != NULL)
 		return st;
@@ -353,24 +356,44 @@ static status *call_until_answered(struct rpc_client *client, struct call *call,
 	}
 }
 
+status *rpc_client_request(struct rpc_client *client, const struct rpc_request *request,
+			   ProtobufCMessage **ret_response, Haul__V1__Metadata **ret_trailing)
+{
+	scoped(buffer) struct buffer payload = {0};
+	struct call call = {
+	    .method =
+		protobuf_c_service_descriptor_get_method_by_name(request->service, request->method),
+	    .request = &payload,
+	    .metadata = request->metadata,
+	    .deadline_ms = monotonic_ms() + request->timeout_ms,
+	};
+	if (call.method == NULL || snprintf(call.name, sizeof(call.name), "/%s/%s",
+					    request->service->name, request->method) < 0)
+		return unsent(status_errorf(STATUS_UNIMPLEMENTED, "there is no method %s in %s",
+					    request->method, request->service->name));
+	if (getrandom(call.id, sizeof(call.id), 0) != (ssize_t)sizeof(call.id))
+		return unsent(status_errnof(errno, "the kernel gives no random numbers"));
+	status *st = metadata_check(call.metadata, false);
+	if (st == NULL)
+		st = pack_message(request->message, LIMIT_UNARY_BYTES, &payload);
+	if (st != NULL)
+		return unsent(st);
+	st = call_until_answered(client, &call, ret_response);
+	if (ret_trailing != NULL && call.trailing != NULL)
+		*ret_trailing = TAKE(call.trailing);
+	metadata_free(call.trailing);
+	return st;
+}
+
 status *rpc_client_call(struct rpc_client *client, const ProtobufCServiceDescriptor *service,
 			const char *method, const ProtobufCMessage *request, int64_t timeout_ms,
 			ProtobufCMessage **ret_response)
 {
-	scoped(buffer) struct buffer payload = {0};
-	struct call call = {
-	    .method = protobuf_c_service_descriptor_get_method_by_name(service, method),
-	    .request = &payload,
-	    .deadline_ms = monotonic_ms() + timeout_ms,
-	};
-	if (call.method == NULL ||
-	    snprintf(call.name, sizeof(call.name), "/%s/%s", service->name, method) < 0)
-		return unsent(status_errorf(STATUS_UNIMPLEMENTED, "there is no method %s in %s",
-					    method, service->name));
-	if (getrandom(call.id, sizeof(call.id), 0) != (ssize_t)sizeof(call.id))
-		return unsent(status_errnof(errno, "the kernel gives no random numbers"));
-	status *st = pack_message(request, LIMIT_UNARY_BYTES, &payload);
-	return st != NULL ? unsent(st) : call_until_answered(client, &call, ret_response);
+	const struct rpc_request whole = {.service = service,
+					  .method = method,
+					  .message = request,
+					  .timeout_ms = timeout_ms};
+	return rpc_client_request(client, &whole, ret_response, NULL);
 }
 
 void rpc_client_enable_retry(struct rpc_client *client)

@@ -5,6 +5,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "proto/metadata.h"
 #include "rpc/endpoint.h"
 
 struct rpc_client;
@@ -26,6 +27,21 @@ must_check status *rpc_client_call(struct rpc_client *client,
 				   const ProtobufCServiceDescriptor *service, const char *method,
 				   const ProtobufCMessage *request, int64_t timeout_ms,
 				   ProtobufCMessage **ret_response);
+
+/* A call with all that goes along with it. */
+struct rpc_request {
+	const ProtobufCServiceDescriptor *service;
+	const char *method;
+	const ProtobufCMessage *message;
+	int64_t timeout_ms;
+	Haul__V1__Metadata *metadata; /* borrowed; NULL: none. As metadata_add makes it */
+};
+
+/* As rpc_client_call. What the server sent along with its answer, good or bad, is *ret_trailing
+ * (metadata_free), unless ret_trailing is NULL; untouched when no answer came. */
+must_check status *rpc_client_request(struct rpc_client *client, const struct rpc_request *request,
+				      ProtobufCMessage **ret_response,
+				      Haul__V1__Metadata **ret_trailing);
 
 struct stream;
 

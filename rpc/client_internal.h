@@ -17,6 +17,8 @@ struct call {
 	nng_aio *aio;
 	const ProtobufCMethodDescriptor *method;
 	const struct buffer *request; /* packed */
+	Haul__V1__Metadata *metadata; /* borrowed, or NULL */
+	Haul__V1__Metadata *trailing; /* of the last answer, or NULL */
 	int64_t deadline_ms;
 	int64_t patience_ms; /* of one attempt, 0 = until the deadline */
 	char name[LIMIT_NAME + 1];

@@ -194,10 +194,28 @@ static bool has_room(struct dedupe *dedupe, int64_t now, uint16_t caller)
 	return dedupe->vacant != 0 || drop_one(dedupe, now, -1);
 }
 
+/* Names and values have no zero byte: each ends with one. */
+static void digest_metadata(const Haul__V1__Metadata *metadata, uint8_t *ret_digest)
+{
+	uint8_t text[LIMIT_METADATA * 2 * (LIMIT_NAME + 1)];
+	size_t used = 0;
+	for (size_t i = 0; metadata != NULL && i < metadata->n_entries; i++) {
+		const char *const parts[] = {metadata->entries[i]->key,
+					     metadata->entries[i]->value};
+		for (size_t j = 0; j < array_len(parts); j++) {
+			size_t size = strlen(parts[j]) + 1;
+			assert(used + size <= sizeof(text)); /* checked when it was decoded */
+			memcpy(text + used, parts[j], size);
+			used += size;
+		}
+	}
+	(void)SHA256(text, used, ret_digest);
+}
+
 static void identify(const struct identity *caller, const Haul__V1__Request *request,
 		     struct wanted *ret_wanted)
 {
-	uint8_t parts[2 * SHA256_DIGEST_LENGTH], who[1 + LIMIT_NAME + 1] = {0};
+	uint8_t parts[3 * SHA256_DIGEST_LENGTH], who[1 + LIMIT_NAME + 1] = {0};
 	uint8_t hash[SHA256_DIGEST_LENGTH];
 	who[0] = caller->is_local ? 1 : 0;
 	memcpy(who + 1, caller->name, strlen(caller->name));
@@ -210,6 +228,7 @@ static void identify(const struct identity *caller, const Haul__V1__Request *req
 	memcpy(ret_wanted->key, hash, KEY_BYTES);
 	(void)SHA256((const uint8_t *)request->method, strlen(request->method), parts);
 	(void)SHA256(request->payload.data, request->payload.len, parts + SHA256_DIGEST_LENGTH);
+	digest_metadata(request->metadata, parts + sizeof(hash) * 2);
 	(void)SHA256(parts, sizeof(parts), ret_wanted->digest);
 }
 

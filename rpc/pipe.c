@@ -172,8 +172,8 @@ status *pipe_send_end(struct pipe *pipe, const status *verdict, int64_t timeout_
 	return pipe_send_trailer(pipe, verdict, NULL, timeout_ms);
 }
 
-status *pipe_send_trailer(struct pipe *pipe, const status *verdict,
-			  Haul__V1__StreamMetadata *trailing, int64_t timeout_ms)
+status *pipe_send_trailer(struct pipe *pipe, const status *verdict, Haul__V1__Metadata *trailing,
+			  int64_t timeout_ms)
 {
 	Haul__V1__PipeEnd end = HAUL__V1__PIPE_END__INIT;
 	end.status = status_to_wire(verdict);

@@ -54,7 +54,7 @@ must_check status *pipe_send_end(struct pipe *pipe, const status *verdict, int64
 
 /* The same with a stream's trailing metadata (borrowed, or NULL). */
 must_check status *pipe_send_trailer(struct pipe *pipe, const status *verdict,
-				     Haul__V1__StreamMetadata *trailing, int64_t timeout_ms);
+				     Haul__V1__Metadata *trailing, int64_t timeout_ms);
 
 /* A received, opened frame; body is valid until pipe_in_drop. */
 struct pipe_in {

@@ -114,16 +114,20 @@ static status *run_handler(struct job *job, ProtobufCMessage **ret_response)
 
 /* A reply of this status or response. Replies are never refused for their size: a response that is
  * too large becomes an error, and errors are small. */
-static void make_reply(const status *st, const ProtobufCMessage *response, bool is_final,
-		       struct buffer *ret_reply)
+static void make_reply(const status *st, const ProtobufCMessage *response,
+		       Haul__V1__Metadata *trailing, bool is_final, struct buffer *ret_reply)
 {
 	Haul__V1__Reply reply = HAUL__V1__REPLY__INIT;
 	scoped(buffer) struct buffer payload = {0};
 	status *trouble = NULL;
 	reply.version = ENVELOPE_VERSION;
 	reply.is_final = is_final;
+	reply.trailing = trailing;
 	if (st == NULL) {
-		trouble = pack_message(response, LIMIT_UNARY_BYTES - REQUEST_ROOM, &payload);
+		size_t beside =
+		    trailing != NULL ? haul__v1__metadata__get_packed_size(trailing) : 0;
+		trouble =
+		    pack_message(response, LIMIT_UNARY_BYTES - REQUEST_ROOM - beside, &payload);
 		reply.payload.data = payload.data;
 		reply.payload.len = payload.size;
 	}
@@ -147,6 +151,18 @@ static void observe(const struct job *job, const status *st, int64_t since_us)
 		observer->called(observer->self, &job->call, st, now_us - since_us);
 }
 
+/* How long it took goes along with the answer. */
+static void note_time(const struct job *job, int64_t since_us)
+{
+	char text[24];
+	struct timespec now;
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	int64_t now_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+	(void)snprintf(text, sizeof(text), "%lld", (long long)(now_us - since_us));
+	/* Without room the handler's own entries are worth more. */
+	status_free(metadata_add_reserved(job->call.trailing, "haul-took-us", text));
+}
+
 /* Does the method's .proto say that it changes nothing? Unknown is no. */
 static bool only_reads(const struct job *job)
 {
@@ -164,7 +180,8 @@ static void run_new(struct job *job, const uint64_t *ticket, struct buffer *ret_
 	ProtobufCMessage *response = NULL;
 	(void)clock_gettime(CLOCK_MONOTONIC, &start);
 	status *st = run_handler(job, &response);
-	make_reply(st, response, ticket != NULL, ret_reply);
+	note_time(job, (int64_t)start.tv_sec * 1000000 + start.tv_nsec / 1000);
+	make_reply(st, response, job->call.trailing, ticket != NULL, ret_reply);
 	if (ticket != NULL)
 		dedupe_finish(job->listener->server->dedupe, *ticket, ret_reply);
 	observe(job, st, (int64_t)start.tv_sec * 1000000 + start.tv_nsec / 1000);
@@ -216,7 +233,7 @@ static void refuse(const struct job *job, status *st, struct buffer *ret_reply)
 {
 	struct timespec now;
 	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	make_reply(st, NULL, false, ret_reply);
+	make_reply(st, NULL, NULL, false, ret_reply);
 	observe(job, st, (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000);
 	status_free(st);
 }
@@ -271,10 +288,11 @@ void server_answer(struct listener *listener, const struct call_origin *origin, 
 	Haul__V1__Request *request = NULL;
 	status *st = request_decode(nng_msg_body(msg), nng_msg_len(msg), &request);
 	if (st != NULL) {
-		make_reply(st, NULL, false, ret_reply);
+		make_reply(st, NULL, NULL, false, ret_reply);
 		status_free(st);
 		return;
 	}
+	scoped(metadata) Haul__V1__Metadata *trailing = metadata_new();
 	struct job job = {.listener = listener, .origin = origin, .request = request};
 	job.call.caller = &origin->caller;
 	job.call.peer = origin->peer;
@@ -282,6 +300,8 @@ void server_answer(struct listener *listener, const struct call_origin *origin, 
 	job.call.connections = listener->connections;
 	job.call.connection_id = nng_pipe_id(nng_msg_get_pipe(msg));
 	job.call.request_id = request->request_id.data;
+	job.call.metadata = request->metadata;
+	job.call.trailing = trailing;
 	if (request->timeout_ms > 0)
 		job.call.deadline_ms = monotonic_ms() + request->timeout_ms;
 	connection_reached_host(nng_msg_get_pipe(msg), &listener->endpoint, job.call.server_host);

@@ -21,6 +21,14 @@ int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms)
 	return left < most_ms ? left : most_ms;
 }
 
+status *rpc_call_add_trailing(const struct rpc_call *call, const char *key, const char *value)
+{
+	if (call->trailing == NULL)
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "a stream's trailing metadata goes by stream_add_trailing");
+	return metadata_add(call->trailing, key, value);
+}
+
 bool rpc_call_is_cancelled(const struct rpc_call *call)
 {
 	return call->connections != NULL &&

@@ -5,6 +5,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "proto/metadata.h"
 #include "proto/status.h"
 #include "rpc/identity.h"
 
@@ -26,7 +27,13 @@ struct rpc_call {
 	/* Of the server, for rpc_call_is_cancelled. */
 	struct connections *connections;
 	int connection_id;
+	const Haul__V1__Metadata *metadata; /* the caller's, or NULL: metadata_find */
+	Haul__V1__Metadata *trailing;	    /* goes along with the answer; NULL in a stream */
 };
+
+/* Adds an entry to what goes along with the answer, good or bad: metadata_add. */
+must_check status *rpc_call_add_trailing(const struct rpc_call *call, const char *key,
+					 const char *value);
 
 /* Has the caller gone, so that nobody waits for the answer? For handlers that wait and change
  * nothing: they look at it now and then. */

@@ -5,19 +5,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "proto/metadata.h"
 #include "rpc/nng_error.h"
 
 static const struct stream_options usual = {.window = 256 * 1024,
 					    .keepalive_ms = 10000,
 					    .dead_ms = 30000};
-
-static Haul__V1__StreamMetadata *metadata_new(void)
-{
-	Haul__V1__StreamMetadata *metadata = calloc(1, sizeof(*metadata));
-	if (metadata != NULL)
-		haul__v1__stream_metadata__init(metadata);
-	return metadata;
-}
 
 static status *start_threads(struct stream *stream)
 {
@@ -53,9 +46,7 @@ status *stream_new(struct pipe *pipe, bool is_server, const struct stream_option
 	(void)pthread_cond_init(&made->changed, &attr);
 	(void)pthread_condattr_destroy(&attr);
 	(void)pthread_mutex_init(&made->lock, NULL);
-	status *st = made->own != NULL && made->own_trailing != NULL
-			 ? start_threads(made)
-			 : status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a stream");
+	status *st = start_threads(made);
 	if (st != NULL) {
 		stream_free(made);
 		return st;
@@ -184,35 +175,13 @@ status *stream_receive(struct stream *stream, const ProtobufCMessageDescriptor *
 	return st != NULL ? status_recode(st, STATUS_DATA_LOSS) : NULL;
 }
 
-static status *add_entry(Haul__V1__StreamMetadata *metadata, const char *key, const char *value)
-{
-	if (metadata->n_entries == LIMIT_METADATA || strlen(key) > LIMIT_NAME ||
-	    strlen(value) > LIMIT_NAME)
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED,
-				     "a stream has at most %d entries of metadata, of %d bytes",
-				     LIMIT_METADATA, LIMIT_NAME);
-	Haul__V1__StreamMetadata__Entry *entry = malloc(sizeof(*entry));
-	void *grown = realloc(metadata->entries, (metadata->n_entries + 1) * sizeof(entry));
-	if (grown != NULL)
-		metadata->entries = grown;
-	if (entry == NULL || grown == NULL) {
-		free(entry);
-		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for metadata");
-	}
-	haul__v1__stream_metadata__entry__init(entry);
-	entry->key = text_copy(key);
-	entry->value = text_copy(value);
-	metadata->entries[metadata->n_entries++] = entry;
-	return NULL;
-}
-
 status *stream_add_metadata(struct stream *stream, const char *key, const char *value)
 {
 	(void)pthread_mutex_lock(&stream->lock);
 	status *st =
 	    stream->has_sent || stream->out.first != NULL
 		? status_errorf(STATUS_FAILED_PRECONDITION, "the stream's metadata has been sent")
-		: add_entry(stream->own, key, value);
+		: metadata_add(stream->own, key, value);
 	(void)pthread_mutex_unlock(&stream->lock);
 	return st;
 }
@@ -222,17 +191,15 @@ status *stream_add_trailing(struct stream *stream, const char *key, const char *
 	(void)pthread_mutex_lock(&stream->lock);
 	status *st = stream->wants_end
 			 ? status_errorf(STATUS_FAILED_PRECONDITION, "the stream has been ended")
-			 : add_entry(stream->own_trailing, key, value);
+			 : metadata_add(stream->own_trailing, key, value);
 	(void)pthread_mutex_unlock(&stream->lock);
 	return st;
 }
 
-static char *find_entry(const Haul__V1__StreamMetadata *metadata, const char *key)
+static char *find_entry(const Haul__V1__Metadata *metadata, const char *key)
 {
-	for (size_t i = 0; metadata != NULL && i < metadata->n_entries; i++)
-		if (strcmp(metadata->entries[i]->key, key) == 0)
-			return text_copy(metadata->entries[i]->value);
-	return NULL;
+	const char *value = metadata_find(metadata, key);
+	return value != NULL ? text_copy(value) : NULL;
 }
 
 char *stream_metadata(struct stream *stream, const char *key)
@@ -309,12 +276,6 @@ void stream_interrupt(struct stream *stream)
 	pipe_interrupt(stream->pipe);
 }
 
-static void free_metadata(Haul__V1__StreamMetadata *metadata)
-{
-	if (metadata != NULL)
-		haul__v1__stream_metadata__free_unpacked(metadata, NULL);
-}
-
 static void free_queue(struct stream_queue *queue)
 {
 	for (struct stream_item *item = stream_queue_take(queue); item != NULL;
@@ -341,10 +302,10 @@ void stream_free(struct stream *stream)
 	status_free(stream->verdict);
 	status_free(stream->trailer);
 	status_free(stream->lost);
-	free_metadata(stream->own);
-	free_metadata(stream->own_trailing);
-	free_metadata(stream->other);
-	free_metadata(stream->other_trailing);
+	metadata_free(stream->own);
+	metadata_free(stream->own_trailing);
+	metadata_free(stream->other);
+	metadata_free(stream->other_trailing);
 	(void)pthread_cond_destroy(&stream->changed);
 	(void)pthread_mutex_destroy(&stream->lock);
 	free(stream);

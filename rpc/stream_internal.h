@@ -46,7 +46,7 @@ struct stream {
 	status *trailer;
 	status *lost; /* why it is over without an end */
 	/* Both: */
-	Haul__V1__StreamMetadata *own, *own_trailing, *other, *other_trailing;
+	Haul__V1__Metadata *own, *own_trailing, *other, *other_trailing;
 	bool is_interrupted;
 	bool is_closing; /* the threads shall end */
 	void (*waker)(void *self);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "proto/envelope.h"
+#include "proto/metadata.h"
 #include "rpc/nng_error.h"
 
 void stream_queue_put(struct stream_queue *queue, struct stream_item *item)
@@ -67,7 +68,7 @@ struct errand {
 	struct stream_item *item;
 	uint32_t credit;
 	status *verdict;
-	Haul__V1__StreamMetadata *metadata; /* borrowed: nobody changes it any more */
+	Haul__V1__Metadata *metadata; /* borrowed: nobody changes it any more */
 };
 
 /* Caller holds the lock. */
@@ -204,31 +205,20 @@ static status *take_message(struct stream *stream, const struct pipe_in *in)
 	return st;
 }
 
-static status *check_metadata(const Haul__V1__StreamMetadata *metadata)
-{
-	if (metadata->n_entries > LIMIT_METADATA)
-		return wrong("sent too much metadata");
-	for (size_t i = 0; i < metadata->n_entries; i++)
-		if (strlen(metadata->entries[i]->key) > LIMIT_NAME ||
-		    strlen(metadata->entries[i]->value) > LIMIT_NAME)
-			return wrong("sent metadata that is too long");
-	return NULL;
-}
-
 static status *take_metadata(struct stream *stream, const struct pipe_in *in)
 {
 	scoped(message) ProtobufCMessage *message = NULL;
-	status *st = unpack_message(&haul__v1__stream_metadata__descriptor, in->body, in->size,
+	status *st = unpack_message(&haul__v1__metadata__descriptor, in->body, in->size,
 				    LIMIT_BULK_BYTES, &message);
 	if (st == NULL)
-		st = check_metadata((const Haul__V1__StreamMetadata *)message);
+		st = metadata_check((const Haul__V1__Metadata *)message, !stream->is_server);
 	if (st != NULL)
 		return status_recode(st, STATUS_DATA_LOSS);
 	(void)pthread_mutex_lock(&stream->lock);
 	if (stream->other != NULL)
 		st = wrong("sent its metadata twice");
 	else
-		stream->other = (Haul__V1__StreamMetadata *)TAKE(message);
+		stream->other = (Haul__V1__Metadata *)TAKE(message);
 	(void)pthread_mutex_unlock(&stream->lock);
 	return st;
 }
@@ -255,7 +245,7 @@ static status *take_end(struct stream *stream, const struct pipe_in *in)
 				    LIMIT_BULK_BYTES, &message);
 	Haul__V1__PipeEnd *end = (Haul__V1__PipeEnd *)message;
 	if (st == NULL && end->trailing != NULL)
-		st = check_metadata(end->trailing);
+		st = metadata_check(end->trailing, !stream->is_server);
 	if (st != NULL)
 		return status_recode(st, STATUS_DATA_LOSS);
 	(void)pthread_mutex_lock(&stream->lock);

@@ -21,6 +21,7 @@ struct session {
 	struct identity caller;
 	char method[LIMIT_NAME + 1], peer[LIMIT_NAME + 1];
 	struct rpc_call call;
+	Haul__V1__Metadata *metadata;
 	rpc_stream_handler handler;
 	void *self;
 	ProtobufCMessage *request;
@@ -62,6 +63,7 @@ static void session_free(struct session *session)
 	pipe_free(session->pipe);
 	stream_free(session->stream);
 	message_free(session->request);
+	metadata_free(session->metadata);
 	free(session);
 }
 
@@ -187,6 +189,8 @@ static struct session *session_new(struct rpc_streams *streams, const struct rpc
 	session->call.deadline_ms = 0;
 	session->call.request_id = NULL;
 	session->call.connections = NULL; /* stream_is_cancelled tells */
+	session->call.metadata = session->metadata = metadata_copy(call->metadata);
+	session->call.trailing = NULL;
 	return session;
 }
 

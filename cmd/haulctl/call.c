@@ -197,6 +197,10 @@ static status *run(struct ctl *ctl, int *ret_exit)
 static const struct flag flags[] = {
     {"-d", "JSON", FLAG_TEXT, CTL_FLAG(data),
      "the request; @ reads it from the standard input (default: {})"},
+    {"-H", "'NAME: VALUE'", FLAG_LIST, CTL_FLAG(headers),
+     "metadata that goes along with the request; may be given again"},
+    {"-v", NULL, FLAG_SWITCH, CTL_FLAG(verbose),
+     "print the metadata that came along with the answer, to standard error"},
     {"--emit-defaults", NULL, FLAG_SWITCH, CTL_FLAG(emit_defaults),
      "print also fields that have their default: 0, \"\", false, [], {}"},
     {"--max-time", "D", FLAG_DURATION, CTL_FLAG(max_time_ms),

@@ -29,7 +29,8 @@ struct ctl {
 	struct flag_list sans, states;
 	const char *data;
 	int64_t max_time_ms;
-	bool emit_defaults, wants_template;
+	bool emit_defaults, wants_template, verbose;
+	struct flag_list headers;
 
 	struct flag_words words; /* after the subcommand's name */
 	struct haul_client *client;

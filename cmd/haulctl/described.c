@@ -62,11 +62,72 @@ status *method_name_parse(const char *text, struct method_name *ret_name)
 	return NULL;
 }
 
+/* -H "name: value", which the library checks. */
+static status *read_headers(const struct ctl *ctl, char **texts, struct haul_metadata *entries)
+{
+	for (size_t i = 0; i < ctl->headers.count; i++) {
+		texts[i] = text_copy(ctl->headers.items[i]);
+		char *colon = strchr(texts[i], ':');
+		if (colon == NULL)
+			return status_detailf(status_errorf(STATUS_INVALID_ARGUMENT,
+							    "-H: \"%.80s\" has no colon",
+							    ctl->headers.items[i]),
+					      "next", "write -H 'name: value'");
+		*colon = '\0';
+		entries[i].name = texts[i];
+		entries[i].value = colon + 1 + strspn(colon + 1, " ");
+	}
+	return NULL;
+}
+
+static void print_reply(const struct haul_reply *reply)
+{
+	struct haul_metadata entry;
+
+	for (size_t i = 0; haul_reply_trailing_at(reply, i, &entry); i++)
+		(void)fprintf(stderr, "%s: %s\n", entry.name, entry.value);
+}
+
+static status *exchange(struct ctl *ctl, const struct haul_request *request,
+			struct buffer *ret_response)
+{
+	struct haul_reply *reply = NULL;
+	struct buffer copy = {0};
+	status *st = ctl_failed(ctl, haul_exchange(ctl->client, request, &reply));
+	const uint8_t *message = reply != NULL ? haul_reply_message(reply, &copy.size) : NULL;
+
+	if (ctl->verbose)
+		print_reply(reply);
+	if (st == NULL && (copy.data = malloc(copy.size + 1)) == NULL)
+		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for an answer");
+	if (st == NULL && copy.size > 0)
+		memcpy(copy.data, message, copy.size);
+	haul_reply_free(reply);
+	if (st == NULL)
+		*ret_response = copy;
+	return st;
+}
+
 status *described_call(struct ctl *ctl, const struct method_name *name,
 		       const struct buffer *request, struct buffer *ret_response)
 {
 	char method[2 * LIMIT_NAME + 2];
+	char *texts[FLAG_LIST_MOST] = {0};
+	struct haul_metadata entries[FLAG_LIST_MOST] = {0};
+	struct haul_request whole = HAUL_REQUEST_INIT;
 
 	(void)snprintf(method, sizeof(method), "%s/%s", name->service, name->method);
-	return ctl_call_bytes(ctl, method, request, ret_response);
+	whole.method = method;
+	whole.message = request->data;
+	whole.message_bytes = request->size;
+	whole.metadata = entries;
+	whole.metadata_count = ctl->headers.count;
+	status *st = read_headers(ctl, texts, entries);
+	if (st == NULL)
+		st = ctl_connect(ctl);
+	if (st == NULL)
+		st = exchange(ctl, &whole, ret_response);
+	for (size_t i = 0; i < array_len(texts); i++)
+		free(texts[i]);
+	return st;
 }

@@ -107,12 +107,17 @@ void haul_disconnect(struct haul_client *client)
 	free(client);
 }
 
+struct haul_reply {
+	struct buffer message;
+	Haul__V1__Metadata *trailing; /* or NULL */
+};
+
 /* A service of one method, whose messages are not looked into. */
-static status *call_raw(struct haul_client *client, const char *service_name,
-			const char *method_name, const ProtobufCMessage *request,
-			ProtobufCMessage **ret_response)
+static status *call_raw(struct haul_client *client, const struct rpc_request *call,
+			const char *service_name, ProtobufCMessage **ret_response,
+			Haul__V1__Metadata **ret_trailing)
 {
-	const ProtobufCMethodDescriptor method = {method_name, &raw_message_descriptor,
+	const ProtobufCMethodDescriptor method = {call->method, &raw_message_descriptor,
 						  &raw_message_descriptor};
 	const unsigned index = 0;
 	const ProtobufCServiceDescriptor service = {
@@ -126,37 +131,110 @@ static status *call_raw(struct haul_client *client, const char *service_name,
 	    .method_indices_by_name = &index,
 	};
 
-	return rpc_client_call(client->rpc, &service, method_name, request, client->timeout_ms,
-			       ret_response);
+	struct rpc_request whole = *call;
+
+	whole.service = &service;
+	whole.timeout_ms = client->timeout_ms;
+	return rpc_client_request(client->rpc, &whole, ret_response, ret_trailing);
+}
+
+static status *read_metadata(const struct haul_request *request, Haul__V1__Metadata *metadata)
+{
+	status *st = NULL;
+
+	for (size_t i = 0; i < request->metadata_count && st == NULL; i++)
+		st = metadata_add(metadata, request->metadata[i].name, request->metadata[i].value);
+	return st;
+}
+
+static status *exchange(struct haul_client *client, const struct haul_request *request,
+			struct haul_reply *reply)
+{
+	const char *start = request->method + (request->method[0] == '/');
+	const char *split = strchr(start, '/');
+	scoped(message) ProtobufCMessage *asked = NULL;
+	scoped(message) ProtobufCMessage *answer = NULL;
+	scoped(metadata) Haul__V1__Metadata *metadata = metadata_new();
+
+	if (split == NULL || split == start || split[1] == '\0' ||
+	    strlen(request->method) > LIMIT_NAME)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "\"%.80s\" is not SERVICE/METHOD",
+				     request->method);
+	scoped(str) char *service = strndup(start, (size_t)(split - start));
+	if (service == NULL)
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory");
+	status *st = read_metadata(request, metadata);
+	if (st == NULL)
+		st = unpack_message(&raw_message_descriptor, request->message,
+				    request->message_bytes, LIMIT_UNARY_BYTES, &asked);
+	const struct rpc_request call = {.method = split + 1,
+					 .message = asked,
+					 .metadata = metadata};
+	if (st == NULL)
+		st = call_raw(client, &call, service, &answer, &reply->trailing);
+	return st != NULL ? st : pack_message(answer, LIMIT_UNARY_BYTES, &reply->message);
 }
 
 struct haul_error *haul_call(struct haul_client *client, const char *method, const uint8_t *request,
 			     size_t request_bytes, uint8_t **ret_response,
 			     size_t *ret_response_bytes)
 {
-	const char *start = method + (method[0] == '/');
-	const char *split = strchr(start, '/');
-	scoped(message) ProtobufCMessage *asked = NULL;
-	scoped(message) ProtobufCMessage *answer = NULL;
-	struct buffer response = {0};
+	const struct haul_request whole = {.method = method,
+					   .message = request,
+					   .message_bytes = request_bytes};
+	struct haul_reply reply = {0};
+	status *st = exchange(client, &whole, &reply);
 
-	if (split == NULL || split == start || split[1] == '\0' || strlen(method) > LIMIT_NAME)
-		return give_error(status_errorf(STATUS_INVALID_ARGUMENT,
-						"\"%.80s\" is not SERVICE/METHOD", method));
-	scoped(str) char *service = strndup(start, (size_t)(split - start));
-	if (service == NULL)
-		return give_error(status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory"));
-	status *st = unpack_message(&raw_message_descriptor, request, request_bytes,
-				    LIMIT_UNARY_BYTES, &asked);
-	if (st == NULL)
-		st = call_raw(client, service, split + 1, asked, &answer);
-	if (st == NULL)
-		st = pack_message(answer, LIMIT_UNARY_BYTES, &response);
+	metadata_free(reply.trailing);
 	if (st != NULL)
 		return give_error(st);
-	*ret_response = response.data;
-	*ret_response_bytes = response.size;
+	*ret_response = reply.message.data;
+	*ret_response_bytes = reply.message.size;
 	return NULL;
+}
+
+struct haul_error *haul_exchange(struct haul_client *client, const struct haul_request *request,
+				 struct haul_reply **ret_reply)
+{
+	struct haul_request known = HAUL_REQUEST_INIT;
+	struct haul_reply *reply = calloc(1, sizeof(*reply));
+	status *st = reply != NULL ? struct_read(request, &known, "haul_request")
+				   : status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory");
+
+	if (st == NULL && known.method == NULL)
+		st = status_errorf(STATUS_INVALID_ARGUMENT, "haul_request.method is missing");
+	if (st == NULL)
+		st = exchange(client, &known, reply);
+	if (st == NULL || (reply != NULL && reply->trailing != NULL))
+		*ret_reply = reply;
+	else
+		haul_reply_free(reply);
+	return give_error(st);
+}
+
+const uint8_t *haul_reply_message(const struct haul_reply *reply, size_t *ret_bytes)
+{
+	*ret_bytes = reply->message.size;
+	return reply->message.data;
+}
+
+bool haul_reply_trailing_at(const struct haul_reply *reply, size_t index,
+			    struct haul_metadata *ret_entry)
+{
+	if (reply == NULL || reply->trailing == NULL || index >= reply->trailing->n_entries)
+		return false;
+	ret_entry->name = reply->trailing->entries[index]->key;
+	ret_entry->value = reply->trailing->entries[index]->value;
+	return true;
+}
+
+void haul_reply_free(struct haul_reply *reply)
+{
+	if (reply == NULL)
+		return;
+	buffer_free(&reply->message);
+	metadata_free(reply->trailing);
+	free(reply);
 }
 
 void haul_bytes_free(uint8_t *bytes)

@@ -300,6 +300,35 @@ HAUL_MUST_CHECK struct haul_error *haul_call(struct haul_client *client, const c
 					     uint8_t **ret_response, size_t *ret_response_bytes);
 void haul_bytes_free(uint8_t *bytes);
 
+/* What goes along with a call, as gRPC's metadata: a name of a-z 0-9 - _ . that does not begin with
+ * haul- or grpc-, and a value of printable ASCII; 1 to 255 characters and at most 255. */
+struct haul_metadata {
+	const char *name, *value;
+};
+
+struct haul_request {
+	size_t size;	    /* HAUL_REQUEST_INIT */
+	const char *method; /* as in haul_call */
+	const uint8_t *message;
+	size_t message_bytes;
+	const struct haul_metadata *metadata;
+	size_t metadata_count; /* at most 16 */
+};
+#define HAUL_REQUEST_INIT {sizeof(struct haul_request), NULL, NULL, 0, NULL, 0}
+
+struct haul_reply;
+
+/* As haul_call, with all that goes along. *ret_reply is there also when the call failed, as soon as
+ * the engine has answered: without a message, but with what came along. NULL it before the call. */
+HAUL_MUST_CHECK struct haul_error *haul_exchange(struct haul_client *client,
+						 const struct haul_request *request,
+						 struct haul_reply **ret_reply);
+const uint8_t *haul_reply_message(const struct haul_reply *reply, size_t *ret_bytes);
+/* Trailing metadata. False past the last one. */
+bool haul_reply_trailing_at(const struct haul_reply *reply, size_t index,
+			    struct haul_metadata *ret_entry);
+void haul_reply_free(struct haul_reply *reply);
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,7 @@
 /* Requests, replies and statuses as a peer may send them. */
 #include "proto/envelope.h"
 #include "proto/limits.h"
+#include "proto/metadata.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_status(status *st)
@@ -28,14 +29,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	scoped(status) status *st = request_decode(data, size, &request);
 	must((st == NULL) == (request != NULL));
 	if (request != NULL) {
+		scoped(status) status *odd = metadata_check(request->metadata, false);
+		must(odd == NULL);
 		must(request->method[0] == '/' && request->request_id.len == REQUEST_ID_BYTES);
 		haul__v1__request__free_unpacked(request, NULL);
 	}
 	scoped(status) status *frame = reply_decode(data, size, &reply, &verdict);
 	must((frame == NULL) == (reply != NULL));
 	must(frame == NULL || verdict == NULL);
-	if (reply != NULL)
+	if (reply != NULL) {
+		scoped(status) status *odd = metadata_check(reply->trailing, true);
+		must(odd == NULL);
 		haul__v1__reply__free_unpacked(reply, NULL);
+	}
 	if (verdict != NULL)
 		check_status(verdict);
 	Haul__V1__Status *wire = haul__v1__status__unpack(NULL, size, data);

@@ -13,6 +13,7 @@
 #include "haul/v1/journal.pb-c.h"
 #include "haul/v1/pipe.pb-c.h"
 #include "proto/envelope.h"
+#include "proto/metadata.h"
 #include "proto/schema.h"
 
 enum { SEED_MOST = 32768 };
@@ -93,6 +94,12 @@ static void envelope(const char *corpus)
 	request.payload = (ProtobufCBinaryData){3, (uint8_t *)"\n\001a"};
 	add_message(&seed, &request.base);
 	write_seed(corpus, "envelope", "request", &seed);
+	request.metadata = metadata_new();
+	status_free(metadata_add(request.metadata, "traceparent", "00-af-b7-01"));
+	status_free(metadata_add(request.metadata, "x-team", "storage"));
+	seed.size = 0;
+	add_message(&seed, &request.base);
+	write_seed(corpus, "envelope", "request-metadata", &seed);
 	scoped(status) status *st =
 	    status_detailf(status_errorf(STATUS_ABORTED, "it died"), "next", "again");
 	reply.version = ENVELOPE_VERSION;
@@ -100,6 +107,12 @@ static void envelope(const char *corpus)
 	seed.size = 0;
 	add_message(&seed, &reply.base);
 	write_seed(corpus, "envelope", "reply", &seed);
+	reply.trailing = request.metadata;
+	status_free(metadata_add_reserved(reply.trailing, "haul-took-us", "1234"));
+	seed.size = 0;
+	add_message(&seed, &reply.base);
+	write_seed(corpus, "envelope", "reply-trailing", &seed);
+	metadata_free(reply.trailing);
 	seed.size = 0;
 	add_message(&seed, &reply.status->base);
 	write_seed(corpus, "envelope", "status", &seed);

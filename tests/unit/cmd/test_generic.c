@@ -51,9 +51,11 @@ static status *echo(void *self, const struct rpc_call *call, const ProtobufCMess
 	scoped(buffer) struct buffer bytes = {0};
 
 	(void)self;
-	(void)call;
 	(void)atomic_fetch_add(&engine.calls, 1);
-	status *st = pack_message(request, LIMIT_UNARY_BYTES, &bytes);
+	const char *text = metadata_find(call->metadata, "say");
+	status *st = text != NULL ? rpc_call_add_trailing(call, "said", text) : NULL;
+	if (st == NULL)
+		st = pack_message(request, LIMIT_UNARY_BYTES, &bytes);
 	return st != NULL ? st
 			  : unpack_message(&raw_message_descriptor, bytes.data, bytes.size,
 					   LIMIT_UNARY_BYTES, ret_response);
@@ -323,6 +325,26 @@ static void a_stream_lasts_no_longer_than_it_may(void **state)
 	assert_int_equal(outcome.exit, 64 + STATUS_DEADLINE_EXCEEDED);
 }
 
+static void metadata_is_sent_and_shown(void **state)
+{
+	static const char *const calls[][ARGUMENTS] = {
+	    {"call", "haul.test.Tester/Echo", "-H", "say: a text: two", "-H", "x-y:z", "-v"},
+	    {"call", "haul.test.Tester/Echo", "-H", "grpc-timeout: 1"},
+	    {"call", "haul.test.Tester/Echo", "-H", "no colon"}};
+	(void)state;
+
+	struct outcome outcome = haulctl(calls[0], NULL);
+	assert_int_equal(outcome.exit, 0);
+	says(outcome.err, "said: a text: two\n");
+	says(outcome.err, "haul-took-us: ");
+	int before = atomic_load(&engine.calls);
+	for (size_t i = 1; i < array_len(calls); i++) {
+		outcome = haulctl(calls[i], NULL);
+		assert_int_equal(outcome.exit, 64 + STATUS_INVALID_ARGUMENT);
+	}
+	assert_int_equal(atomic_load(&engine.calls), before);
+}
+
 static void methods_that_stream_are_described_as_such(void **state)
 {
 	static const char *const arguments[ARGUMENTS] = {"describe", "haul.v1.Migrations"};
@@ -357,6 +379,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(unknown_services_are_listed_and_described, start_tester,
 					    stop),
+	    cmocka_unit_test_setup_teardown(metadata_is_sent_and_shown, start_tester, stop),
 	    cmocka_unit_test_setup_teardown(unknown_methods_are_called_with_json, start_tester,
 					    stop),
 	    cmocka_unit_test_setup_teardown(a_template_can_be_sent_as_it_is, start_tester, stop),

@@ -65,8 +65,13 @@ static status *query(void *self, const struct rpc_call *call, const ProtobufCMes
 		     ProtobufCMessage **ret_response)
 {
 	struct echo *echo = self;
-	(void)call;
-	(void)request;
+	const char *text = metadata_find(call->metadata, "say");
+	const char *id = ((const Haul__V1__QueryRequest *)request)->id;
+	status *st = text != NULL ? rpc_call_add_trailing(call, "said", text) : NULL;
+	if (st == NULL && strcmp(id, "fail") == 0)
+		st = status_errorf(STATUS_ABORTED, "it failed");
+	if (st != NULL)
+		return st;
 	Haul__V1__QueryResponse *response = malloc(sizeof(*response));
 	haul__v1__query_response__init(response);
 	response->pid = atomic_fetch_add(&echo->reads, 1) + 1;

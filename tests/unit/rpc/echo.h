@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A server for tests: haul.v1.Peer of which only Hello, Abort and Query exist. Query's pid says
- * how often it was carried out. Hello does what its `id`
- * says: "" or anything = answer at once with the caller's name in `node`; "block" = until released;
- * "attend" = until the caller has gone; "fail" = an error with details; "nothing" = no answer;
- * "big" = an answer over the limit. */
+ * how often it was carried out, and the entry "say" of its metadata comes back as "said". Hello
+ * does what its `id` says: "" or anything = answer at once with the caller's name in `node`;
+ * "block" = until released; "attend" = until the caller has gone; "fail" = an error with details;
+ * "nothing" = no answer; "big" = an answer over the limit. */
 #ifndef HAUL_TESTS_UNIT_RPC_ECHO_H
 #define HAUL_TESTS_UNIT_RPC_ECHO_H
 

@@ -12,6 +12,9 @@
 
 enum { TIMEOUT_MS = 60000 };
 
+/* Names and values in turn, of the next requests; NULL: none. */
+static const char *const *raw_metadata;
+
 struct raw {
 	struct echo echo;
 	nng_socket socket;
@@ -24,6 +27,7 @@ static int raw_start(void **state)
 	echo_listen(&raw.echo, "ipc", NULL, 4);
 	assert_int_equal(nng_req0_open(&raw.socket), 0);
 	assert_int_equal(nng_dial(raw.socket, raw.echo.url, NULL, 0), 0);
+	raw_metadata = NULL;
 	*state = &raw;
 	return 0;
 }
@@ -36,11 +40,25 @@ static int raw_stop(void **state)
 	return 0;
 }
 
+/* Whatever it is: what must be refused, too. */
+static void put_entry(Haul__V1__Metadata *metadata, const char *key, const char *value)
+{
+	Haul__V1__Metadata__Entry *entry = malloc(sizeof(*entry));
+	void *grown = realloc(metadata->entries, (metadata->n_entries + 1) * sizeof(entry));
+	assert_non_null(grown);
+	metadata->entries = grown;
+	haul__v1__metadata__entry__init(entry);
+	entry->key = text_copy(key);
+	entry->value = text_copy(value);
+	metadata->entries[metadata->n_entries++] = entry;
+}
+
 /* Sends a request of this method under an id of our choice; fills in the rest. */
 static status *ask(nng_socket socket, char *method, unsigned id, const ProtobufCMessage *message,
 		   Haul__V1__Reply **ret_reply)
 {
 	uint8_t request_id[REQUEST_ID_BYTES] = {0};
+	scoped(metadata) Haul__V1__Metadata *metadata = metadata_new();
 	scoped(buffer) struct buffer payload = {0};
 	scoped(buffer) struct buffer whole = {0};
 	Haul__V1__Request request = HAUL__V1__REQUEST__INIT;
@@ -53,7 +71,10 @@ static status *ask(nng_socket socket, char *method, unsigned id, const ProtobufC
 	request.timeout_ms = TIMEOUT_MS;
 	request.request_id = (ProtobufCBinaryData){.len = sizeof(request_id), .data = request_id};
 	request.payload = (ProtobufCBinaryData){.len = payload.size, .data = payload.data};
-	assert_ok(pack_message(&request.base, 4000, &whole));
+	for (const char *const *entry = raw_metadata; entry != NULL && *entry != NULL; entry += 2)
+		put_entry(metadata, entry[0], entry[1]);
+	request.metadata = metadata;
+	assert_ok(pack_message(&request.base, 64000, &whole));
 	assert_int_equal(nng_send(socket, whole.data, whole.size, 0), 0);
 	assert_int_equal(nng_recvmsg(socket, &msg, 0), 0);
 	assert_ok(reply_decode(nng_msg_body(msg), nng_msg_len(msg), ret_reply, &verdict));
@@ -98,12 +119,105 @@ static void busy_readers_leave_the_memory_of_requests_to_changes(void **state)
 	haul__v1__reply__free_unpacked(reply, NULL);
 }
 
+static status *ask_query(struct raw *raw, const char *id, Haul__V1__Reply **ret_reply)
+{
+	char method[] = "/haul.v1.Peer/Query";
+	scoped(str) char *text = text_copy(id);
+	Haul__V1__QueryRequest message = HAUL__V1__QUERY_REQUEST__INIT;
+	message.id = text;
+	return ask(raw->socket, method, 1, &message.base, ret_reply);
+}
+
+static void metadata_goes_along_both_ways_with_errors_too(void **state)
+{
+	static const char *const entries[] = {"say", "a text", "x-other", "", NULL};
+	static const char *const ids[] = {"", "fail"};
+	struct raw *raw = *state;
+	raw_metadata = entries;
+	for (size_t i = 0; i < array_len(ids); i++) {
+		Haul__V1__Reply *reply = NULL;
+		assert_code(ask_query(raw, ids[i], &reply), i == 0 ? STATUS_OK : STATUS_ABORTED);
+		assert_int_equal(reply->trailing->n_entries, 2);
+		assert_string_equal(metadata_find(reply->trailing, "said"), "a text");
+		assert_true(atoi(metadata_find(reply->trailing, "haul-took-us")) >= 0);
+		haul__v1__reply__free_unpacked(reply, NULL);
+	}
+}
+
+static void metadata_that_cannot_be_is_refused(void **state)
+{
+	static char long_name[LIMIT_NAME + 2], long_value[LIMIT_NAME + 2];
+	static const char *const cases[][3] = {
+	    {"", "x"},	       {"Upper", "x"},	     {"sp ace", "x"},
+	    {"haul-x", "x"},   {"grpc-status", "0"}, {"x", "a\n"},
+	    {"x", "\xc3\xa4"}, {long_name, "x"},     {"x", long_value}};
+	const char *many[2 * (LIMIT_METADATA + 1) + 1] = {0};
+	struct raw *raw = *state;
+	memset(long_name, 'a', sizeof(long_name) - 1);
+	memset(long_value, 'a', sizeof(long_value) - 1);
+	for (size_t i = 0; i < 2 * (LIMIT_METADATA + 1); i++)
+		many[i] = "a";
+	for (size_t i = 0; i <= array_len(cases); i++) {
+		Haul__V1__Reply *reply = NULL;
+		raw_metadata = i < array_len(cases) ? cases[i] : many;
+		assert_code(ask_query(raw, "", &reply), STATUS_INVALID_ARGUMENT);
+		haul__v1__reply__free_unpacked(reply, NULL);
+	}
+	assert_int_equal(atomic_load(&raw->echo.reads), 0);
+}
+
+static void the_same_id_with_other_metadata_is_another_request(void **state)
+{
+	static const char *const entries[] = {"x", "1", NULL};
+	char method[] = "/haul.v1.Peer/Abort";
+	struct raw *raw = *state;
+	Haul__V1__AbortRequest message = HAUL__V1__ABORT_REQUEST__INIT;
+	const enum status_code codes[] = {STATUS_OK, STATUS_ALREADY_EXISTS, STATUS_OK};
+	for (size_t i = 0; i < array_len(codes); i++) {
+		Haul__V1__Reply *reply = NULL;
+		raw_metadata = i == 1 ? entries : NULL;
+		assert_code(ask(raw->socket, method, 7, &message.base, &reply), codes[i]);
+		haul__v1__reply__free_unpacked(reply, NULL);
+	}
+}
+
+static void a_client_sends_and_gets_metadata(void **state)
+{
+	struct raw *raw = *state;
+	scoped(rpc_client) struct rpc_client *client = NULL;
+	scoped(metadata) Haul__V1__Metadata *metadata = metadata_new();
+	scoped(metadata) Haul__V1__Metadata *trailing = NULL;
+	scoped(message) ProtobufCMessage *response = NULL;
+	Haul__V1__QueryRequest message = HAUL__V1__QUERY_REQUEST__INIT;
+	struct rpc_request request = {.service = &haul__v1__peer__descriptor,
+				      .method = "Query",
+				      .message = &message.base,
+				      .timeout_ms = TIMEOUT_MS,
+				      .metadata = metadata};
+	assert_ok(rpc_client_new(raw->echo.url, NULL, &client));
+	assert_code(metadata_add(metadata, "haul-x", "no"), STATUS_INVALID_ARGUMENT);
+	assert_ok(metadata_add(metadata, "say", "a text"));
+	assert_ok(rpc_client_request(client, &request, &response, &trailing));
+	assert_string_equal(metadata_find(trailing, "said"), "a text");
+	put_entry(metadata, "grpc-x", "no");
+	status *st = rpc_client_request(client, &request, &response, &trailing);
+	assert_false(rpc_client_may_have_run(st));
+	assert_code(st, STATUS_INVALID_ARGUMENT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(a_read_is_carried_out_each_time, raw_start, raw_stop),
 	    cmocka_unit_test_setup_teardown(busy_readers_leave_the_memory_of_requests_to_changes,
 					    raw_start, raw_stop),
+	    cmocka_unit_test_setup_teardown(metadata_goes_along_both_ways_with_errors_too,
+					    raw_start, raw_stop),
+	    cmocka_unit_test_setup_teardown(metadata_that_cannot_be_is_refused, raw_start,
+					    raw_stop),
+	    cmocka_unit_test_setup_teardown(the_same_id_with_other_metadata_is_another_request,
+					    raw_start, raw_stop),
+	    cmocka_unit_test_setup_teardown(a_client_sends_and_gets_metadata, raw_start, raw_stop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
