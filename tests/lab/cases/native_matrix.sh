@@ -39,8 +39,8 @@ pair() {
         for ((i = $1; i < ${#WANTED[@]}; i += PAIRS)); do
             IFS=/ read -r stage fault VICTIM <<<"${WANTED[i]}"
             VICTIM=${VICTIM:-${HAUL_VICTIM:-memory}}
-            cell "$stage" "$fault" >"$LAB/cell" 2>&1
-            cat "$LAB/cell" # whole, among those of the other pairs
+            cell "$stage" "$fault" >"$RESULTS-$1" 2>&1
+            cat "$RESULTS-$1" # whole, among those of the other pairs
             printf '%s %s\n' "$stage/$fault" "${RESULT//$'\n'/; }" >>"$RESULTS"
         done
     done
@@ -87,8 +87,8 @@ for ((number = 0; number < PAIRS; number++)); do
     RESULTS=$RESULTS MATRIX_PAIR=$number setpriv --pdeathsig TERM bash "$0" &
     runners[number]=$!
 done
-for runner in "${runners[@]}"; do
-    wait "$runner" || fail "a pair of hosts ended early"
+for number in "${!runners[@]}"; do
+    wait "${runners[number]}" || fail "a pair of hosts ended early: $(cat "$RESULTS-$number")"
 done
 read_results
 print_table
