@@ -120,7 +120,7 @@ static status *check_room(const struct source *source, uint64_t needed)
 }
 
 /* On a full disk CRIU's log, which tells why it failed, is cut as well. */
-static status *blame_disk(const struct source *source, status *st)
+status *source_blame_disk(const struct source *source, status *st)
 {
 	status *full = check_room(source, ROOM_LEFT);
 
@@ -308,7 +308,7 @@ static status *dump_and_fence(struct source *source, const char *dir, struct mem
 	source_fill_dump(source, dir, &dump, &paths);
 	status *st = criu_dump_hold(source->swrk, &dump);
 	source->is_dumped = st == NULL;
-	st = blame_disk(source, st);
+	st = source_blame_disk(source, st);
 	if (st != NULL)
 		swrk_shut_memory(source->swrk);
 	if (st == NULL)

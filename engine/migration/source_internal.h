@@ -132,6 +132,10 @@ status *source_abort(struct source *source);
 status *source_resume(struct source *source);
 status *source_lost(struct source *source);
 
+/* source_copy.c, for each of CRIU's dumps: what it said, or RESOURCE_EXHAUSTED if the disk is full,
+ * which CRIU does not notice. Takes and returns. */
+must_check status *source_blame_disk(const struct source *source, status *st);
+
 /* source_rounds.c, for the final dump too: */
 struct round_view {
 	struct memory_round memory;

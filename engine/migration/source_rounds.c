@@ -148,7 +148,7 @@ static status *send_tracked(struct source *source, const char *dir, double *ret_
 	struct criu_dump dump;
 
 	source_fill_dump(source, dir, &dump, &paths);
-	status *st = criu_pre_dump(source->swrk, &dump);
+	status *st = source_blame_disk(source, criu_pre_dump(source->swrk, &dump));
 	if (st != NULL)
 		swrk_shut_memory(source->swrk); /* nothing more will come */
 	else

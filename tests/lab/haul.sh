@@ -9,6 +9,7 @@
 #                                        (ENGINE_SHELL=1: as the child of a shell, ENGINE_PARENT)
 #        engine_stop HOST, engine_kill HOST
 #        ctl HOST ARG…                   haulctl over the host's local socket
+#        disk_fill HOST, disk_clear HOST its state directory is full, and no longer
 #        workload HOST NAME [ARG…]       start a workload; sets PID and STATUS
 #        migrate HOST PID TO [FLAG…]     sets REPORT (JSON), ERRORS (stderr), CODE (exit status)
 #        report PATH                     a field of REPORT: report criu.freezeMs
@@ -156,6 +157,18 @@ ctl() {
     local host=$1
     shift
     on "$host" "$(program haulctl)" --local "$LOCAL" "$@"
+}
+
+# Of the host's state directory: nothing more fits in; it fits again.
+disk_fill() {
+    # shellcheck disable=SC2016 # runs in the host
+    on "$1" bash -c 'mount -o remount,size=4m "$1"; dd if=/dev/zero of="$1/fill" bs=64k 2>/dev/null
+        dd if=/dev/zero of="$1/fill2" bs=1k 2>/dev/null; true' bash /var/lib/haul
+}
+
+disk_clear() {
+    # shellcheck disable=SC2016 # runs in the host
+    on "$1" bash -c 'rm "$1"/fill*; mount -o remount,size=50% "$1"' bash /var/lib/haul
 }
 
 workload() {

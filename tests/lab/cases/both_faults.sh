@@ -169,6 +169,25 @@ for signal in KILL STOP; do
     ! on A test -e "/proc/$swrk" || fail "CRIU ($swrk) is still there"
 done
 
+note "the disk fills up while memory is on its way"
+migrate_slowly
+is_on_its_way() {
+    [[ $(report stage "$(ctl A --json show "$ID")") == pre-copy ]]
+}
+for ((try = 0; try < 100 * SLOW; try++)); do
+    ! is_on_its_way || break
+    sleep 0.05
+done
+disk_fill A
+slow_result
+expect_refused RESOURCE_EXHAUSTED
+# The first of CRIU's dumps tells.
+where="freeze"
+! kernel_tracks || where="pre-copy round"
+expect_message "$where.*no room for the images"
+expect_healthy A "$victim"
+disk_clear A
+
 note "after all of this it still migrates"
 migrate A "$victim" B
 expect_completed
