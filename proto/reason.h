@@ -36,7 +36,16 @@
 	X(WORKLOAD_UNFIT)                                                                          \
 	X(DESTINATION_UNFIT)                                                                       \
 	X(PIDS_IN_USE)                                                                             \
-	X(CRIU_FAILED)
+	X(CRIU_FAILED)                                                                             \
+	X(DESTINATION_LOST)                                                                        \
+	X(DESTINATION_GAVE_UP)                                                                     \
+	X(LEASE_EXPIRED)                                                                           \
+	X(HOLD_EXPIRED)                                                                            \
+	X(IN_DOUBT)                                                                                \
+	X(RESOLVE_NEEDED)                                                                          \
+	X(TOO_LATE_TO_CANCEL)                                                                      \
+	X(NOT_IN_DOUBT)                                                                            \
+	X(RISK_NOT_ACCEPTED)
 
 enum status_reason {
 #define X(name) REASON_##name,

@@ -8,7 +8,7 @@
 #include "cmd/haulctl/render.h"
 #include "cmd/haulctl/render_json.h"
 #include "cmd/shared/rate.h"
-#include "proto/envelope.h"
+#include "proto/pack.h"
 
 /* A doubt that lasts longer than this is the result: a scheduler must not wait for a dead host. */
 enum { DOUBT_MS = 10000 };
@@ -88,10 +88,7 @@ static void report(const struct ctl *ctl, const Haul__V1__Migration *migration, 
 		(void)printf("it goes on by itself: haulctl watch %s\n", migration->id);
 	if (migration->state == HAUL__V1__MIGRATION_STATE__IN_DOUBT)
 		(void)printf("when its destination is gone for good: haulctl resolve --help\n");
-	(void)fflush(stdout);
-	scoped(status) status *error = status_from_wire(migration->error);
-	if (error != NULL)
-		print_status(error, false);
+	print_migration_error(migration);
 }
 
 static status *follow_to_end(struct ctl *ctl, const Haul__V1__Migration *started, int *ret_exit)

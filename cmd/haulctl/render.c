@@ -218,6 +218,15 @@ void print_report(FILE *out, const Haul__V1__Migration *migration)
 		field(out, "in doubt", migration->doubt);
 }
 
+void print_migration_error(const Haul__V1__Migration *migration)
+{
+	scoped(status) status *error = status_from_wire(migration->error);
+
+	(void)fflush(stdout);
+	if (error != NULL && migration->doubt[0] == '\0')
+		print_status(error, false);
+}
+
 static void list_row(const Haul__V1__Migration *migration, char moment[RENDER_NUMBER],
 		     const char *cells[LIST_COLUMNS])
 {

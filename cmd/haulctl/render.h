@@ -31,6 +31,10 @@ void print_clean(FILE *out, const char *text);
 void print_status(const status *st, bool is_json);
 
 void print_report(FILE *out, const Haul__V1__Migration *migration);
+
+/* After the report, on stderr: its error, if it has one. Why it is in doubt is in the report. */
+void print_migration_error(const Haul__V1__Migration *migration);
+
 void print_list(FILE *out, const Haul__V1__ListResponse *list);
 void print_check(FILE *out, const Haul__V1__CheckResponse *check);
 void print_node(FILE *out, const Haul__V1__NodeInfo *node);

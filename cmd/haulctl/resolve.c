@@ -6,6 +6,7 @@
 #include "cmd/haulctl/render.h"
 #include "cmd/haulctl/render_json.h"
 #include "proto/pack.h"
+#include "proto/reason.h"
 
 static const char resume_risk[] = "--resume lets the tree on this node run. If the destination "
 				  "committed the migration, a second copy "
@@ -38,8 +39,9 @@ static status *accept_risk(const struct ctl *ctl)
 		return NULL;
 	if (!ctl->is_json && isatty(STDIN_FILENO) == 1)
 		return ask_the_user(risk);
-	return status_detailf(status_errorf(STATUS_FAILED_PRECONDITION, "%s", risk), "next",
-			      "add --accept-risk when that is made sure");
+	return status_because(status_detailf(status_errorf(STATUS_FAILED_PRECONDITION, "%s", risk),
+					     "next", "add --accept-risk when that is made sure"),
+			      REASON_RISK_NOT_ACCEPTED);
 }
 
 static status *run(struct ctl *ctl, int *ret_exit)

@@ -3,7 +3,7 @@
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render.h"
 #include "cmd/haulctl/render_json.h"
-#include "proto/envelope.h"
+#include "proto/pack.h"
 
 static void report(const struct ctl *ctl, const Haul__V1__Migration *migration)
 {
@@ -12,10 +12,7 @@ static void report(const struct ctl *ctl, const Haul__V1__Migration *migration)
 		return;
 	}
 	print_report(stdout, migration);
-	(void)fflush(stdout);
-	scoped(status) status *error = status_from_wire(migration->error);
-	if (error != NULL)
-		print_status(error, false);
+	print_migration_error(migration);
 }
 
 static status *run(struct ctl *ctl, int *ret_exit)

@@ -5,7 +5,7 @@
 #include "cmd/haulctl/progress.h"
 #include "cmd/haulctl/render.h"
 #include "cmd/haulctl/render_json.h"
-#include "proto/envelope.h"
+#include "proto/pack.h"
 
 struct view {
 	bool is_json;
@@ -55,10 +55,7 @@ static status *run(struct ctl *ctl, int *ret_exit)
 	*ret_exit = migration_exit(last);
 	if (!ctl->is_json) {
 		print_report(stdout, last);
-		(void)fflush(stdout);
-		scoped(status) status *error = status_from_wire(last->error);
-		if (error != NULL)
-			print_status(error, false);
+		print_migration_error(last);
 	}
 	haul__v1__migration__free_unpacked(last, NULL);
 	return NULL;

@@ -288,10 +288,12 @@ void incoming_close_channels(struct incoming *incoming, bool now)
 		status_free(cgroup_kill(incoming->criu_group, GROUP_TIMEOUT_MS));
 }
 
-status *incoming_give_up(struct incomings *incomings, struct incoming *incoming, const char *reason)
+status *incoming_give_up(struct incomings *incomings, struct incoming *incoming, status *why)
 {
+	scoped(status) status *shown = why;
 	/* First the record: from now on the answer is "aborted", and nothing can commit it. */
-	status *st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED, reason);
+	status *st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED,
+				      status_message(why));
 
 	if (st != NULL)
 		return status_wrapf(st,
@@ -312,8 +314,7 @@ status *incoming_give_up(struct incomings *incomings, struct incoming *incoming,
 	}
 	incoming_close_channels(incoming, true);
 	incoming_remove_images(incoming);
-	scoped(status) status *why = status_errorf(STATUS_ABORTED, "%s", reason);
-	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__ABORTED, "aborted", why);
+	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__ABORTED, "aborted", shown);
 	return NULL;
 }
 
@@ -376,13 +377,20 @@ static bool take_care(struct incomings *incomings, struct incoming *incoming, en
 
 	switch (care) {
 	case CARE_LEASE:
-		st = incoming_give_up(incomings, incoming,
-				      "the source fell silent before a whole copy was here");
+		st = incoming_give_up(
+		    incomings, incoming,
+		    status_because(
+			status_errorf(STATUS_ABORTED,
+				      "the source fell silent before a whole copy was here"),
+			REASON_LEASE_EXPIRED));
 		break;
 	case CARE_HOLD:
 		st = incoming_give_up(
 		    incomings, incoming,
-		    "the source did not come back within the time a whole copy is held");
+		    status_because(status_errorf(STATUS_ABORTED,
+						 "the source did not come back within the time a "
+						 "whole copy is held"),
+				   REASON_HOLD_EXPIRED));
 		break;
 	case CARE_IMAGES:
 		incoming_close_channels(incoming, true);
@@ -503,7 +511,9 @@ void incomings_drain(struct incomings *incomings)
 		(void)pthread_mutex_lock(&incoming->turn);
 		if (incoming->state == INCOMING_PREPARED) {
 			scoped(status) status *st =
-			    incoming_give_up(incomings, incoming, "the destination's engine stops");
+			    incoming_give_up(incomings, incoming,
+					     status_errorf(STATUS_ABORTED,
+							   "the destination's engine stops"));
 			if (st != NULL)
 				log_status(LOG_LEVEL_WARN, incoming->id, "drain", st);
 		}

@@ -13,6 +13,7 @@
 #include "engine/log.h"
 #include "proto/envelope.h"
 #include "proto/pack.h"
+#include "proto/reason.h"
 
 enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff };
 
@@ -29,7 +30,8 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 		return status_wrapf(st, "not committed");
 	if (!is_whole) {
 		st = incoming_give_up(incomings, incoming,
-				      "the restored tree had died before the commit");
+				      status_errorf(STATUS_ABORTED, "the restored tree had died "
+								    "before the commit"));
 		return status_first(
 		    st,
 		    status_errorf(STATUS_ABORTED,
@@ -206,8 +208,10 @@ status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 	    incoming->state == INCOMING_PREPARED || incoming->state == INCOMING_RESTORED;
 	if (is_given_up)
 		st = incoming_give_up(incomings, incoming,
-				      request->reason[0] != '\0' ? request->reason
-								 : "the source gave up");
+				      status_errorf(STATUS_ABORTED, "%s",
+						    request->reason[0] != '\0'
+							? request->reason
+							: "the source gave up"));
 	ret_response->outcome = incoming->state == INCOMING_COMMITTED
 				    ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
 				    : HAUL__V1__OUTCOME__OUTCOME_ABORTED;
@@ -276,15 +280,19 @@ static status *resolve(struct incomings *incomings, struct incoming *incoming,
 	bool is_resume = request->act == HAUL__V1__RESOLVE_REQUEST__ACT__RESUME;
 
 	if (!request->accept_risk)
-		return status_detailf(
-		    status_errorf(
-			STATUS_FAILED_PRECONDITION, "%s",
-			is_resume
-			    ? "risk: if the source's tree runs or is resumed, two copies will run"
-			    : "risk: if the source's tree is gone, this is the only copy"),
-		    "next", "look at the source first, then repeat with --accept-risk");
-	return is_resume ? incoming_let_run(incomings, incoming, true, request->reason)
-			 : incoming_give_up(incomings, incoming, "an operator gave it up");
+		return status_because(
+		    status_detailf(
+			status_errorf(STATUS_FAILED_PRECONDITION, "%s",
+				      is_resume ? "risk: if the source's tree runs or is resumed, "
+						  "two copies will run"
+						: "risk: if the source's tree is gone, this is the "
+						  "only copy"),
+			"next", "look at the source first, then repeat with --accept-risk"),
+		    REASON_RISK_NOT_ACCEPTED);
+	return is_resume
+		   ? incoming_let_run(incomings, incoming, true, request->reason)
+		   : incoming_give_up(incomings, incoming,
+				      status_errorf(STATUS_ABORTED, "an operator gave it up"));
 }
 
 status *incomings_resolve(struct incomings *incomings, const Haul__V1__ResolveRequest *request)
@@ -449,7 +457,8 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	}
 	return incoming_give_up(
 	    incomings, incoming,
-	    "the destination's engine was restarted before a whole copy was there");
+	    status_errorf(STATUS_ABORTED,
+			  "the destination's engine was restarted before a whole copy was there"));
 }
 
 /* A group without an open record: given up, but hauld died before the kill. */

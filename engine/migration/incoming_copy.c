@@ -489,7 +489,8 @@ status *incoming_restore(struct incomings *incomings, const struct rpc_call *cal
 	else if (incoming->state == INCOMING_PREPARED) {
 		/* A half-restored tree is of no use to anyone and must not linger. */
 		scoped(status) status *gone =
-		    incoming_give_up(incomings, incoming, status_message(st));
+		    incoming_give_up(incomings, incoming,
+				     status_recode(status_copy(st), STATUS_ABORTED));
 		if (gone != NULL)
 			log_status(LOG_LEVEL_ERROR, incoming->id, "after a failed restore", gone);
 	}

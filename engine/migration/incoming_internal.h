@@ -82,9 +82,9 @@ must_check status *incoming_enter(struct incomings *incomings, const struct rpc_
 				  const char *id, unsigned allowed, struct incoming **ret_incoming);
 void incoming_leave(struct incomings *incomings, struct incoming *incoming);
 
-/* Ends an uncommitted session for good: journal, kill, tidy. Turn held. */
+/* Ends an uncommitted session for good: journal, kill, tidy. Turn held. Takes why. */
 must_check status *incoming_give_up(struct incomings *incomings, struct incoming *incoming,
-				    const char *reason);
+				    status *why);
 
 /* Waits for, or with `now` interrupts, the session's threads; closes pipes and CRIU. Turn held. */
 void incoming_close_channels(struct incoming *incoming, bool now);

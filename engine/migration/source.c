@@ -15,6 +15,7 @@
 #include "haul/v1/peer.pb-c.h"
 #include "proto/envelope.h"
 #include "proto/pack.h"
+#include "proto/reason.h"
 
 /* The destination gives up before its caller does, so that its answer gets here in time. */
 enum { ANSWER_MS = 550 };
@@ -89,10 +90,11 @@ static status *interrupted_locked(const struct source *source)
 	if (source->is_cancelled)
 		return status_errorf(STATUS_CANCELLED, "cancelled");
 	if (source->is_deserted)
-		return status_errorf(
-		    STATUS_UNAVAILABLE,
-		    "nothing was heard from the destination for %lld ms, its lease",
-		    (long long)source->core->config.lease_ms);
+		return status_because(
+		    status_errorf(STATUS_UNAVAILABLE,
+				  "nothing was heard from the destination for %lld ms, its lease",
+				  (long long)source->core->config.lease_ms),
+		    REASON_DESTINATION_LOST);
 	return NULL;
 }
 
@@ -216,10 +218,8 @@ static void show_state(void *self, Haul__V1__Migration *view)
 	const struct state_view *shown = self;
 
 	view->state = shown->state;
-	if (shown->error != NULL) {
-		haul__v1__status__free_unpacked(view->error, NULL);
-		view->error = status_to_wire(shown->error);
-	}
+	haul__v1__status__free_unpacked(view->error, NULL); /* also that of a doubt that is over */
+	view->error = shown->error != NULL ? status_to_wire(shown->error) : NULL;
 	if (migration_is_over(view)) {
 		view->ended_unix_ms = clock_unix_ms();
 		if (shown->begun_ms > 0)
@@ -381,6 +381,7 @@ static status *cancel_locked(struct source *source)
 		    status_errorf(STATUS_FAILED_PRECONDITION,
 				  "too late to cancel: the destination may have committed already"),
 		    "next", "`haulctl watch %s` tells the outcome", source->id);
+		st = status_because(st, REASON_TOO_LATE_TO_CANCEL);
 	} else if (source->is_over) {
 		st = status_errorf(STATUS_FAILED_PRECONDITION, "it is over");
 	} else {
@@ -430,8 +431,9 @@ static status *resolve_locked(struct source *source, const Haul__V1__ResolveRequ
 
 	(void)pthread_mutex_lock(&source->lock);
 	if (!source->is_asking) {
-		st = status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is not in doubt",
-				   source->id);
+		st = status_because(status_errorf(STATUS_FAILED_PRECONDITION,
+						  "migration %s is not in doubt", source->id),
+				    REASON_NOT_IN_DOUBT);
 	} else if (!request->accept_risk) {
 		st = status_detailf(
 		    status_errorf(STATUS_FAILED_PRECONDITION, "%s",
@@ -442,6 +444,7 @@ static status *resolve_locked(struct source *source, const Haul__V1__ResolveRequ
 		    "look at the destination (`haulctl --server … show %s`), then repeat with "
 		    "--accept-risk",
 		    source->id);
+		st = status_because(st, REASON_RISK_NOT_ACCEPTED);
 	} else {
 		source->decision = request->act;
 		(void)snprintf(source->decision_reason, sizeof(source->decision_reason), "%s",

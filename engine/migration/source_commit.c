@@ -13,6 +13,9 @@
 #include "engine/log.h"
 #include "engine/migration/source_internal.h"
 #include "haul/v1/peer.pb-c.h"
+#include "proto/envelope.h"
+#include "proto/pack.h"
+#include "proto/reason.h"
 
 enum {
 	ASK_FIRST_MS = 100, /* backoff between questions, doubled up to */
@@ -151,12 +154,26 @@ static Haul__V1__ResolveRequest__Act decision_of(struct source *source)
 	return decision;
 }
 
-static void show_doubt(void *self, Haul__V1__Migration *view)
+static void show_in_doubt(void *self, Haul__V1__Migration *view)
 {
+	const status *doubt = self;
+
 	view->state = HAUL__V1__MIGRATION_STATE__IN_DOUBT;
 	if (view->in_doubt_since_unix_ms == 0)
 		view->in_doubt_since_unix_ms = clock_unix_ms();
-	text_set(&view->doubt, self);
+	text_set(&view->doubt, status_message(doubt));
+	haul__v1__status__free_unpacked(view->error, NULL);
+	view->error = status_to_wire(doubt);
+}
+
+static void show_doubt(struct source *source, enum verdict verdict, const char *why)
+{
+	bool is_endless = verdict == VERDICT_OPERATOR;
+	scoped(status) status *doubt =
+	    status_because(status_errorf(STATUS_UNAVAILABLE, "%s", why),
+			   is_endless ? REASON_RESOLVE_NEEDED : REASON_IN_DOUBT);
+
+	registry_change(source->core->registry, source->id, show_in_doubt, doubt);
 }
 
 /* An operator decided: journaled as such, then done. */
@@ -251,8 +268,7 @@ static status *ask_until_told(struct source *source)
 		if (source->stage != SRC_ASK)
 			return NULL;
 		if (asked + 1 >= DOUBT_SHOWN_AFTER || verdict == VERDICT_OPERATOR)
-			registry_change(source->core->registry, source->id, show_doubt,
-					(void *)verdict_doubt(&here, says));
+			show_doubt(source, verdict, verdict_doubt(&here, says));
 		if (!wait_to_ask(source, delay)) {
 			source->stage = SRC_OVER; /* the next hauld goes on from the journal */
 			return NULL;
@@ -331,8 +347,32 @@ static Haul__V1__MigrationState rolled_back_state(const struct source *source)
 static void tell_where(struct source *source, const char *state)
 {
 	if (source->error == NULL)
-		source->error = status_errorf(STATUS_ABORTED, "the destination did not commit");
+		source->error =
+		    status_because(status_errorf(STATUS_ABORTED, "the destination did not commit"),
+				   REASON_DESTINATION_GAVE_UP);
 	source->error = status_detailf(source->error, "state", "%s", state);
+}
+
+/* The first error becomes the end of the sentence. Its reason does not count any more: a channel
+ * that broke, or CRIU at its end. */
+static status *lost_there(const struct source *source, const status *first)
+{
+	status *st = status_because(
+	    status_errorf(STATUS_UNAVAILABLE,
+			  "the destination's engine was lost: %s does not answer any more: %s",
+			  source->to, status_message(first)),
+	    REASON_DESTINATION_LOST);
+
+	st = status_detailf(
+	    st, "next",
+	    "see whether hauld runs there and this host reaches it, then migrate again; "
+	    "it will give up by itself what it has");
+	for (size_t i = 0; i < status_detail_count(first); i++) {
+		struct status_detail detail = status_detail_at(first, i);
+		if (strcmp(detail.label, REASON_LABEL) != 0 && strcmp(detail.label, "next") != 0)
+			st = status_detailf(st, detail.label, "%s", detail.text);
+	}
+	return st;
 }
 
 /* Best effort. What failed first is mostly that a channel broke: what the destination answers now,
@@ -350,17 +390,13 @@ static void give_up_there(struct source *source)
 		return;
 	if (status_code_of(told) == STATUS_UNAVAILABLE ||
 	    status_code_of(told) == STATUS_DEADLINE_EXCEEDED) {
-		source->error =
-		    status_wrapf(status_recode(source->error, STATUS_UNAVAILABLE),
-				 "the destination's engine was lost: %s does not answer any more",
-				 source->to);
-		source->error = status_detailf(
-		    source->error, "next",
-		    "see whether hauld runs there and this host reaches it, then migrate again; "
-		    "it will give up by itself what it has");
+		scoped(status) status *first = source->error;
+		source->error = lost_there(source, first);
 	} else if (given_up[0] != '\0' && strncmp(given_up, reason, sizeof(given_up) - 1) != 0) {
 		source->error =
-		    status_wrapf(source->error, "the destination gave up (%s)", given_up);
+		    status_because(status_wrapf(source->error, "the destination gave up (%s)",
+						given_up),
+				   REASON_DESTINATION_GAVE_UP);
 	}
 }
 

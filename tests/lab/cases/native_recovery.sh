@@ -63,6 +63,14 @@ expect_said() {
     [[ $SAID =~ $1 ]] || flunk "it does not say '$1': $SAID"
 }
 
+# expect_reason WORD COMMAND ARG…: haulctl at A refuses it with this reason.
+expect_reason() {
+    local wanted=$1
+    shift
+    ! SAID=$(ctl A --json "$@" 2>/dev/null </dev/null) || flunk "$* was not refused: $SAID"
+    [[ $(report error.reason "$SAID") == "$wanted" ]] || flunk "$*: the reason is not $wanted: $SAID"
+}
+
 # The words of a hauld that must not start: start_refused HOST CODE ARG…
 start_refused() {
     local host=$1 wanted=$2 code=0
@@ -102,10 +110,14 @@ doubt_resume() {
     doubt
     [[ $(report migrations.0.inDoubtSinceUnixMs "$DOUBT") -gt 1600000000000 ]] || flunk "no since-when: $DOUBT"
     [[ $(report migrations.0.doubt "$DOUBT") == *"did not say whether it committed"* ]] || flunk "no why: $DOUBT"
+    [[ $(report migrations.0.error.reason "$DOUBT") == IN_DOUBT ]] || flunk "no reason: $DOUBT"
     SAID=$(ctl A list)
     expect_said 'IN_DOUBT.*did not say'
     beats_stand A
     beats_stand B
+    expect_reason TOO_LATE_TO_CANCEL cancel "$ID"
+    expect_reason RISK_NOT_ACCEPTED resolve "$ID" --resume
+    expect_reason RISK_NOT_ACCEPTED call haul.v1.Migrations/Resolve -d "{\"id\": \"$ID\", \"act\": \"RESUME\"}"
     resolve 73 --resume
     expect_said 'second copy'
     is_in_doubt || flunk "a refused resolve changed something: $DOUBT"
@@ -129,6 +141,8 @@ doubt_kill() {
     STALLED=B
     migrate_begin
     eventually 400 is_stopped B || flunk "it did not get that far"
+    wait "$BEGUN_JOB"
+    expect_reason NOT_IN_DOUBT resolve "$(report id "$(<"$LAB/begun.json")")" --kill --accept-risk
     engine_kill B
     in_doubt
     eventually 100 has_advanced B "$(beats B)" || flunk "the copy on B does not run"
@@ -150,6 +164,8 @@ doubt_answered() {
     beats_stand A
     engine_up B
     expect_one B
+    [[ $(recorded A "$ID" state) == COMPLETED && $(recorded A "$ID" error) == None ]] ||
+        flunk "what became of the doubt: $(ctl A --json show "$ID")"
 }
 
 tree_gone() {
@@ -172,7 +188,7 @@ state_lost() {
     engine_up B
     log_says B 'frozen tree of a migration that the journal does not know' || flunk "B says nothing of the tree"
     knows_nothing() {
-        is_in_doubt && [[ $DOUBT == *"no record of this migration"* ]]
+        is_in_doubt && [[ $DOUBT == *"no record of this migration"* && $DOUBT == *RESOLVE_NEEDED* ]]
     }
     eventually 400 knows_nothing || flunk "the doubt does not say why: $DOUBT"
     beats_stand A
@@ -213,7 +229,8 @@ destination_lost() {
     go_on
     show_begun
     note "  $(message)"
-    [[ $(message) == *"the destination's engine was lost"* ]] || flunk "it does not say who was lost: $REPORT"
+    [[ $(message) == *"the destination's engine was lost"* && $(report error.reason) == DESTINATION_LOST ]] ||
+        flunk "it does not say who was lost: $REPORT"
     expect_report 'the workload runs here as before'
     expect_report 'see whether hauld runs there'
     eventually 100 has_advanced A "$(beats A)" || flunk "the workload does not run"
@@ -227,7 +244,8 @@ destination_lost() {
     go_on
     show_begun
     note "  $(message)"
-    [[ $(message) == *"the destination's engine was restarted"* ]] || flunk "it does not say why: $REPORT"
+    [[ $(message) == *"the destination's engine was restarted"* && $(report error.reason) == DESTINATION_GAVE_UP ]] ||
+        flunk "it does not say why: $REPORT"
     expect_report 'the workload runs here as before'
     ABORTED_ID=$ID
     expect_one A
@@ -247,7 +265,40 @@ destination_silent() {
     show_begun
     note "  $(message)"
     [[ $(message) == *"the destination's engine was lost"*"nothing was heard"* ]] || flunk "it does not say why: $REPORT"
+    [[ $(report error.reason) == DESTINATION_LOST ]] || flunk "another reason: $REPORT"
     link_restore
+    expect_one A
+}
+
+gave_up_because() {
+    [[ $(recorded B "$ID" state) == ABORTED && $(recorded B "$ID" error.reason) == "$1" ]]
+}
+
+source_silent() {
+    say "the source is not heard of any more: half a copy goes when the lease is over, a whole one after the hold"
+    TIMERS=(--lease "${LEASE_MS}ms" --criu-timeout 4s --hold-restored 500ms --hold-images 500ms)
+    engine_kill B
+    engine_up B
+    victim A
+    moment fenced || flunk "it did not get that far"
+    wait "$BEGUN_JOB"
+    ID=$(report id "$(<"$LAB/begun.json")")
+    eventually 400 gave_up_because LEASE_EXPIRED || flunk "at B: $(ctl B --json show "$ID")"
+    go_on
+    show_begun
+    note "  $(message)"
+    [[ $(message) == *"the source fell silent"* ]] || flunk "it does not say why: $REPORT"
+    expect_one A
+    victim A
+    moment committing || flunk "it did not get that far"
+    wait "$BEGUN_JOB"
+    ID=$(report id "$(<"$LAB/begun.json")")
+    eventually 400 gave_up_because HOLD_EXPIRED || flunk "at B: $(ctl B --json show "$ID")"
+    go_on
+    show_begun
+    note "  $(message)"
+    [[ $(message) == *"the source did not come back"* && $(report error.reason) == DESTINATION_GAVE_UP ]] ||
+        flunk "it does not say why: $REPORT"
     expect_one A
 }
 
@@ -354,25 +405,17 @@ read_only() {
     expect_one A
 }
 
-fill() {
-    on "$1" bash -c 'dd if=/dev/zero of="$1/fill" bs=64k 2>/dev/null; dd if=/dev/zero of="$1/fill2" bs=1k 2>/dev/null; true' \
-        bash "$STATE_DIR"
-}
-
 full() {
     local host
     say "a full disk: at the source, at the destination, and in the middle of a migration"
     victim A
     for host in A B; do
-        on "$host" mount -o remount,size=4m "$STATE_DIR"
-        fill "$host"
+        disk_fill "$host"
         refused_here 'No space|[Nn]o room|MiB free'
-        on "$host" bash -c 'rm "$1"/fill*' bash "$STATE_DIR"
-        on "$host" mount -o remount,size=50% "$STATE_DIR"
+        disk_clear "$host"
     done
     moment reserved || flunk "it did not get that far"
-    on A mount -o remount,size=4m "$STATE_DIR"
-    fill A
+    disk_fill A
     go_on
     show_begun
     note "  $(message)"
@@ -380,13 +423,12 @@ full() {
     expect_report 'the workload runs here as before'
     eventually 100 has_advanced A "$(beats A)" || flunk "the workload does not run"
     settled || flunk "it stays open"
-    on A bash -c 'rm "$1"/fill*' bash "$STATE_DIR"
-    on A mount -o remount,size=50% "$STATE_DIR"
+    disk_clear A
     expect_one A
 }
 
 matrix_start
-PARTS=(doubt_resume doubt_kill doubt_answered tree_gone state_lost destination_lost destination_silent history second_engine journal_damage read_only full)
+PARTS=(doubt_resume doubt_kill doubt_answered tree_gone state_lost destination_lost destination_silent source_silent history second_engine journal_damage read_only full)
 # HAUL_PARTS="…": only those.
 read -ra wanted <<<"${HAUL_PARTS:-${PARTS[*]}}"
 for part in "${wanted[@]}"; do
