@@ -42,6 +42,7 @@ struct open_file {
 static struct entry entries[ENTRIES];
 static struct open_file open_files[OPEN_FILES];
 static bool is_full[NODES];
+static enum disk_failure failing[NODES];
 
 static struct entry *entry_of(int node, const char *path, bool make)
 {
@@ -179,6 +180,16 @@ void disk_set_full(int node, bool full)
 	is_full[node] = full;
 }
 
+void disk_set_failing(int node, enum disk_failure failure)
+{
+	failing[node] = failure;
+}
+
+bool disk_is_failing(int node)
+{
+	return failing[node] != DISK_WORKS;
+}
+
 bool disk_has_below(int node, const char *directory)
 {
 	size_t length = strlen(directory);
@@ -269,6 +280,10 @@ ssize_t __wrap_pwrite64(int fd, const void *data, size_t size, off_t at)
 		errno = ENOSPC;
 		return -1;
 	}
+	if (failing[file->node] == DISK_REFUSES) {
+		errno = EIO;
+		return -1;
+	}
 	inode_write(file->inode, data, size, (size_t)at);
 	sim_disk_point("written", file->path);
 	return (ssize_t)size;
@@ -279,8 +294,13 @@ int __wrap_fsync(int fd)
 	struct open_file *file = file_of(fd);
 
 	sim_sleep(MS);
-	if (file->inode != NULL)
+	enum disk_failure failure = failing[file->node];
+	if (file->inode != NULL && failure != DISK_DROPS)
 		inode_sync(file->inode);
+	if (failure == DISK_DROPS || failure == DISK_SAVES_IT) {
+		errno = EIO;
+		return -1;
+	}
 	size_t length = strlen(file->path);
 	for (int i = 0; i < ENTRIES && file->inode == NULL; i++) {
 		if (entries[i].path[0] != '\0' && entries[i].node == file->node &&
@@ -300,6 +320,10 @@ int __wrap_ftruncate64(int fd, off_t size)
 {
 	struct inode *inode = file_of(fd)->inode;
 
+	if (failing[file_of(fd)->node] == DISK_SAVES_IT) {
+		errno = EIO;
+		return -1;
+	}
 	inode->size = (size_t)size;
 	if (inode->dirty_from > inode->size)
 		inode->dirty_from = inode->size;

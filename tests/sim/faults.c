@@ -5,7 +5,7 @@
 
 #include "tests/sim/sim.h"
 
-enum { SOON_MS = 40, LATE_MS = 20000, PAST_HOLD_MS = 130000, STEP_US = 100 };
+enum { SOON_MS = 40, LATE_MS = 20000, PAST_HOLD_MS = 130000, LOOK_MS = 500, STEP_US = 100 };
 
 static struct {
 	const struct plan *plan;
@@ -35,6 +35,11 @@ static void *come_back(void *self)
 	case FAULT_FULL:
 		disk_set_full(fault->node, false);
 		break;
+	case FAULT_EIO:
+		disk_set_failing(fault->node, DISK_WORKS);
+		node_kill(fault->node);
+		node_start(fault->node);
+		break;
 	default:
 		break;
 	}
@@ -47,6 +52,32 @@ static void *cancel(void *self)
 	(void)self;
 	faults.is_cancelled |= node_cancel();
 	return NULL;
+}
+
+static void *resolve_there(void *self)
+{
+	(void)self;
+	node_resolve_there();
+	return NULL;
+}
+
+static void *resolve_here(void *self)
+{
+	(void)self;
+	node_resolve_here();
+	return NULL;
+}
+
+/* What the one at the destination has done is known to the one at the source. */
+static void *operate(void *self)
+{
+	if (node_is_serving(B))
+		(void)fiber_start(node_life(B), resolve_there, NULL);
+	sim_sleep(LOOK_MS * MS);
+	if (node_is_serving(A))
+		(void)fiber_start(node_life(A), resolve_here, NULL);
+	faults.pending--;
+	return self;
 }
 
 static void strike_now(const struct fault *fault)
@@ -87,6 +118,13 @@ static void strike_now(const struct fault *fault)
 	case FAULT_SECOND:
 		node_start_second(fault->node);
 		break;
+	case FAULT_EIO:
+		disk_set_failing(fault->node, (enum disk_failure)fault->mode);
+		break;
+	case FAULT_RESOLVE:
+		faults.pending++;
+		(void)fiber_start(NULL, operate, NULL);
+		break;
 	}
 }
 
@@ -96,7 +134,7 @@ static void strike(const struct fault *fault)
 	faults.hit++;
 	strike_now(fault);
 	if (fault->kind == FAULT_KILL || fault->kind == FAULT_WIPE || fault->kind == FAULT_POWER ||
-	    fault->kind == FAULT_CUT || fault->kind == FAULT_FULL) {
+	    fault->kind == FAULT_CUT || fault->kind == FAULT_FULL || fault->kind == FAULT_EIO) {
 		faults.pending++;
 		(void)fiber_start(NULL, come_back, (void *)fault);
 	}
@@ -221,6 +259,13 @@ const struct fault fault_menu[] = {
 	{"wipe-b",        FAULT_WIPE,   B, 0, SOON_MS},
 	{"second-a",      FAULT_SECOND, A, 0, 0},
 	{"second-b",      FAULT_SECOND, B, 0, 0},
+	{"refuses-a",     FAULT_EIO,    A, DISK_REFUSES, 3000},
+	{"refuses-b",     FAULT_EIO,    B, DISK_REFUSES, 3000},
+	{"drops-a",       FAULT_EIO,    A, DISK_DROPS, 3000},
+	{"drops-b",       FAULT_EIO,    B, DISK_DROPS, 3000},
+	{"saves-it-a",    FAULT_EIO,    A, DISK_SAVES_IT, 3000},
+	{"saves-it-b",    FAULT_EIO,    B, DISK_SAVES_IT, 3000},
+	{"resolve",       FAULT_RESOLVE, A, 0, 0},
 };
 /* clang-format on */
 const unsigned fault_count = sizeof(fault_menu) / sizeof(fault_menu[0]);

@@ -29,6 +29,10 @@ MUTANTS = [
     ("what a new hauld has read is not synced before it acts on it", M + "journal.c",
      "return fsync(journal->fd) == 0 ? NULL : status_errnof(errno, \"cannot sync the journal\");",
      "return NULL;", "after-writes,kill-a,kill-b,power-a,power-b"),
+    ("a torn tail keeps hauld from starting", M + "journal.c",
+     "if (at < size && has_record_behind(data + at, size - at))", "if (at < size)", "fast,power-a-torn"),
+    ("records go behind a torn tail", M + "journal.c", "*ret_good = at;", "*ret_good = size;",
+     "pairs,power-a-torn,kill-a"),
     ("two haulds share a state directory", M + "journal.c",
      "if (flock(journal->lock_fd, LOCK_EX | LOCK_NB) != 0)", "if (false)", "fast,second-a"),
     # Records before acts, at the source.
@@ -55,7 +59,8 @@ MUTANTS = [
      "st = core_journal(incoming->core, incoming->id, " + EVENT + "DEST_COMMITTED,\n\t\t\t  &fields);",
      "st = NULL;", "fast,kill-b"),
     ("ABORTED is not journaled", M + "incoming.c",
-     "status *st = incoming_journal(incoming, " + EVENT + "DEST_ABORTED, reason);", "status *st = NULL;",
+     "status *st = incoming_journal(incoming, " + EVENT + "DEST_ABORTED,\n"
+     "\t\t\t\t      status_message(why));", "status *st = NULL;",
      "fast,lose,cut"),
     # Fences.
     ("the source's fence does not freeze", M + "fence.c",
@@ -101,6 +106,8 @@ MUTANTS = [
      "[SAYS_RESTORED] = VERDICT_COMMIT,\n    [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_RESUME,",
      "[SAYS_RESTORED] = VERDICT_RESUME,\n    [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_RESUME,",
      "messages,later,lose"),
+    ("a tree that has run since gives way to a copy of before", M + "verdict.c",
+     "if (here->tree_has_run && says", "if (false && says", "failing,saves-it-a,cut-late"),
     ("COMMITTED lets the source's tree run", M + "verdict.c",
      "[SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_RESUME,",
      "[SAYS_COMMITTED] = VERDICT_RESUME,	   [SAYS_ABORTED] = VERDICT_RESUME,", "fast,lose"),
@@ -127,6 +134,15 @@ MUTANTS = [
      "\tcase " + EVENT + "DEST_COMMITTED:\n\t\treturn HAUL__V1__OUTCOME__OUTCOME_COMMITTED;", "fast,power-b,power-b-gone"),
     ("after COMMITTING a cancel is accepted", M + "source.c",
      "source->is_committing = st == NULL;", ";", "fast,cancel,kill-b"),
+    # Operators.
+    ("an operator's word is not journaled", M + "source_commit.c",
+     "status *st = core_journal(source->core, source->id,\n"
+     "\t\t\t\t  is_resume ? " + EVENT + "SOURCE_RESUMED\n\t\t\t\t\t    : " + EVENT + "SOURCE_DONE,\n"
+     "\t\t\t\t  &fields);", "status *st = NULL;", "operators,kill-b-late,cut-late,resolve"),
+    ("an operator's resume at the destination is a kill", M + "incoming_commit.c",
+     "return is_resume\n\t\t   ? incoming_let_run(incomings, incoming, true, request->reason)\n",
+     "return false ? NULL\n",
+     "operators,fast,power-a-late,power-a-gone,resolve"),
     # Leases.
     ("a source does not keep its lease", M + "keeper.c",
      "bool is_heard = say_hello(source);", "bool is_heard = true;", "slow,kill-a"),
@@ -144,6 +160,9 @@ MUTANTS = [
 
 # Broken, these are not noticed: something else holds, and the reason says what.
 REDUNDANT = [
+    ("a broken journal goes on: what could not be taken back is overwritten by the next record", M + "journal.c",
+     "fsync(journal->fd) != 0)\n\t\tjournal->is_broken = true;", "fsync(journal->fd) != 0)\n\t\t;",
+     "fast,failing,saves-it-a,saves-it-b,drops-a,drops-b,cut-late"),
     ("BEGUN is not journaled: nothing is touched before RESERVED, and what is left is swept by its directory",
      M + "source_start.c", "st = source_journal(source, " + EVENT + "SOURCE_BEGUN, NULL);", "st = NULL;",
      "fast,kill-a"),
@@ -186,7 +205,7 @@ def is_wrong(build, work, number, mutant):
         print(f"OUT OF DATE: {name}: its text is {source.count(old)} times in {file}")
         return True
     program = make(build, work, file, source.replace(old, new), number)
-    done = subprocess.run([program, "--first", "--pairs", "1000", "--only", only], capture_output=True, text=True)
+    done = subprocess.run([program, "--first", "--pairs", "4000", "--only", only], capture_output=True, text=True)
     program.unlink()
     if mutant in REDUNDANT:
         print(f"{'CAUGHT AFTER ALL' if done.returncode else 'redundant'}  {name}", flush=True)

@@ -9,7 +9,7 @@
 #include "tests/sim/groups.h"
 #include "tests/sim/sim.h"
 
-enum { LIVES = 64, MIGRATIONS = 0, START = 0, GET = 1, LIST = 2, CANCEL = 3 };
+enum { LIVES = 64, MIGRATIONS = 0, START = 0, GET = 1, LIST = 2, CANCEL = 3, RESOLVE = 5 };
 
 static struct life lives[LIVES];
 static unsigned life_count;
@@ -58,7 +58,12 @@ static void *run_life(void *self)
 	struct engine_config config;
 
 	configure(life->node, &config);
-	status *st = engine_open(&config, &life->engine);
+	scoped(status) status *st = engine_open(&config, &life->engine);
+	if (st != NULL && disk_is_failing(life->node)) { /* it is started again when that is over */
+		life->is_dead = true;
+		disk_unlock(life);
+		return NULL;
+	}
 	if (st != NULL)
 		sim_fail("the engine at %c does not start: %s", 'a' + life->node,
 			 status_message(st));
@@ -195,6 +200,37 @@ bool node_cancel(void)
 	scoped(status) status *st = ask(life_here(), CANCEL, &request.base, &response);
 	sim_trace("cancel: %s", st == NULL ? "ok" : status_message(st));
 	return st == NULL;
+}
+
+/* --- an operator --- */
+
+static void resolve(bool is_resume)
+{
+	Haul__V1__ResolveRequest request = HAUL__V1__RESOLVE_REQUEST__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+
+	request.id = migration_id;
+	request.act = is_resume ? HAUL__V1__RESOLVE_REQUEST__ACT__RESUME
+				: HAUL__V1__RESOLVE_REQUEST__ACT__KILL;
+	request.accept_risk = true;
+	scoped(status) status *st = ask(life_here(), RESOLVE, &request.base, &response);
+	sim_trace("an operator at %c says %s: %s", 'a' + node_here(), is_resume ? "resume" : "kill",
+		  st == NULL ? "ok" : status_message(st));
+}
+
+/* A copy that is held: the only one when the source's tree is gone, else one too many. */
+void node_resolve_there(void)
+{
+	resolve(world_copy_of_tree(A) < 0);
+}
+
+/* Only when it is sure that no second copy can come to run, or that one does. */
+void node_resolve_here(void)
+{
+	if (world_is_committed())
+		resolve(false);
+	else if (world_is_given_up())
+		resolve(true);
 }
 
 bool node_has_open_migrations(int node)

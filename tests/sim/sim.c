@@ -5,7 +5,8 @@
  *        sim --pairs N|all        so many pairs
  *        sim --seed N             another sample
  *        sim --first              ends at the first failure
- *        sim --only WORDS         of "fast,slow,big,after-writes,messages,pairs" and the
+ *        sim --only WORDS         of "fast,slow,big,after-writes,messages,operators,failing,pairs"
+ *                               and the
  *                                 faults' names
  *        sim --replay SPEC        one run, told: "kill-a@17,power-b@23", "slow,cut@9",
  *                                 "big-a:400,power-a@30"
@@ -24,7 +25,7 @@ enum { DEFAULT_PAIRS = 3000, SHOWN_FAILURES = 10, MARGIN = 40 };
 
 /* What --only leaves. */
 static struct {
-	bool fast, slow, big, pairs, after_writes, messages;
+	bool fast, slow, big, pairs, after_writes, messages, operators, failing;
 	bool faults[64];
 } wanted;
 
@@ -120,14 +121,14 @@ static bool is_for_messages(const struct fault *fault)
 static bool is_for_pairs(const struct fault *fault)
 {
 	return fault->kind != FAULT_FULL && fault->kind != FAULT_WIPE &&
-	       fault->kind != FAULT_SECOND;
+	       fault->kind != FAULT_SECOND && fault->kind != FAULT_EIO;
 }
 
 /* What a disk keeps does not depend on how long CRIU takes. */
 static bool is_for_slow(const struct fault *fault)
 {
 	return (fault->kind != FAULT_POWER || fault->mode == DISK_ALL) &&
-	       fault->kind != FAULT_FULL && fault->kind != FAULT_SECOND;
+	       fault->kind != FAULT_FULL && fault->kind != FAULT_SECOND && fault->kind != FAULT_EIO;
 }
 
 /* Every fault at every point of the plan, as its first. */
@@ -206,11 +207,16 @@ static void pair(const struct plan *base, unsigned points, unsigned first, unsig
 	plan.count = 2;
 	plan.faults[0] = (struct planned){first % fault_count, first / fault_count + 1};
 	plan.faults[1] = (struct planned){second_fault, second_point};
-	if (!wanted.faults[plan.faults[0].fault] || !wanted.faults[second_fault] ||
-	    !is_for_pairs(&fault_menu[plan.faults[0].fault]) ||
-	    !is_for_pairs(&fault_menu[second_fault]))
-		return;
-	run(&plan);
+	if (wanted.faults[plan.faults[0].fault] && wanted.faults[second_fault])
+		run(&plan);
+}
+
+static void any_pair(const struct plan *base, unsigned points, unsigned first,
+		     unsigned second_fault, unsigned second_point)
+{
+	if (is_for_pairs(&fault_menu[first % fault_count]) &&
+	    is_for_pairs(&fault_menu[second_fault]))
+		pair(base, points, first, second_fault, second_point);
 }
 
 static void sampled_pairs(const struct plan *base, unsigned count)
@@ -222,7 +228,7 @@ static void sampled_pairs(const struct plan *base, unsigned count)
 		unsigned first = (unsigned)(chance() % ((uint64_t)points * fault_count));
 		unsigned point = first / fault_count + 1;
 		unsigned second = point + (unsigned)(chance() % (points - point + MARGIN));
-		pair(base, points, first, (unsigned)(chance() % fault_count), second);
+		any_pair(base, points, first, (unsigned)(chance() % fault_count), second);
 	}
 }
 
@@ -234,7 +240,7 @@ static void all_pairs(const struct plan *base)
 	for (unsigned first = 0; first < points * fault_count; first++) {
 		for (unsigned second = first / fault_count + 1; second <= points + MARGIN; second++)
 			for (unsigned fault = 0; fault < fault_count; fault++)
-				pair(base, points, first, fault, second);
+				any_pair(base, points, first, fault, second);
 	}
 }
 
@@ -286,12 +292,54 @@ static void messages(const struct plan *base)
 	}
 }
 
+/* A disk that fails, and soon after the other side is not heard any more, for a while. With a loss
+ * of power it may be one too many: docs/safety.md says when. */
+static void failing(const struct plan *base)
+{
+	enum { SOON = 24 };
+
+	run(base);
+	unsigned points = all->outcome.points;
+	for (unsigned first = 0; first < points * fault_count; first++) {
+		if (fault_menu[first % fault_count].kind != FAULT_EIO)
+			continue;
+		for (unsigned second = 0; second < fault_count; second++) {
+			const struct fault *then = &fault_menu[second];
+			for (unsigned after = 1;
+			     after < SOON && then->kind == FAULT_CUT && then->ms == 20000;
+			     after += 3)
+				pair(base, points, first, second, first / fault_count + 1 + after);
+		}
+	}
+}
+
+/* The source is left alone with its doubt, or the destination with its copy, and an operator comes
+ * before that ends. */
+static void operators(const struct plan *base)
+{
+	enum { SOON = 24 };
+
+	run(base);
+	unsigned points = all->outcome.points;
+	for (unsigned first = 0; first < points * fault_count; first++) {
+		const struct fault *fault = &fault_menu[first % fault_count];
+		if (fault->ms < 20000 || fault->ms > 60000 || is_for_messages(fault))
+			continue;
+		for (unsigned second = 0; second < fault_count; second++) {
+			for (unsigned after = 1;
+			     after < SOON && fault_menu[second].kind == FAULT_RESOLVE; after += 3)
+				pair(base, points, first, second, first / fault_count + 1 + after);
+		}
+	}
+}
+
 static bool want(const char *word)
 {
-	bool *const scenes[] = {&wanted.fast,  &wanted.slow,	     &wanted.big,
-				&wanted.pairs, &wanted.after_writes, &wanted.messages};
-	static const char *const names[] = {"fast",  "slow",	     "big",
-					    "pairs", "after-writes", "messages"};
+	bool *const scenes[] = {&wanted.fast,	   &wanted.slow,	 &wanted.big,
+				&wanted.pairs,	   &wanted.after_writes, &wanted.messages,
+				&wanted.operators, &wanted.failing};
+	static const char *const names[] = {"fast",	    "slow",	"big",	     "pairs",
+					    "after-writes", "messages", "operators", "failing"};
 	bool is_known = false;
 
 	for (size_t i = 0; i < array_len(scenes); i++) {
@@ -386,6 +434,16 @@ static void run_all(const char *pairs)
 	if (wanted.after_writes) {
 		after_writes(&fast);
 		(void)printf("killed and cut off after a write: %u runs\n", all->runs - runs);
+	}
+	runs = all->runs;
+	if (wanted.operators) {
+		operators(&fast);
+		(void)printf("left alone, and an operator comes: %u runs\n", all->runs - runs);
+	}
+	runs = all->runs;
+	if (wanted.failing) {
+		failing(&fast);
+		(void)printf("a disk fails, then the link: %u runs\n", all->runs - runs);
 	}
 	runs = all->runs;
 	if (wanted.messages) {

@@ -62,18 +62,20 @@ void sim_loop(void);
 /* --- faults.c --- */
 
 enum fault_kind {
-	FAULT_KILL,   /* kill -9 of the engine; a new one after `ms` */
-	FAULT_POWER,  /* its machine loses power; back after `ms`; `mode` is what the disk lost */
-	FAULT_STOP,   /* SIGSTOP of the engine for `ms` */
-	FAULT_CRIU,   /* kill -9 of the node's CRIU */
-	FAULT_CUT,    /* the link, for `ms` */
-	FAULT_LOSE,   /* this message */
-	FAULT_TWICE,  /* this message comes again `ms` later */
-	FAULT_LATE,   /* this message comes `ms` later */
-	FAULT_CANCEL, /* by a user */
-	FAULT_FULL,   /* the disk takes no journal records for `ms` */
-	FAULT_WIPE,   /* kill -9, and its state directory is lost */
-	FAULT_SECOND, /* another hauld is started in the same state directory */
+	FAULT_KILL,    /* kill -9 of the engine; a new one after `ms` */
+	FAULT_POWER,   /* its machine loses power; back after `ms`; `mode` is what the disk lost */
+	FAULT_STOP,    /* SIGSTOP of the engine for `ms` */
+	FAULT_CRIU,    /* kill -9 of the node's CRIU */
+	FAULT_CUT,     /* the link, for `ms` */
+	FAULT_LOSE,    /* this message */
+	FAULT_TWICE,   /* this message comes again `ms` later */
+	FAULT_LATE,    /* this message comes `ms` later */
+	FAULT_CANCEL,  /* by a user */
+	FAULT_FULL,    /* the disk takes no journal records for `ms` */
+	FAULT_WIPE,    /* kill -9, and its state directory is lost */
+	FAULT_SECOND,  /* another hauld is started in the same state directory */
+	FAULT_EIO,     /* the disk fails for `ms` as `mode` says; then hauld is restarted */
+	FAULT_RESOLVE, /* an operator looks, and decides what is in doubt, or held */
 };
 
 struct fault {
@@ -150,6 +152,9 @@ void copy_is_whole(int copy);
 void world_check(void); /* the invariant; called after each change */
 void world_engine_died(struct life *life);
 void world_power_off(int node);
+/* What the destination's disk says; it is durable. */
+bool world_is_committed(void);
+bool world_is_given_up(void);
 void world_final(void);
 void world_kill_criu(int node);
 void world_heard(void);
@@ -168,6 +173,14 @@ void disk_power_off(int node, enum disk_loss loss);
 void disk_unlock(const struct life *life);
 void disk_wipe(int node);
 void disk_set_full(int node, bool is_full);
+enum disk_failure {
+	DISK_WORKS,
+	DISK_REFUSES,  /* writes */
+	DISK_DROPS,    /* what it is to make durable */
+	DISK_SAVES_IT, /* and says that it did not, nor takes anything back */
+};
+void disk_set_failing(int node, enum disk_failure failure);
+bool disk_is_failing(int node);
 /* The journal's bytes as a power cut would leave them. */
 const uint8_t *disk_durable_journal(int node, size_t *ret_size);
 /* Makes a journal in which so many bytes are left until it is rewritten. */
@@ -198,6 +211,10 @@ bool node_has_open_migrations(int node);
 void node_check_report(int running, bool is_excused);
 void node_start_migration(void);
 bool node_cancel(void); /* true: accepted */
+/* An operator at the destination, then at the source. They know what is on the destination's disk,
+ * and whether the source's tree is there. To be called in the life of that node's engine. */
+void node_resolve_there(void);
+void node_resolve_here(void);
 extern bool was_wiped;
 
 /* --- run.c --- */

@@ -201,7 +201,12 @@ static Haul__V1__JournalEvent durable_event(int node, bool as_source)
 	return said.event;
 }
 
-static bool is_committed_there(void)
+bool world_is_given_up(void)
+{
+	return durable_event(B, false) == HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED;
+}
+
+bool world_is_committed(void)
 {
 	Haul__V1__JournalEvent event = durable_event(B, false);
 
@@ -290,9 +295,9 @@ void world_power_off(int node)
 		    copy < 0 || !world.copies[copy].is_whole ||
 		    world.copies[copy].version != world.latest ||
 		    (!world.is_promised && event != HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED &&
-		     !is_committed_there());
+		     !world_is_committed());
 	} else {
-		is_lost = is_committed_there() || world_copy_of_tree(A) < 0;
+		is_lost = world_is_committed() || world_copy_of_tree(A) < 0;
 	}
 	world.is_excused = world.is_excused || is_lost;
 	world.has_lost_power[node] = true;
@@ -378,7 +383,7 @@ static void check_journals(bool runs_there)
 	if (there == HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED ||
 	    there == HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED)
 		sim_fail("the destination's journal ends with %d", there);
-	if (runs_there != is_committed_there() && !world.is_excused)
+	if (runs_there != world_is_committed() && !world.is_excused)
 		sim_fail("it runs at %c, the destination's journal ends with %d",
 			 runs_there ? 'b' : 'a', there);
 }
