@@ -42,6 +42,23 @@ for method in grpc.health.v1.Health/Watch haul.v1.Migrations/List; do
     [[ $code == "$((64 + STATUS_CODE[PERMISSION_DENIED]))" ]] || fail "$method over the network: $code"
 done
 
+note "health by exit status"
+# health CODE WORD ARG…
+health() {
+    local wanted=$1 word=$2 text code=0
+    shift 2
+    text=$(ctl B health "$@" 2>&1) || code=$?
+    [[ $code == "$wanted" && $text == *"$word"* ]] || fail "health $* ended with $code: $text"
+}
+health 0 SERVING
+health 0 SERVING --service haul.v1.Migrations
+health "$((64 + STATUS_CODE[NOT_FOUND]))" NOT_FOUND --service haul.v1.Nothing
+engine_stop B
+health "$((64 + STATUS_CODE[UNAVAILABLE]))" UNAVAILABLE
+engine_start B --criu /nonexistent
+health 0 SERVING
+health 1 NOT_SERVING --service haul.v1.Migrations
+
 note "an engine that stops says so to who watches its health"
 watch=$(START_OUT=/srv/shared/health start_on A "$(program haulctl)" --local "$LOCAL" call grpc.health.v1.Health/Watch)
 for ((try = 0; try < 100; try++)); do
