@@ -89,6 +89,12 @@ static status *check_request(const Haul__V1__Request *request)
 		    "the peer speaks version %u of the protocol, this side %d; use the "
 		    "same release of haul on both",
 		    request->version, ENVELOPE_VERSION);
+	if (request->cancels.len != 0 && request->cancels.len != REQUEST_ID_BYTES)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "the id of what is to be cancelled has %zu bytes, not %d",
+				     request->cancels.len, REQUEST_ID_BYTES);
+	if (request->cancels.len != 0)
+		return NULL;
 	if (!is_method(request->method))
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "the request's method is not of the form /service/Method");

@@ -15,7 +15,8 @@ Haul__V1__Status *status_to_wire(const status *st);
 /* Wire form to a status; NULL and code 0 are OK. Texts are bounded. */
 must_check status *status_from_wire(const Haul__V1__Status *wire);
 
-/* Decodes and checks a request: version, method's form ("/service/Method"), id's length, metadata.
+/* Decodes and checks a request: version, method's form ("/service/Method"), id's length, metadata;
+ * of one that cancels another only that one's id.
  * UNIMPLEMENTED for another version, INVALID_ARGUMENT otherwise. Free with
  * haul__v1__request__free_unpacked. */
 must_check status *request_decode(const uint8_t *data, size_t size,

@@ -22,6 +22,7 @@
 enum {
 	SEND_SLICE_MS = 500,
 	PATIENCE_MS = 3000, /* with a silent server, before it is asked again */
+	CANCEL_MS = 1000,   /* for telling a server that a call is cancelled */
 };
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self)
 {
@@ -110,12 +111,25 @@ bool rpc_client_may_have_run(const status *st)
 	return st != NULL && (text == NULL || strcmp(text, "no") != 0);
 }
 
+static bool is_cancelled(const struct call *call)
+{
+	return call->cancel != NULL && atomic_load(&call->cancel->is_set);
+}
+
+static status *call_cancelled(void)
+{
+	return status_errorf(STATUS_CANCELLED, "cancelled");
+}
+
 /* Hands the message to nng, when there is a connection to take it. On success nng owns it. */
 static status *send_request(struct rpc_client *client, struct call *call, nng_msg *msg)
 {
 	for (;;) {
 		(void)pthread_mutex_lock(&client->lock);
-		status *st = client_connect(client, call->deadline_ms);
+		status *st = is_cancelled(call) ? call_cancelled()
+						: client_connect(client, call->deadline_ms);
+		if (st == NULL && is_cancelled(call))
+			st = call_cancelled();
 		int32_t slice = left_ms(call->deadline_ms);
 		if (st == NULL) {
 			client->active += call->is_active ? 0 : 1;
@@ -144,10 +158,12 @@ static status *receive_error(struct rpc_client *client, const struct call *call,
 	const char *url = client->endpoint.url;
 	(void)pthread_mutex_lock(&client->lock);
 	bool is_interrupted = client->is_interrupted;
-	client->is_suspect = true;
+	client->is_suspect = client->is_suspect || !is_cancelled(call);
 	(void)pthread_mutex_unlock(&client->lock);
 	if (is_interrupted)
 		return client_interrupted();
+	if (is_cancelled(call))
+		return call_cancelled();
 	if (left_ms(call->deadline_ms) == 0 || (rv == NNG_ETIMEDOUT && call->patience_ms == 0))
 		return status_errorf(STATUS_DEADLINE_EXCEEDED, "%s did not answer in time", url);
 	return status_errorf(STATUS_UNAVAILABLE,
@@ -159,7 +175,8 @@ static status *receive_reply(struct rpc_client *client, struct call *call, nng_m
 {
 	(void)pthread_mutex_lock(&client->lock);
 	bool is_interrupted = client->is_interrupted;
-	if (!is_interrupted) {
+	bool is_ended = is_interrupted || is_cancelled(call);
+	if (!is_ended) {
 		int32_t wait_ms = left_ms(call->deadline_ms);
 		if (call->patience_ms > 0 && call->patience_ms < wait_ms)
 			wait_ms = (int32_t)call->patience_ms;
@@ -167,8 +184,8 @@ static status *receive_reply(struct rpc_client *client, struct call *call, nng_m
 		nng_ctx_recv(call->ctx, call->aio);
 	}
 	(void)pthread_mutex_unlock(&client->lock);
-	if (is_interrupted)
-		return client_interrupted();
+	if (is_ended)
+		return is_interrupted ? client_interrupted() : call_cancelled();
 	nng_aio_wait(call->aio);
 	int rv = nng_aio_result(call->aio);
 	if (rv != 0)
@@ -202,7 +219,7 @@ static status *decode_reply(struct call *call, nng_msg *msg, ProtobufCMessage **
 	call->trailing = TAKE(reply->trailing);
 	if (verdict != NULL)
 		st = without_sent(verdict);
-	else
+	else if (call->cancels == NULL)
 		st = unpack_message(call->method->output, reply->payload.data, reply->payload.len,
 				    LIMIT_UNARY_BYTES, ret_response);
 	if (st != NULL && verdict == NULL)
@@ -225,6 +242,9 @@ static status *make_message(const struct call *call, nng_msg **ret_msg)
 	envelope.payload =
 	    (ProtobufCBinaryData){.len = call->request->size, .data = call->request->data};
 	envelope.metadata = call->metadata;
+	if (call->cancels != NULL)
+		envelope.cancels = (ProtobufCBinaryData){.len = sizeof(call->id),
+							 .data = (uint8_t *)call->cancels};
 	status *st = pack_message(&envelope.base, LIMIT_UNARY_BYTES, &whole);
 	if (st != NULL)
 		return st;
@@ -269,6 +289,10 @@ static void close_call(struct rpc_client *client, struct call *call)
 	(void)nng_ctx_close(call->ctx);
 }
 
+static void tell_cancel(struct rpc_client *client, const struct call *call);
+static status *attempt(struct rpc_client *client, struct call *call,
+		       ProtobufCMessage **ret_response);
+
 /* Sends the request once and waits for the answer. */
 static status *exchange(struct rpc_client *client, struct call *call,
 			ProtobufCMessage **ret_response)
@@ -285,11 +309,27 @@ static status *exchange(struct rpc_client *client, struct call *call,
 		return unsent(st);
 	}
 	st = receive_reply(client, call, &reply);
+	if (st != NULL && is_cancelled(call))
+		tell_cancel(client, call);
 	if (st != NULL)
 		return sent(st);
 	st = decode_reply(call, reply, ret_response);
 	nng_msg_free(reply);
 	return st;
+}
+
+/* A request of its own, over the same connection. What becomes of it does not matter much: a server
+ * that does not hear of it works for nobody, as it does for one whose caller's time is over. */
+static void tell_cancel(struct rpc_client *client, const struct call *call)
+{
+	const struct buffer nothing = {0};
+	struct call other = {.request = &nothing,
+			     .cancels = call->id,
+			     .deadline_ms = monotonic_ms() + CANCEL_MS};
+	if (getrandom(other.id, sizeof(other.id), 0) != (ssize_t)sizeof(other.id))
+		return;
+	status_free(attempt(client, &other, NULL));
+	metadata_free(other.trailing);
 }
 
 static status *attempt(struct rpc_client *client, struct call *call,
@@ -311,9 +351,9 @@ static bool back_off(struct rpc_client *client, const struct call *call, int64_t
 	if (until_ms >= call->deadline_ms || until_ms - begun_ms > LIMIT_RETRY_MS)
 		return false;
 	(void)pthread_mutex_lock(&client->lock);
-	while (!client->is_interrupted && monotonic_ms() < until_ms)
+	while (!client->is_interrupted && !is_cancelled(call) && monotonic_ms() < until_ms)
 		client_wait_until(client, until_ms);
-	bool go_on = !client->is_interrupted;
+	bool go_on = !client->is_interrupted && !is_cancelled(call);
 	(void)pthread_mutex_unlock(&client->lock);
 	return go_on;
 }
@@ -365,6 +405,7 @@ status *rpc_client_request(struct rpc_client *client, const struct rpc_request *
 		protobuf_c_service_descriptor_get_method_by_name(request->service, request->method),
 	    .request = &payload,
 	    .metadata = request->metadata,
+	    .cancel = request->cancel,
 	    .deadline_ms = monotonic_ms() + request->timeout_ms,
 	};
 	if (call.method == NULL || snprintf(call.name, sizeof(call.name), "/%s/%s",
@@ -407,6 +448,17 @@ void rpc_client_interrupt(struct rpc_client *client)
 	client->is_interrupted = true;
 	for (struct call *call = client->calls; call != NULL; call = call->next)
 		nng_aio_cancel(call->aio);
+	(void)pthread_cond_broadcast(&client->changed);
+	(void)pthread_mutex_unlock(&client->lock);
+}
+
+void rpc_client_cancel(struct rpc_client *client, struct rpc_cancel *cancel)
+{
+	atomic_store(&cancel->is_set, true);
+	(void)pthread_mutex_lock(&client->lock);
+	for (struct call *call = client->calls; call != NULL; call = call->next)
+		if (call->cancel == cancel)
+			nng_aio_cancel(call->aio);
 	(void)pthread_cond_broadcast(&client->changed);
 	(void)pthread_mutex_unlock(&client->lock);
 }

@@ -4,6 +4,7 @@
 #define HAUL_RPC_CLIENT_H
 
 #include <protobuf-c/protobuf-c.h>
+#include <stdatomic.h>
 
 #include "proto/metadata.h"
 #include "rpc/endpoint.h"
@@ -28,6 +29,11 @@ must_check status *rpc_client_call(struct rpc_client *client,
 				   const ProtobufCMessage *request, int64_t timeout_ms,
 				   ProtobufCMessage **ret_response);
 
+/* Cancels calls: rpc_client_cancel. {0} at first. */
+struct rpc_cancel {
+	atomic_bool is_set;
+};
+
 /* A call with all that goes along with it. */
 struct rpc_request {
 	const ProtobufCServiceDescriptor *service;
@@ -35,6 +41,7 @@ struct rpc_request {
 	const ProtobufCMessage *message;
 	int64_t timeout_ms;
 	Haul__V1__Metadata *metadata; /* borrowed; NULL: none. As metadata_add makes it */
+	struct rpc_cancel *cancel;    /* borrowed; NULL: it cannot be cancelled by itself */
 };
 
 /* As rpc_client_call. What the server sent along with its answer, good or bad, is *ret_trailing
@@ -42,6 +49,11 @@ struct rpc_request {
 must_check status *rpc_client_request(struct rpc_client *client, const struct rpc_request *request,
 				      ProtobufCMessage **ret_response,
 				      Haul__V1__Metadata **ret_trailing);
+
+/* The client's calls that have this `cancel`, now and later, return CANCELLED; the others go on.
+ * The server is told, and a handler that waits there ends. One that
+ * still connects ends when that has come to an end. Any thread. */
+void rpc_client_cancel(struct rpc_client *client, struct rpc_cancel *cancel);
 
 struct stream;
 

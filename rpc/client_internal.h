@@ -18,6 +18,8 @@ struct call {
 	const ProtobufCMethodDescriptor *method;
 	const struct buffer *request; /* packed */
 	Haul__V1__Metadata *metadata; /* borrowed, or NULL */
+	struct rpc_cancel *cancel;    /* borrowed, or NULL */
+	const uint8_t *cancels;	      /* the id of the call that this one cancels, or NULL */
 	Haul__V1__Metadata *trailing; /* of the last answer, or NULL */
 	int64_t deadline_ms;
 	int64_t patience_ms; /* of one attempt, 0 = until the deadline */

@@ -28,11 +28,14 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 	if (st == NULL)
 		st = schema_load_own(&server->schema);
 	if (st == NULL)
+		st = running_calls_new(&server->running_calls);
+	if (st == NULL)
 		st = rpc_streams_new(&config->stream_place, config->streams_most,
 				     config->authorize_self, &server->streams);
 	if (st != NULL) {
 		dedupe_free(server->dedupe);
 		schema_free(server->schema);
+		running_calls_free(server->running_calls);
 		free(server);
 		return st;
 	}
@@ -380,6 +383,7 @@ void rpc_server_free(struct rpc_server *server)
 	rpc_streams_free(server->streams);
 	dedupe_free(server->dedupe);
 	schema_free(server->schema);
+	running_calls_free(server->running_calls);
 	(void)pthread_cond_destroy(&server->changed);
 	(void)pthread_mutex_destroy(&server->lock);
 	free(server);

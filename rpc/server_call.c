@@ -179,7 +179,13 @@ static void run_new(struct job *job, const uint64_t *ticket, struct buffer *ret_
 	struct timespec start;
 	ProtobufCMessage *response = NULL;
 	(void)clock_gettime(CLOCK_MONOTONIC, &start);
+	struct running_call running;
+	running_add(job->listener->server->running_calls, job->call.caller, job->call.request_id,
+		    &running);
+	job->call.running = &running;
 	status *st = run_handler(job, &response);
+	job->call.running = NULL;
+	running_remove(&running);
 	note_time(job, (int64_t)start.tv_sec * 1000000 + start.tv_nsec / 1000);
 	make_reply(st, response, job->call.trailing, ticket != NULL, ret_reply);
 	if (ticket != NULL)
@@ -282,6 +288,20 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 		refuse(job, explain(verdict), ret_reply);
 }
 
+/* Whoever calls may cancel it: it needs no other right, and goes on when the server stops. What is
+ * not there, any more or yet, is fine. */
+static void cancel_other(const struct listener *listener, const struct call_origin *origin,
+			 const Haul__V1__Request *request, struct buffer *ret_reply)
+{
+	Haul__V1__Reply reply = HAUL__V1__REPLY__INIT;
+	running_cancel(listener->server->running_calls, &origin->caller, request->cancels.data);
+	reply.version = ENVELOPE_VERSION;
+	status *failed = pack_message(&reply.base, LIMIT_UNARY_BYTES, ret_reply);
+	if (failed != NULL) /* no memory: an empty reply, which is malformed to the client */
+		*ret_reply = (struct buffer){0};
+	status_free(failed);
+}
+
 void server_answer(struct listener *listener, const struct call_origin *origin, nng_msg *msg,
 		   struct buffer *ret_reply)
 {
@@ -290,6 +310,11 @@ void server_answer(struct listener *listener, const struct call_origin *origin, 
 	if (st != NULL) {
 		make_reply(st, NULL, NULL, false, ret_reply);
 		status_free(st);
+		return;
+	}
+	if (request->cancels.len != 0) {
+		cancel_other(listener, origin, request, ret_reply);
+		haul__v1__request__free_unpacked(request, NULL);
 		return;
 	}
 	scoped(metadata) Haul__V1__Metadata *trailing = metadata_new();

@@ -9,6 +9,7 @@
 #include "proto/schema.h"
 #include "rpc/connections.h"
 #include "rpc/dedupe.h"
+#include "rpc/running.h"
 #include "rpc/server.h"
 #include "rpc/streams.h"
 
@@ -50,6 +51,7 @@ struct rpc_server {
 	struct rpc_server_config config;
 	struct dedupe *dedupe;
 	struct schema *schema; /* which methods only read */
+	struct running_calls *running_calls;
 	struct rpc_streams *streams;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

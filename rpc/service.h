@@ -10,6 +10,9 @@
 #include "rpc/identity.h"
 
 struct connections;
+struct rpc_client;
+struct rpc_request;
+struct running_call;
 
 /* What a handler knows of its call. */
 struct rpc_call {
@@ -29,14 +32,15 @@ struct rpc_call {
 	int connection_id;
 	const Haul__V1__Metadata *metadata; /* the caller's, or NULL: metadata_find */
 	Haul__V1__Metadata *trailing;	    /* goes along with the answer; NULL in a stream */
+	struct running_call *running;	    /* of the server, or NULL */
 };
 
 /* Adds an entry to what goes along with the answer, good or bad: metadata_add. */
 must_check status *rpc_call_add_trailing(const struct rpc_call *call, const char *key,
 					 const char *value);
 
-/* Has the caller gone, so that nobody waits for the answer? For handlers that wait and change
- * nothing: they look at it now and then. */
+/* Has the caller gone, or cancelled it, so that nobody waits for the answer? For handlers that wait
+ * and change nothing: they look at it now and then. */
 bool rpc_call_is_cancelled(const struct rpc_call *call);
 
 /* What a handler may spend on something it waits for or asks of others, at most most_ms: what is
@@ -47,6 +51,12 @@ int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms);
  * wholly on the heap (it is freed with protobuf_c_message_free_unpacked). */
 typedef status *(*rpc_handler)(void *self, const struct rpc_call *call,
 			       const ProtobufCMessage *request, ProtobufCMessage **ret_response);
+
+/* A call to another server to answer this one: its time is what rpc_call_budget_ms leaves of the
+ * request's, and it is cancelled when this one is. */
+must_check status *rpc_call_forward(const struct rpc_call *call, struct rpc_client *client,
+				    const struct rpc_request *request,
+				    ProtobufCMessage **ret_response);
 
 struct stream;
 

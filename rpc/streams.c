@@ -191,6 +191,7 @@ static struct session *session_new(struct rpc_streams *streams, const struct rpc
 	session->call.connections = NULL; /* stream_is_cancelled tells */
 	session->call.metadata = session->metadata = metadata_copy(call->metadata);
 	session->call.trailing = NULL;
+	session->call.running = NULL;
 	return session;
 }
 

@@ -72,6 +72,10 @@ static status *ask_destination(const struct core *core, const struct rpc_call *c
 	scoped(rpc_client) struct rpc_client *client = NULL;
 	scoped(message) ProtobufCMessage *response = NULL;
 
+	const struct rpc_request hello = {.service = &haul__v1__peer__descriptor,
+					  .method = "Hello",
+					  .message = &request.base,
+					  .timeout_ms = core->config.call_timeout_ms};
 	request.protocol = PEER_PROTOCOL;
 	request.node = (char *)core->config.node;
 	request.version = (char *)HAUL_VERSION;
@@ -79,9 +83,7 @@ static status *ask_destination(const struct core *core, const struct rpc_call *c
 	if (st == NULL)
 		st = rpc_client_new(to, core->config.credentials, &client);
 	if (st == NULL)
-		st = rpc_client_call(client, &haul__v1__peer__descriptor, "Hello", &request.base,
-				     rpc_call_budget_ms(call, core->config.call_timeout_ms),
-				     &response);
+		st = rpc_call_forward(call, client, &hello, &response);
 	if (st != NULL)
 		return st;
 	const Haul__V1__HelloResponse *there = (const Haul__V1__HelloResponse *)response;

@@ -31,7 +31,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (request != NULL) {
 		scoped(status) status *odd = metadata_check(request->metadata, false);
 		must(odd == NULL);
-		must(request->method[0] == '/' && request->request_id.len == REQUEST_ID_BYTES);
+		must(request->cancels.len == REQUEST_ID_BYTES ||
+		     (request->method[0] == '/' && request->request_id.len == REQUEST_ID_BYTES));
 		haul__v1__request__free_unpacked(request, NULL);
 	}
 	scoped(status) status *frame = reply_decode(data, size, &reply, &verdict);

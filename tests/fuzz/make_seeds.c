@@ -100,6 +100,12 @@ static void envelope(const char *corpus)
 	seed.size = 0;
 	add_message(&seed, &request.base);
 	write_seed(corpus, "envelope", "request-metadata", &seed);
+	Haul__V1__Request cancel = HAUL__V1__REQUEST__INIT;
+	cancel.version = ENVELOPE_VERSION;
+	cancel.cancels = request.request_id;
+	seed.size = 0;
+	add_message(&seed, &cancel.base);
+	write_seed(corpus, "envelope", "request-cancel", &seed);
 	scoped(status) status *st =
 	    status_detailf(status_errorf(STATUS_ABORTED, "it died"), "next", "again");
 	reply.version = ENVELOPE_VERSION;

@@ -19,6 +19,19 @@ static void pause_ms(long ms)
 	(void)nanosleep(&time, NULL);
 }
 
+static status *ask_onward(struct echo *echo, const struct rpc_call *call,
+			  ProtobufCMessage **ret_response)
+{
+	char id[] = "attend";
+	Haul__V1__HelloRequest message = HAUL__V1__HELLO_REQUEST__INIT;
+	message.id = id;
+	const struct rpc_request request = {.service = &haul__v1__peer__descriptor,
+					    .method = "Hello",
+					    .message = &message.base,
+					    .timeout_ms = 60000};
+	return rpc_call_forward(call, echo->onward, &request, ret_response);
+}
+
 static status *hello(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
 		     ProtobufCMessage **ret_response)
 {
@@ -30,6 +43,8 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 		pause_ms(2);
 	while (strcmp(id, "attend") == 0 && !rpc_call_is_cancelled(call))
 		pause_ms(2);
+	if (strcmp(id, "onward") == 0)
+		return ask_onward(echo, call, ret_response);
 	if (strcmp(id, "fail") == 0)
 		return status_detailf(status_detailf(status_errorf(STATUS_ABORTED, "it failed"),
 						     "next", "try again"),

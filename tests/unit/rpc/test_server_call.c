@@ -4,6 +4,7 @@
 
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -205,6 +206,111 @@ static void a_client_sends_and_gets_metadata(void **state)
 	assert_code(st, STATUS_INVALID_ARGUMENT);
 }
 
+/* A Hello on a thread of its own. */
+struct background {
+	pthread_t thread;
+	struct rpc_client *client;
+	const char *id;
+	struct rpc_cancel cancel;
+	status *st;
+};
+
+static void *run_background(void *argument)
+{
+	struct background *call = argument;
+	scoped(str) char *id = text_copy(call->id);
+	scoped(message) ProtobufCMessage *response = NULL;
+	Haul__V1__HelloRequest message = HAUL__V1__HELLO_REQUEST__INIT;
+	message.id = id;
+	const struct rpc_request request = {.service = &haul__v1__peer__descriptor,
+					    .method = "Hello",
+					    .message = &message.base,
+					    .timeout_ms = TIMEOUT_MS,
+					    .cancel = &call->cancel};
+	call->st = rpc_client_request(call->client, &request, &response, NULL);
+	return NULL;
+}
+
+static void start(struct background *call)
+{
+	assert_int_equal(pthread_create(&call->thread, NULL, run_background, call), 0);
+}
+
+static status *join(struct background *call)
+{
+	assert_int_equal(pthread_join(call->thread, NULL), 0);
+	return call->st;
+}
+
+static void one_call_is_cancelled_and_the_others_go_on(void **state)
+{
+	struct raw *raw = *state;
+	scoped(rpc_client) struct rpc_client *client = NULL;
+	assert_ok(rpc_client_new(raw->echo.url, NULL, &client));
+	struct background stays = {.client = client, .id = "block"};
+	struct background goes = {.client = client, .id = "attend"};
+	start(&stays);
+	start(&goes);
+	assert_true(is_at_least(&raw->echo.runs, 2, TIMEOUT_MS));
+	rpc_client_cancel(client, &goes.cancel);
+	status *st = join(&goes);
+	assert_true(rpc_client_may_have_run(st));
+	assert_code(st, STATUS_CANCELLED);
+	/* Its handler ends, over a connection that stays. */
+	assert_true(is_at_least(&raw->echo.called, 1, TIMEOUT_MS));
+	assert_int_equal(atomic_load(&raw->echo.called), 1);
+	atomic_store(&raw->echo.is_released, true);
+	assert_ok(join(&stays));
+	/* What is cancelled before it begins does not leave. */
+	start(&goes);
+	st = join(&goes);
+	assert_false(rpc_client_may_have_run(st));
+	assert_code(st, STATUS_CANCELLED);
+	assert_int_equal(atomic_load(&raw->echo.runs), 2);
+}
+
+static void a_cancel_goes_on_to_whom_the_handler_asks(void **state)
+{
+	struct raw *raw = *state;
+	struct echo far;
+	scoped(rpc_client) struct rpc_client *client = NULL;
+	echo_start(&far);
+	echo_listen(&far, "ipc", NULL, 2);
+	assert_ok(rpc_client_new(far.url, NULL, &raw->echo.onward));
+	assert_ok(rpc_client_new(raw->echo.url, NULL, &client));
+	struct background call = {.client = client, .id = "onward"};
+	start(&call);
+	assert_true(is_at_least(&far.runs, 1, TIMEOUT_MS));
+	rpc_client_cancel(client, &call.cancel);
+	assert_code(join(&call), STATUS_CANCELLED);
+	assert_true(is_at_least(&far.called, 1, TIMEOUT_MS));
+	assert_true(is_at_least(&raw->echo.called, 1, TIMEOUT_MS));
+	rpc_client_free(raw->echo.onward);
+	echo_stop(&far);
+}
+
+static void cancelling_what_does_not_run_is_fine(void **state)
+{
+	struct raw *raw = *state;
+	uint8_t id[REQUEST_ID_BYTES] = {9};
+	for (size_t size = REQUEST_ID_BYTES - 1; size <= REQUEST_ID_BYTES; size++) {
+		scoped(buffer) struct buffer whole = {0};
+		Haul__V1__Request request = HAUL__V1__REQUEST__INIT;
+		Haul__V1__Reply *reply = NULL;
+		status *verdict = NULL;
+		nng_msg *msg = NULL;
+		request.version = ENVELOPE_VERSION;
+		request.cancels = (ProtobufCBinaryData){.len = size, .data = id};
+		assert_ok(pack_message(&request.base, 4000, &whole));
+		assert_int_equal(nng_send(raw->socket, whole.data, whole.size, 0), 0);
+		assert_int_equal(nng_recvmsg(raw->socket, &msg, 0), 0);
+		assert_ok(reply_decode(nng_msg_body(msg), nng_msg_len(msg), &reply, &verdict));
+		assert_code(verdict, size == sizeof(id) ? STATUS_OK : STATUS_INVALID_ARGUMENT);
+		haul__v1__reply__free_unpacked(reply, NULL);
+		nng_msg_free(msg);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -218,6 +324,12 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(the_same_id_with_other_metadata_is_another_request,
 					    raw_start, raw_stop),
 	    cmocka_unit_test_setup_teardown(a_client_sends_and_gets_metadata, raw_start, raw_stop),
+	    cmocka_unit_test_setup_teardown(one_call_is_cancelled_and_the_others_go_on, raw_start,
+					    raw_stop),
+	    cmocka_unit_test_setup_teardown(a_cancel_goes_on_to_whom_the_handler_asks, raw_start,
+					    raw_stop),
+	    cmocka_unit_test_setup_teardown(cancelling_what_does_not_run_is_fine, raw_start,
+					    raw_stop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
