@@ -58,6 +58,9 @@ struct stream {
 void *stream_run_sender(void *stream);
 void *stream_run_receiver(void *stream);
 
+/* What the other side sent; not after its end. DATA_LOSS when it breaks a rule. */
+must_check status *stream_take_frame(struct stream *stream, const struct pipe_in *in);
+
 void stream_queue_put(struct stream_queue *queue, struct stream_item *item);
 struct stream_item *stream_queue_take(struct stream_queue *queue);
 

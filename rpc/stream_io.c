@@ -259,7 +259,7 @@ static status *take_end(struct stream *stream, const struct pipe_in *in)
 	return NULL;
 }
 
-static status *take_frame(struct stream *stream, const struct pipe_in *in)
+status *stream_take_frame(struct stream *stream, const struct pipe_in *in)
 {
 	switch ((int)in->kind) {
 	case HAUL__V1__FRAME_KIND__FRAME_EVENT:
@@ -297,7 +297,7 @@ static status *receive_one(struct stream *stream)
 	}
 	if (st != NULL)
 		return st;
-	st = take_frame(stream, &in);
+	st = stream_take_frame(stream, &in);
 	pipe_in_drop(&in);
 	return st;
 }

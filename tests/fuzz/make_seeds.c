@@ -125,6 +125,48 @@ static void envelope(const char *corpus)
 	haul__v1__status__free_unpacked(reply.status, NULL);
 }
 
+/* A frame: its kind, and the message if it has one. */
+static void add_frame(struct seed *seed, uint8_t kind, const ProtobufCMessage *message)
+{
+	struct seed frame = {.size = 0};
+
+	add(&frame, &kind, 1);
+	if (message != NULL)
+		add_message(&frame, message);
+	add_piece(seed, &frame, 2);
+}
+
+/* What a client sends, and what a server sends. */
+static void streams(const char *corpus)
+{
+	struct seed client = {.size = 0}, server = {.size = 0};
+	Haul__V1__StreamCredit credit = HAUL__V1__STREAM_CREDIT__INIT;
+	Haul__V1__RoundEnd event = HAUL__V1__ROUND_END__INIT;
+	Haul__V1__PipeEnd end = HAUL__V1__PIPE_END__INIT;
+	scoped(metadata) Haul__V1__Metadata *metadata = metadata_new();
+	scoped(status) status *st = status_errorf(STATUS_ABORTED, "it died");
+
+	status_free(metadata_add(metadata, "x-team", "storage"));
+	event.round = 7;
+	end.trailing = metadata;
+	add(&client, "\x01", 1);
+	add_frame(&client, HAUL__V1__FRAME_KIND__FRAME_METADATA, &metadata->base);
+	add_frame(&client, HAUL__V1__FRAME_KIND__FRAME_EVENT, &event.base);
+	add_frame(&client, HAUL__V1__FRAME_KIND__FRAME_KEEPALIVE, NULL);
+	add_frame(&client, HAUL__V1__FRAME_KIND__FRAME_CREDIT, &credit.base);
+	add_frame(&client, HAUL__V1__FRAME_KIND__FRAME_HALF_CLOSE, NULL);
+	add_frame(&client, HAUL__V1__FRAME_KIND__FRAME_END, &end.base);
+	write_seed(corpus, "stream", "client", &client);
+	end.status = status_to_wire(st);
+	end.messages = 3;
+	add(&server, "\x02", 1);
+	for (int i = 0; i < 3; i++)
+		add_frame(&server, HAUL__V1__FRAME_KIND__FRAME_EVENT, &event.base);
+	add_frame(&server, HAUL__V1__FRAME_KIND__FRAME_END, &end.base);
+	write_seed(corpus, "stream", "server", &server);
+	haul__v1__status__free_unpacked(end.status, NULL);
+}
+
 static void criu(const char *corpus)
 {
 	struct seed seed = {.size = 0};
@@ -285,6 +327,7 @@ int main(int argc, char **argv)
 	if (mkdir(argv[1], 0755) != 0 && errno != EEXIST)
 		return 1;
 	envelope(argv[1]);
+	streams(argv[1]);
 	criu(argv[1]);
 	pages(argv[1]);
 	images(argv[1]);
