@@ -138,16 +138,20 @@ static status *recover(struct engine *engine)
 	parts->sources = sources_new(&engine->core);
 	parts->incomings = incomings_new(&engine->core);
 	parts->watchers = watchers_new();
+	parts->leases = leases_new(&engine->core);
 	engine->services[0] = services_migrations(parts);
 	engine->services[1] = services_peer(parts);
 	engine->services[2] = services_node(parts);
 	engine->services[3] = services_health(parts);
+	engine->services[4] = services_criu(parts);
 	status *st = reflection_new(engine->services, ENGINE_SERVICES, own_descriptor_set,
 				    own_descriptor_set_size, &engine->reflection);
 	if (st == NULL) {
-		engine->services[4] = reflection_service(engine->reflection);
-		st = incomings_recover(parts->incomings);
+		engine->services[5] = reflection_service(engine->reflection);
+		st = leases_recover(parts->leases);
 	}
+	if (st == NULL)
+		st = incomings_recover(parts->incomings);
 	if (st == NULL)
 		st = incomings_start(parts->incomings);
 	if (st == NULL)
@@ -180,6 +184,7 @@ void engine_drain(struct engine *engine, int64_t grace_ms)
 {
 	atomic_store(&engine->core.is_draining, true);
 	watchers_wake(engine->parts.watchers, false);
+	leases_drain(engine->parts.leases);
 	sources_drain(engine->parts.sources, grace_ms);
 	incomings_drain(engine->parts.incomings);
 	registry_close(engine->core.registry);
@@ -193,6 +198,7 @@ void engine_free(struct engine *engine)
 	if (engine->core.registry != NULL)
 		registry_close(engine->core.registry);
 	watchers_free(engine->parts.watchers);
+	leases_free(engine->parts.leases);
 	sources_free(engine->parts.sources);
 	incomings_free(engine->parts.incomings);
 	registry_free(engine->core.registry);

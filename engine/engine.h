@@ -34,8 +34,9 @@ void engine_config_defaults(struct engine_config *config);
  * the configuration. */
 must_check status *engine_open(const struct engine_config *config, struct engine **ret_engine);
 
-enum { ENGINE_SERVICES = 5 };
-/* Migrations, Peer, Node, Health, Reflection; for rpc_server_new. Valid as long as the engine. */
+enum { ENGINE_SERVICES = 6 };
+/* Migrations, Peer, Node, Health, Criu, Reflection; for rpc_server_new. Valid as long as the
+ * engine. */
 const struct rpc_service *engine_services(struct engine *engine);
 
 /* Refuses new migrations, cancels those that can be, waits for the others at most grace_ms. What is

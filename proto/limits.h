@@ -54,6 +54,8 @@ enum {
 	LIMIT_METADATA = 16,
 	/* A message of CRIU's RPC; its own replies are far smaller. */
 	LIMIT_CRIU_MESSAGE = 256 * 1024,
+	/* CRIU lent to other programs at a time: each is a process that may hold a tree. */
+	LIMIT_LEASES = 16,
 	/* One journal record. */
 	LIMIT_JOURNAL_RECORD = 16 * 1024,
 	/* Revocation lists in one file: one an authority, and authorities are few. */

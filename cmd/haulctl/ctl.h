@@ -23,7 +23,7 @@ struct ctl {
 	/* The subcommand's flags: each reads those of its table only. */
 	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *bandwidth, *workload,
 	    *peer, *service;
-	uint32_t max_rounds, days, limit;
+	uint32_t max_rounds, days, limit, fd_rpc;
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, shell_job, detach, all, active, resume, kill, accept_risk;
 	struct flag_list sans, states;
@@ -51,10 +51,10 @@ struct command {
 };
 
 extern const struct command command_adjust, command_call, command_cancel, command_check,
-    command_delete, command_describe, command_list, command_list_services, command_migrate,
-    command_health, command_node, command_pki_crl, command_pki_init, command_pki_issue,
-    command_pki_list, command_pki_revoke, command_resolve, command_show, command_version,
-    command_wait, command_watch;
+    command_criu_lease, command_delete, command_describe, command_list, command_list_services,
+    command_migrate, command_health, command_node, command_pki_crl, command_pki_init,
+    command_pki_issue, command_pki_list, command_pki_revoke, command_resolve, command_show,
+    command_version, command_wait, command_watch;
 
 /* One call; connects first when there is no connection yet. `service` and `method` as in
  * rpc_client_call. */

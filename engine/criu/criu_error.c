@@ -217,6 +217,24 @@ status *criu_error(const char *what, const CriuResp *response, const char *work_
 	return st;
 }
 
+void criu_last_words(const char *work_dir, char ret_words[CRIU_LAST_WORDS])
+{
+	char path[FILES_PATH + 16];
+	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
+
+	(void)snprintf(path, sizeof(path), "%s/" CRIU_STDERR, work_dir);
+	scoped(status) status *st = files_read(path, LOG_LIMIT, &content);
+	size_t end = content.size;
+	while (end > 0 && content.data[end - 1] == '\n')
+		end--;
+	size_t begin = end;
+	while (begin > 0 && content.data[begin - 1] != '\n' && end - begin < CRIU_LAST_WORDS - 1)
+		begin--;
+	for (size_t i = begin; i < end; i++)
+		ret_words[i - begin] = (char)(content.data[i] < ' ' ? ' ' : content.data[i]);
+	ret_words[end - begin] = '\0';
+}
+
 /* --- tables --- */
 
 /* Lines that CRIU logs as errors though nothing is wrong. */

@@ -18,4 +18,12 @@ must_check status *criu_error(const char *what, const CriuResp *response, const 
 /* Pure part, for tests: the line in `log` that tells the cause; *ret_length 0 if none. */
 const char *criu_error_cause(const char *log, size_t size, size_t *ret_length);
 
+/* What CRIU says before it has a log goes to this file of its work directory. */
+#define CRIU_STDERR "swrk.err"
+
+enum { CRIU_LAST_WORDS = 512 };
+
+/* The last line of that, with blanks for what is not to be printed; "" when there is none. */
+void criu_last_words(const char *work_dir, char ret_words[CRIU_LAST_WORDS]);
+
 #endif

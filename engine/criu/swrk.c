@@ -29,8 +29,6 @@ enum {
 	LEAVE_MS = 2000,     /* for a CRIU that is to let its tree go */
 	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
-	ERR_LIMIT = 256 * 1024,
-	ERR_TAIL = 512,
 };
 
 struct swrk {
@@ -73,7 +71,7 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 {
 	char path[FILES_PATH + 16], number[16];
 
-	(void)snprintf(path, sizeof(path), "%s/swrk.err", session->work_dir);
+	(void)snprintf(path, sizeof(path), "%s/" CRIU_STDERR, session->work_dir);
 	scoped(fd) int errors =
 	    open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (errors < 0)
@@ -141,29 +139,9 @@ int swrk_memory_fd(const struct swrk *session)
 
 /* --- how it ended --- */
 
-/* The last line of its stderr, without colours of its own: where errors before the log file go. */
-static void stderr_tail(const struct swrk *session, char tail[ERR_TAIL])
-{
-	char path[FILES_PATH + 16];
-	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
-
-	tail[0] = '\0';
-	(void)snprintf(path, sizeof(path), "%s/swrk.err", session->work_dir);
-	scoped(status) status *st = files_read(path, ERR_LIMIT, &content);
-	size_t end = content.size;
-	while (end > 0 && content.data[end - 1] == '\n')
-		end--;
-	size_t begin = end;
-	while (begin > 0 && content.data[begin - 1] != '\n' && end - begin < ERR_TAIL - 1)
-		begin--;
-	for (size_t i = begin; i < end; i++)
-		tail[i - begin] = (char)(content.data[i] < ' ' ? ' ' : content.data[i]);
-	tail[end - begin] = '\0';
-}
-
 static status *died(struct swrk *session)
 {
-	char tail[ERR_TAIL];
+	char tail[CRIU_LAST_WORDS];
 	int ended = 0;
 
 	if (!session->is_over) {
@@ -178,7 +156,7 @@ static status *died(struct swrk *session)
 				       WEXITSTATUS(ended));
 	}
 	session->is_over = true;
-	stderr_tail(session, tail);
+	criu_last_words(session->work_dir, tail);
 	status *st = status_errorf(STATUS_UNAVAILABLE, "CRIU ended (%s)", session->how);
 	return tail[0] != '\0' ? status_detailf(st, "criu", "%s", tail) : st;
 }

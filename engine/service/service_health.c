@@ -5,6 +5,7 @@
 
 #include "engine/service/services.h"
 #include "grpc/health/v1/health.pb-c.h"
+#include "haul/v1/criu.pb-c.h"
 #include "haul/v1/migrations.pb-c.h"
 #include "haul/v1/node.pb-c.h"
 #include "haul/v1/peer.pb-c.h"
@@ -23,7 +24,7 @@ static const struct {
 } services_known[] = {
     {&haul__v1__migrations__descriptor, true},	    {&haul__v1__peer__descriptor, true},
     {&haul__v1__node__descriptor, false},	    {&haul__v1__reflection__descriptor, false},
-    {&grpc__health__v1__health__descriptor, false},
+    {&grpc__health__v1__health__descriptor, false}, {&haul__v1__criu__descriptor, true},
 };
 
 static serving state_of(const struct core *core, const char *service)

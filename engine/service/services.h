@@ -6,6 +6,7 @@
 #include "engine/core.h"
 #include "engine/migration/incoming.h"
 #include "engine/migration/source.h"
+#include "engine/relay/leases.h"
 #include "engine/service/watch.h"
 #include "rpc/service.h"
 
@@ -15,11 +16,13 @@ struct services {
 	struct sources *sources;
 	struct incomings *incomings;
 	struct watchers *watchers;
+	struct leases *leases;
 };
 
 struct rpc_service services_migrations(struct services *services);
 struct rpc_service services_peer(struct services *services);
 struct rpc_service services_node(struct services *services);
+struct rpc_service services_criu(struct services *services);
 struct rpc_service services_health(struct services *services);
 
 /* A response on the heap, initialised. */

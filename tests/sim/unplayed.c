@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the engine calls and what does not matter to who runs: preflight finds nothing, nobody
- * watches, nothing is packed. */
+ * watches, nothing is packed, CRIU is lent to nobody. */
 #include "engine/host/preflight.h"
 #include "engine/pipe/batch_codec.h"
 #include "engine/service/services.h"
@@ -97,7 +97,35 @@ void watchers_free(struct watchers *watchers)
 	(void)watchers;
 }
 
+struct leases *leases_new(struct core *core)
+{
+	(void)core;
+	return NULL;
+}
+
+status *leases_recover(struct leases *leases)
+{
+	(void)leases;
+	return NULL;
+}
+
+void leases_drain(struct leases *leases)
+{
+	(void)leases;
+}
+
+void leases_free(struct leases *leases)
+{
+	(void)leases;
+}
+
 static const struct rpc_service nothing;
+
+struct rpc_service services_criu(struct services *services)
+{
+	(void)services;
+	return nothing;
+}
 
 struct rpc_service services_node(struct services *services)
 {

@@ -25,7 +25,7 @@ migrate A "$PID" B
 expect_completed
 id=$(report id)
 services=$(ctl A list-services | sort | tr '\n' ' ')
-[[ $services == "grpc.health.v1.Health haul.v1.Migrations haul.v1.Node haul.v1.Peer haul.v1.Reflection " ]] ||
+[[ $services == "grpc.health.v1.Health haul.v1.Criu haul.v1.Migrations haul.v1.Node haul.v1.Peer haul.v1.Reflection " ]] ||
     fail "these are not the services: $services"
 expect_answer '"SERVING"' ctl A call grpc.health.v1.Health/Check
 expect_answer "\"$id\"" ctl A call haul.v1.Migrations/List -d '{"activeOnly": false}'

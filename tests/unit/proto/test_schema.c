@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "grpc/health/v1/health.pb-c.h"
+#include "haul/v1/criu.pb-c.h"
 #include "haul/v1/migrations.pb-c.h"
 #include "haul/v1/node.pb-c.h"
 #include "haul/v1/peer.pb-c.h"
@@ -102,7 +103,7 @@ static void our_own_is_known_with_its_services(void **state)
 		if (count > 0)
 			assert_true(strcmp(schema_service_at(schema, count - 1)->name,
 					   schema_service_at(schema, count)->name) < 0);
-	assert_int_equal(count, 5);
+	assert_int_equal(count, 6);
 }
 
 static void fields_have_names_types_and_presence(void **state)
@@ -148,8 +149,8 @@ static void the_generated_code_says_the_same(void **state)
 {
 	static const ProtobufCServiceDescriptor *const services[] = {
 	    &haul__v1__migrations__descriptor, &haul__v1__peer__descriptor,
-	    &haul__v1__node__descriptor, &haul__v1__reflection__descriptor,
-	    &grpc__health__v1__health__descriptor};
+	    &haul__v1__node__descriptor,       &haul__v1__criu__descriptor,
+	    &haul__v1__reflection__descriptor, &grpc__health__v1__health__descriptor};
 	scoped(schema) struct schema *schema = NULL;
 	(void)state;
 
