@@ -10,7 +10,8 @@ outside=$LAB/outside
 local=ipc://$outside/hauld.sock
 mkdir -m 700 "$outside"
 mkdir "$SHARED"
-make_pki
+"$(program haulctl)" pki init "$SHARED/pki" >/dev/null
+"$(program haulctl)" pki issue "$SHARED/pki" a --san IP:127.0.0.1 >/dev/null
 
 stop() {
     kill "$engine" && wait "$engine"
