@@ -8,7 +8,7 @@
 #        victim HOST                    start the workload there; sets PID and BEATS
 #        moment STAGE                   start a migration of it, A to B by default (FROM, TO), and stop the
 #                                       engine concerned at that stage: sets STALLED
-#        fault NAME                     do that, let the stalled engine go on, bring everything back
+#        fault NAME STAGE               do that, let the stalled engine go on, bring everything back
 #        settled                        wait until no engine has an open migration
 #        survey                         what is wrong now, a line each; nothing = exactly one healthy copy (COPIES=0:
 #                                       none) and nothing left behind. Sets SURVIVOR
@@ -51,7 +51,10 @@ declare -A STAGE_POINT=(
     [restoring]="to freeze:in after" [pre-restored]="to RESTORED before" [restored]="to RESTORED after"
     [pre-committed]="to COMMITTED before" [committed]="to COMMITTED after"
     [pre-settled]="to SETTLED before")
-FAULTS=(kill-from kill-to kill-both swrk-from swrk-to cut stop-from stop-to)
+FAULTS=(kill-from kill-to kill-both swrk-from swrk-to hang-from hang-to cut stop-from stop-to cancel ctrl-c)
+# Where a user's cancel must come in time, and where too late; elsewhere it races the engine, which goes on by then.
+IN_TIME=(dump pre-prepared prepared restoring pre-restored restored)
+TOO_LATE=(committing pre-done "done" pre-committed committed pre-settled)
 
 # --- engines that can be stalled ---
 
@@ -126,9 +129,11 @@ victim() {
     eventually 200 grep -q '^ok ' "${STATUS_OF[$PID]}" || fail "the workload did not start"
 }
 
+BEGIN_FLAGS=(--detach)
 migrate_begin() {
-    ctl "$FROM" --json --timeout "$((20 * SLOW))s" migrate "pid:$PID" --to "$(url "$TO")" --detach \
-        >"$LAB/begun.json" 2>"$LAB/begun.err" &
+    local flags=("$@" ${BEGIN_FLAGS[@]+"${BEGIN_FLAGS[@]}"})
+    ctl "$FROM" --json --timeout "$((20 * SLOW))s" migrate "pid:$PID" --to "$(url "$TO")" \
+        ${flags[@]+"${flags[@]}"} >"$LAB/begun.json" 2>"$LAB/begun.err" &
     BEGUN_JOB=$!
 }
 
@@ -160,13 +165,14 @@ has_come() {
 }
 
 moment() {
-    local side point when seen
+    local side point when seen flags=()
     read -r side point when <<<"${STAGE_POINT[$1]}"
     STALLED=$FROM
     [[ $side == from ]] || STALLED=$TO
     stall_at "$STALLED" "$point" "$when"
     seen=$(wc -l <"$SHARED/hauld-$FROM.log")
-    migrate_begin
+    [[ $1 != dump ]] || flags=(--no-precopy) # all of the memory is still to move then
+    migrate_begin ${flags[@]+"${flags[@]}"}
     if ! eventually 400 has_come "$seen" || ! is_stopped "$STALLED"; then
         echo "stage $1 was never reached: $(<"$LAB/begun.json") $(<"$LAB/begun.err")" >&2
         return 1
@@ -204,25 +210,88 @@ stop_engine() {
     engine_signal CONT "$1"
 }
 
-kill_swrk() {
+# signal_swrk KILL|STOP HOST
+signal_swrk() {
     local pid
-    pid=$(swrk_of "$1")
+    pid=$(swrk_of "$2")
     NOTE="no CRIU there"
     for pid in $pid; do
-        on "$1" kill -KILL "$pid"
+        on "$2" kill "-$1" "$pid"
         NOTE=''
     done
     go_on
 }
 
+# A haulctl of that host waits for its engine's answer; or has it already.
+is_waiting() {
+    local pid
+    pid=$(on "$1" pgrep -n -x haulctl) || return 0
+    [[ $(on "$1" sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null) == [S] ]]
+}
+
+has_begun() {
+    [[ -s $LAB/begun.json ]]
+}
+
+is_among() {
+    [[ " ${*:2} " == *" $1 "* ]]
+}
+
+# A cancel that was taken leaves the workload where it was, one that came too late does not.
+expect_after() {
+    CANCELLED=$2
+    EXPECTED_AT=$TO
+    [[ $2 != yes ]] || EXPECTED_AT=$FROM
+    if { is_among "$1" "${IN_TIME[@]}" && [[ $2 != yes ]]; } || { is_among "$1" "${TOO_LATE[@]}" && [[ $2 == yes ]]; }; then
+        echo "cancelled: $2, at stage $1" >&2
+        EXPECTED_AT="another host"
+    fi
+}
+
+# The user's word is at the engine when it goes on.
+cancel_it() {
+    local id code=0 job
+    eventually 40 has_begun || go_on # the answer with the id was not out yet
+    wait "$BEGUN_JOB" || true
+    id=$(report id "$(<"$LAB/begun.json")")
+    ctl "$FROM" --timeout "$((20 * SLOW))s" cancel "$id" >"$LAB/cancel" 2>&1 &
+    job=$!
+    eventually 20 is_waiting "$FROM" || true
+    go_on
+    wait "$job" || code=$?
+    case $code in
+    0) expect_after "$1" yes ;;
+    $((64 + STATUS_CODE[FAILED_PRECONDITION]))) expect_after "$1" no ;;
+    *) expect_after "$1" "$(<"$LAB/cancel")" ;;
+    esac
+}
+
+interrupt_it() {
+    local code=0
+    on "$FROM" pkill -INT -x haulctl || true
+    eventually 20 is_waiting "$FROM" || true
+    go_on
+    wait "$BEGUN_JOB" || code=$?
+    case $code in
+    $((64 + STATUS_CODE[CANCELLED]))) expect_after "$1" yes ;;
+    0) expect_after "$1" no ;;
+    *) expect_after "$1" "$(<"$LAB/begun.err")" ;;
+    esac
+}
+
+# fault NAME STAGE
 fault() {
     NOTE=''
     case $1 in
     kill-from) kill_engines "$FROM" ;;
     kill-to) kill_engines "$TO" ;;
     kill-both) kill_engines "$FROM" "$TO" ;;
-    swrk-from) kill_swrk "$FROM" ;;
-    swrk-to) kill_swrk "$TO" ;;
+    swrk-from) signal_swrk KILL "$FROM" ;;
+    swrk-to) signal_swrk KILL "$TO" ;;
+    hang-from) signal_swrk STOP "$FROM" ;;
+    hang-to) signal_swrk STOP "$TO" ;;
+    cancel) cancel_it "$2" ;;
+    ctrl-c) interrupt_it "$2" ;;
     cut)
         link_cut
         go_on
@@ -470,11 +539,16 @@ cell() {
     log_marks
     victim "$FROM"
     watch_start
+    EXPECTED_AT=''
+    BEGIN_FLAGS=(--detach)
+    [[ $2 != ctrl-c ]] || BEGIN_FLAGS=()
     if moment "$1"; then
-        fault "$2"
+        fault "$2" "$1"
         settled || wrong+="migrations stay open: $(ctl A list --active 2>&1 | tail -n +2)"$'\n'"$(ctl B list --active 2>&1 | tail -n +2)"$'\n'
         survey >"$LAB/survey"
         wrong+=$(<"$LAB/survey")
+        [[ -z $EXPECTED_AT || $SURVIVOR == "$EXPECTED_AT" ]] ||
+            wrong+="it is at $SURVIVOR, not at $EXPECTED_AT (cancelled: $CANCELLED)"
     else
         wrong="the stage was not reached"
     fi

@@ -12,7 +12,7 @@
 SAMPLE=(begun/kill-from reserved/stop-to dump/swrk-from fenced/kill-from/tree pre-committing/stop-from
     committing/cut pre-done/kill-both done/kill-from/tree pre-prepared/kill-to prepared/swrk-to
     restoring/swrk-to/tree pre-restored/kill-both restored/kill-to/tree pre-committed/stop-to
-    committed/kill-from pre-settled/cut)
+    committed/kill-from pre-settled/cut restoring/cancel dump/ctrl-c committing/cancel fenced/hang-from prepared/hang-to)
 
 cells() {
     local stage fault

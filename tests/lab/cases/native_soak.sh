@@ -52,7 +52,7 @@ one() {
         pick "$faults"
         fault=$PICKED
         moment "$stage" || WRONG="the stage was not reached"
-        fault "$fault"
+        fault "$fault" "$stage"
         wait "$BEGUN_JOB" || true
     else
         migrate "$FROM" "$PID" "$TO"
