@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/log.h"
+#include "proto/clock.h"
 
 enum {
 	LEFTOVER_GRACE_MS = 3000,

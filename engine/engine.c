@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "engine/core.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/service/services.h"
+#include "proto/clock.h"
 #include "proto/schema.h"
 #include "rpc/reflection.h"
 

@@ -8,6 +8,7 @@
  *
  * All aios are started under the lock after a look at is_interrupted, and are in the list of calls:
  * rpc_client_interrupt finds each of them. */
+#include "proto/clock.h"
 #include "rpc/client_internal.h"
 
 #include <errno.h>
@@ -283,7 +284,7 @@ static void close_call(struct rpc_client *client, struct call *call)
 		at = &(*at)->next;
 	*at = call->next;
 	client->active -= call->is_active ? 1 : 0;
-	client->used_ms = monotonic_ms();
+	client->used_ms = clock_monotonic_ms();
 	(void)pthread_mutex_unlock(&client->lock);
 	nng_aio_free(call->aio);
 	(void)nng_ctx_close(call->ctx);
@@ -325,7 +326,7 @@ static void tell_cancel(struct rpc_client *client, const struct call *call)
 	const struct buffer nothing = {0};
 	struct call other = {.request = &nothing,
 			     .cancels = call->id,
-			     .deadline_ms = monotonic_ms() + CANCEL_MS};
+			     .deadline_ms = clock_monotonic_ms() + CANCEL_MS};
 	if (getrandom(other.id, sizeof(other.id), 0) != (ssize_t)sizeof(other.id))
 		return;
 	status_free(attempt(client, &other, NULL));
@@ -347,11 +348,11 @@ static status *attempt(struct rpc_client *client, struct call *call,
 static bool back_off(struct rpc_client *client, const struct call *call, int64_t begun_ms,
 		     unsigned attempts)
 {
-	int64_t until_ms = monotonic_ms() + retry_backoff_ms(attempts);
+	int64_t until_ms = clock_monotonic_ms() + retry_backoff_ms(attempts);
 	if (until_ms >= call->deadline_ms || until_ms - begun_ms > LIMIT_RETRY_MS)
 		return false;
 	(void)pthread_mutex_lock(&client->lock);
-	while (!client->is_interrupted && !is_cancelled(call) && monotonic_ms() < until_ms)
+	while (!client->is_interrupted && !is_cancelled(call) && clock_monotonic_ms() < until_ms)
 		client_wait_until(client, until_ms);
 	bool go_on = !client->is_interrupted && !is_cancelled(call);
 	(void)pthread_mutex_unlock(&client->lock);
@@ -373,7 +374,7 @@ static bool is_worth_another(struct rpc_client *client, const struct call *call,
 static status *call_until_answered(struct rpc_client *client, struct call *call,
 				   ProtobufCMessage **ret_response)
 {
-	int64_t begun_ms = monotonic_ms();
+	int64_t begun_ms = clock_monotonic_ms();
 	/* nng may lose a connection without noticing it (a reset in the middle of its TLS layer):
 	   silence is answered by asking again, over another one. The last attempt waits to the end.
 	 */
@@ -406,7 +407,7 @@ status *rpc_client_request(struct rpc_client *client, const struct rpc_request *
 	    .request = &payload,
 	    .metadata = request->metadata,
 	    .cancel = request->cancel,
-	    .deadline_ms = monotonic_ms() + request->timeout_ms,
+	    .deadline_ms = clock_monotonic_ms() + request->timeout_ms,
 	};
 	if (call.method == NULL || snprintf(call.name, sizeof(call.name), "/%s/%s",
 					    request->service->name, request->method) < 0)

@@ -5,6 +5,7 @@
  * of its own, which one caller (`is_dialing`) makes while the others wait, and which is closed when
  * it is lost or not needed for a while: the server drops silent connections, and a request that
  * leaves at that very moment would have an unknown fate. */
+#include "proto/clock.h"
 #include "rpc/client_internal.h"
 
 #include <errno.h>
@@ -53,8 +54,7 @@ static status *not_connected(const struct rpc_client *client, const char *tls_te
 
 void client_wait_until(struct rpc_client *client, int64_t deadline_ms)
 {
-	struct timespec until = {.tv_sec = deadline_ms / 1000,
-				 .tv_nsec = (deadline_ms % 1000) * 1000000};
+	struct timespec until = clock_at(deadline_ms);
 	(void)pthread_cond_timedwait(&client->changed, &client->lock, &until);
 }
 
@@ -63,9 +63,9 @@ static status *wait_connected(struct rpc_client *client, struct tls_context *tls
 			      int64_t deadline_ms)
 {
 	struct tls_failure failure = {0};
-	int64_t refused_ms = monotonic_ms() + REFUSED_MS;
+	int64_t refused_ms = clock_monotonic_ms() + REFUSED_MS;
 	while (client->pipe_id == 0) {
-		int64_t now = monotonic_ms();
+		int64_t now = clock_monotonic_ms();
 		if (client->is_interrupted)
 			return client_interrupted();
 		if (tls != NULL)
@@ -178,7 +178,7 @@ static status *dial(struct rpc_client *client, int64_t deadline_ms)
 
 static bool is_usable(const struct rpc_client *client)
 {
-	bool is_stale = client->is_suspect || monotonic_ms() - client->used_ms > IDLE_MS;
+	bool is_stale = client->is_suspect || clock_monotonic_ms() - client->used_ms > IDLE_MS;
 	/* Closing it under other calls only where they are tried again. */
 	if (client->is_suspect && client->does_retry)
 		return false;
@@ -189,10 +189,10 @@ status *client_connect(struct rpc_client *client, int64_t deadline_ms)
 {
 	while (!client->is_interrupted) {
 		if (is_usable(client)) {
-			client->used_ms = monotonic_ms();
+			client->used_ms = clock_monotonic_ms();
 			return NULL;
 		}
-		if (monotonic_ms() >= deadline_ms)
+		if (clock_monotonic_ms() >= deadline_ms)
 			return not_connected(client, "");
 		if (client->is_dialing) {
 			client_wait_until(client, deadline_ms);
@@ -201,7 +201,7 @@ status *client_connect(struct rpc_client *client, int64_t deadline_ms)
 		client->is_dialing = true;
 		status *st = dial(client, deadline_ms);
 		client->is_dialing = false;
-		client->used_ms = monotonic_ms();
+		client->used_ms = clock_monotonic_ms();
 		(void)pthread_cond_broadcast(&client->changed);
 		if (st != NULL)
 			return st;

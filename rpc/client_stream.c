@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "proto/clock.h"
 #include "proto/pack.h"
 #include "rpc/client.h"
 #include "rpc/nng_error.h"
@@ -23,7 +24,7 @@ status *rpc_client_open_stream(struct rpc_client *client, const ProtobufCService
 			       const char *method, const ProtobufCMessage *request,
 			       int64_t timeout_ms, struct stream **ret_stream)
 {
-	int64_t deadline_ms = monotonic_ms() + timeout_ms;
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	scoped(message) ProtobufCMessage *response = NULL;
 	struct pipe *pipe = NULL;
 	status *st = rpc_client_call(client, service, method, request, timeout_ms, &response);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/connections.h"
+#include "proto/clock.h"
 
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -147,7 +148,7 @@ static void admit(struct connections *connections, nng_pipe pipe)
 		why = no_place(connections, &from);
 	if (why == NULL)
 		*find(connections, 0) = (struct connection){.pipe_id = nng_pipe_id(pipe),
-							    .heard_ms = monotonic_ms(),
+							    .heard_ms = clock_monotonic_ms(),
 							    .from = from,
 							    .identity = id};
 	else
@@ -191,7 +192,7 @@ bool connections_begin_call(struct connections *connections, nng_pipe pipe,
 	    nng_pipe_id(pipe) > 0 ? find(connections, nng_pipe_id(pipe)) : NULL;
 	if (connection != NULL) {
 		connection->calls++;
-		connection->heard_ms = monotonic_ms();
+		connection->heard_ms = clock_monotonic_ms();
 		ret_origin->caller = connection->identity;
 		memcpy(ret_origin->peer, connection->from.text, sizeof(ret_origin->peer));
 		ret_origin->calls = calls_of(connections, &connection->identity);
@@ -215,7 +216,7 @@ void connections_end_call(struct connections *connections, nng_pipe pipe)
 	    nng_pipe_id(pipe) > 0 ? find(connections, nng_pipe_id(pipe)) : NULL;
 	if (connection != NULL && connection->calls > 0) {
 		connection->calls--;
-		connection->heard_ms = monotonic_ms();
+		connection->heard_ms = clock_monotonic_ms();
 	}
 	(void)pthread_mutex_unlock(&connections->lock);
 }
@@ -224,7 +225,7 @@ void connections_close_silent(struct connections *connections)
 {
 	nng_pipe silent[LIMIT_CONNECTIONS];
 	size_t count = 0;
-	int64_t limit = monotonic_ms() - LIMIT_SILENT_MS;
+	int64_t limit = clock_monotonic_ms() - LIMIT_SILENT_MS;
 	(void)pthread_mutex_lock(&connections->lock);
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
 		const struct connection *connection = &connections->table[i];

@@ -2,6 +2,7 @@
 /* A table of requests with hash chains, and the finished ones in a list, oldest first. Places are
  * named by index + 1; 0 is none. */
 #include "rpc/dedupe.h"
+#include "proto/clock.h"
 
 #include <assert.h>
 #include <openssl/sha.h>
@@ -77,7 +78,7 @@ status *dedupe_new(const struct dedupe_limits *limits, struct dedupe **ret_dedup
 						   .bytes = DEDUPE_BYTES,
 						   .age_ms = LIMIT_ANSWER_MS,
 						   .margin_ms = DEDUPE_MARGIN_MS,
-						   .now_ms = monotonic_ms};
+						   .now_ms = clock_monotonic_ms};
 	struct dedupe *dedupe = calloc(1, sizeof(*dedupe));
 	if (dedupe == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for the answers' table");
@@ -247,9 +248,9 @@ static bool copy_answer(const struct buffer *answer, struct buffer *ret_answer)
 static struct entry *wait_for(struct dedupe *dedupe, const struct wanted *wanted,
 			      int64_t deadline_ms)
 {
-	int64_t latest = monotonic_ms() + DEDUPE_WAIT_MS;
+	int64_t latest = clock_monotonic_ms() + DEDUPE_WAIT_MS;
 	int64_t until_ms = deadline_ms > 0 && deadline_ms < latest ? deadline_ms : latest;
-	struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = (until_ms % 1000) * 1000000};
+	struct timespec until = clock_at(until_ms);
 	struct entry *entry = find_entry(dedupe, wanted);
 	while (entry != NULL && entry->state == ENTRY_RUNNING && !dedupe->is_stopped) {
 		if (pthread_cond_timedwait(&dedupe->done, &dedupe->lock, &until) != 0)
@@ -261,7 +262,8 @@ static struct entry *wait_for(struct dedupe *dedupe, const struct wanted *wanted
 
 static int64_t needed_until(const struct dedupe *dedupe, int64_t now, int64_t deadline_ms)
 {
-	int64_t left_ms = deadline_ms > 0 ? deadline_ms - monotonic_ms() : dedupe->limits.age_ms;
+	int64_t left_ms =
+	    deadline_ms > 0 ? deadline_ms - clock_monotonic_ms() : dedupe->limits.age_ms;
 	int64_t needed_ms = left_ms + dedupe->limits.margin_ms;
 	return now + (needed_ms < dedupe->limits.age_ms ? needed_ms : dedupe->limits.age_ms);
 }

@@ -9,6 +9,7 @@
 #ifndef HAUL_RPC_DEDUPE_H
 #define HAUL_RPC_DEDUPE_H
 
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "rpc/identity.h"
 
@@ -19,7 +20,7 @@ struct dedupe_limits {
 	size_t bytes;		 /* of answers */
 	int64_t age_ms;		 /* nothing is remembered for longer */
 	int64_t margin_ms;	 /* after its deadline a request is remembered so much longer */
-	int64_t (*now_ms)(void); /* monotonic_ms, but for tests */
+	int64_t (*now_ms)(void); /* clock_monotonic_ms, but for tests */
 };
 
 enum dedupe_verdict {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/nng_error.h"
 
+#include "proto/clock.h"
+
 #include <nng/nng.h>
 #include <stdio.h>
 #include <time.h>
@@ -57,17 +59,10 @@ status *nng_errorf(int rv, const char *fmt, ...)
 	return status_errorf(code_of(rv), "%s: %s", text, nng_strerror(rv));
 }
 
-int64_t monotonic_ms(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 int32_t left_ms(int64_t deadline_ms)
 {
 	const int64_t day = 24 * 3600 * 1000;
-	int64_t left = deadline_ms - monotonic_ms();
+	int64_t left = deadline_ms - clock_monotonic_ms();
 	if (left < 0)
 		return 0;
 	return (int32_t)(left < day ? left : day);

@@ -3,6 +3,7 @@
  * a time, each with an aio of its own; an error shows at a later send. All aios are started under
  * the lock after a look at the state, so that pipe_interrupt and the loss of the connection can
  * cancel every one of them. */
+#include "proto/clock.h"
 #include "rpc/pipe_internal.h"
 
 #include <assert.h>
@@ -75,7 +76,7 @@ status *pipe_start_send(struct pipe *pipe, nng_msg *msg, int64_t timeout_ms)
 	(void)pthread_mutex_lock(&pipe->lock);
 	st = state_error(pipe);
 	if (st == NULL) {
-		nng_aio_set_timeout(aio, left_ms(monotonic_ms() + timeout_ms));
+		nng_aio_set_timeout(aio, left_ms(clock_monotonic_ms() + timeout_ms));
 		nng_aio_set_msg(aio, msg);
 		nng_send_aio(pipe->socket, aio);
 	}
@@ -196,7 +197,8 @@ status *pipe_receive_raw(struct pipe *pipe, int64_t timeout_ms, nng_msg **ret_ms
 	} else {
 		/* A lost connection may have left messages behind: they are there at once or never.
 		 */
-		nng_aio_set_timeout(aio, pipe->is_lost ? 0 : left_ms(monotonic_ms() + timeout_ms));
+		nng_aio_set_timeout(aio,
+				    pipe->is_lost ? 0 : left_ms(clock_monotonic_ms() + timeout_ms));
 		nng_recv_aio(pipe->socket, aio);
 	}
 	(void)pthread_mutex_unlock(&pipe->lock);
@@ -268,7 +270,7 @@ static status *open_message(struct pipe *pipe, nng_msg *msg, struct pipe_in *ret
 /* The next message of the proven peer; left-overs of others are dropped. */
 static status *receive_of_peer(struct pipe *pipe, int64_t timeout_ms, nng_msg **ret_msg)
 {
-	int64_t deadline_ms = monotonic_ms() + timeout_ms;
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	for (;;) {
 		nng_msg *msg = NULL;
 		status *st = pipe_receive_raw(pipe, left_ms(deadline_ms), &msg);

@@ -6,6 +6,7 @@
  * its own HELLO; from then on only its connection counts (`peer_id`): others are closed, and when
  * it is gone the pipe is over. Both HELLOs are the same bytes each time they are sent, so that
  * sending one again tells nobody anything. */
+#include "proto/clock.h"
 #include "rpc/pipe_internal.h"
 
 #include <nng/protocol/pair0/pair.h>
@@ -85,7 +86,7 @@ static void on_pipe(nng_pipe connection, nng_pipe_ev event, void *self)
 		 * HELLO for it would wait in the socket and be a second one for the next. */
 		if (is_present(pipe, id)) {
 			pipe->candidate_id = id;
-			pipe->candidate_ms = monotonic_ms();
+			pipe->candidate_ms = clock_monotonic_ms();
 			pipe->generation++;
 		}
 	} else {
@@ -292,7 +293,7 @@ static void close_silent_candidate(struct pipe *pipe)
 {
 	(void)pthread_mutex_lock(&pipe->lock);
 	bool is_silent = !pipe->is_attached && pipe->candidate_id != 0 &&
-			 monotonic_ms() - pipe->candidate_ms > HELLO_MS;
+			 clock_monotonic_ms() - pipe->candidate_ms > HELLO_MS;
 	int id = pipe->candidate_id;
 	if (is_silent)
 		dismiss(pipe, id);
@@ -341,7 +342,7 @@ static bool take_hello(struct pipe *pipe, nng_msg *msg)
 
 status *pipe_accept(struct pipe *pipe, int64_t timeout_ms)
 {
-	int64_t deadline_ms = monotonic_ms() + timeout_ms;
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	bool is_attached = false;
 	while (!is_attached) {
 		nng_msg *msg = NULL;
@@ -444,9 +445,8 @@ static void stop_redialing(const struct pipe *pipe)
  * waited for. */
 static void settle(struct pipe *pipe)
 {
-	int64_t deadline_ms = monotonic_ms() + SETTLE_MS;
-	const struct timespec until = {.tv_sec = deadline_ms / 1000,
-				       .tv_nsec = (deadline_ms % 1000) * 1000000};
+	int64_t deadline_ms = clock_monotonic_ms() + SETTLE_MS;
+	const struct timespec until = clock_at(deadline_ms);
 	int rv = 0;
 	(void)pthread_mutex_lock(&pipe->lock);
 	while (!has_any(pipe) && rv == 0)
@@ -456,7 +456,7 @@ static void settle(struct pipe *pipe)
 
 status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms, struct pipe **ret_pipe)
 {
-	int64_t deadline_ms = monotonic_ms() + timeout_ms;
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	scoped(pipe) struct pipe *pipe = NULL;
 	struct endpoint endpoint;
 	nng_msg *hello = NULL;

@@ -3,6 +3,7 @@
  * receive, dispatch, answer. A watchdog thread a listener closes silent connections and reports
  * refusals. All blocking nng operations are aios that rpc_server_stop can cancel: they are started
  * under the server's lock, after a look at the phase. */
+#include "proto/clock.h"
 #include "rpc/server_internal.h"
 
 #include <errno.h>
@@ -73,7 +74,7 @@ static void set_busy(struct worker *worker, bool is_busy)
 	struct rpc_server *server = listener->server;
 	(void)pthread_mutex_lock(&server->lock);
 	if (listener->busy == listener->worker_count)
-		listener->all_busy_ms = monotonic_ms();
+		listener->all_busy_ms = clock_monotonic_ms();
 	worker->is_busy = is_busy;
 	listener->busy = is_busy ? listener->busy + 1 : listener->busy - 1;
 	server->running = is_busy ? server->running + 1 : server->running - 1;
@@ -151,7 +152,7 @@ static void report_refusals(struct listener *listener)
 static bool may_close_silent(const struct listener *listener)
 {
 	return listener->busy < listener->worker_count &&
-	       monotonic_ms() - listener->all_busy_ms > LIMIT_SILENT_MS;
+	       clock_monotonic_ms() - listener->all_busy_ms > LIMIT_SILENT_MS;
 }
 
 static void *run_watchdog(void *argument)
@@ -159,10 +160,9 @@ static void *run_watchdog(void *argument)
 	struct listener *listener = argument;
 	struct rpc_server *server = listener->server;
 	(void)pthread_mutex_lock(&server->lock);
-	int64_t next_ms = monotonic_ms() + WATCHDOG_MS;
+	int64_t next_ms = clock_monotonic_ms() + WATCHDOG_MS;
 	while (server->phase != SERVER_STOPPED) {
-		struct timespec until = {.tv_sec = next_ms / 1000,
-					 .tv_nsec = (next_ms % 1000) * 1000000};
+		struct timespec until = clock_at(next_ms);
 		if (pthread_cond_timedwait(&server->changed, &server->lock, &until) == 0)
 			continue;
 		bool may_close = may_close_silent(listener);
@@ -172,7 +172,7 @@ static void *run_watchdog(void *argument)
 		if (listener->tls != NULL)
 			tls_context_close_unfit(listener->tls);
 		report_refusals(listener);
-		next_ms = monotonic_ms() + WATCHDOG_MS;
+		next_ms = clock_monotonic_ms() + WATCHDOG_MS;
 		(void)pthread_mutex_lock(&server->lock);
 	}
 	(void)pthread_mutex_unlock(&server->lock);
@@ -346,9 +346,8 @@ status *rpc_server_listen(struct rpc_server *server, const char *url,
 
 void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
 {
-	int64_t deadline_ms = monotonic_ms() + grace_ms;
-	struct timespec until = {.tv_sec = deadline_ms / 1000,
-				 .tv_nsec = (deadline_ms % 1000) * 1000000};
+	int64_t deadline_ms = clock_monotonic_ms() + grace_ms;
+	struct timespec until = clock_at(deadline_ms);
 	(void)pthread_mutex_lock(&server->lock);
 	if (server->phase == SERVER_RUNS)
 		server->phase = SERVER_DRAINS;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One request on its way through the server: who calls, may they, is it new; then its handler. */
+#include "proto/clock.h"
 #include "rpc/server_internal.h"
 
 #include <stdio.h>
@@ -98,7 +99,7 @@ static status *run_handler(struct job *job, ProtobufCMessage **ret_response)
 	if (st != NULL)
 		return st;
 	note_id(job, message);
-	if (job->call.deadline_ms > 0 && monotonic_ms() >= job->call.deadline_ms)
+	if (job->call.deadline_ms > 0 && clock_monotonic_ms() >= job->call.deadline_ms)
 		return status_errorf(STATUS_DEADLINE_EXCEEDED,
 				     "the caller's time was over before %s began; nothing was done",
 				     job->call.method);
@@ -328,7 +329,7 @@ void server_answer(struct listener *listener, const struct call_origin *origin, 
 	job.call.metadata = request->metadata;
 	job.call.trailing = trailing;
 	if (request->timeout_ms > 0)
-		job.call.deadline_ms = monotonic_ms() + request->timeout_ms;
+		job.call.deadline_ms = clock_monotonic_ms() + request->timeout_ms;
 	connection_reached_host(nng_msg_get_pipe(msg), &listener->endpoint, job.call.server_host);
 	answer_request(&job, ret_reply);
 	haul__v1__request__free_unpacked(request, NULL);

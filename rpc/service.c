@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/service.h"
+#include "proto/clock.h"
 
 #include "rpc/connections.h"
 #include "rpc/nng_error.h"
@@ -12,7 +13,7 @@ int64_t rpc_call_budget_ms(const struct rpc_call *call, int64_t most_ms)
 {
 	if (call->deadline_ms == 0)
 		return most_ms;
-	int64_t left = call->deadline_ms - monotonic_ms();
+	int64_t left = call->deadline_ms - clock_monotonic_ms();
 	int64_t margin_ms = left / MARGIN_PART;
 	if (margin_ms < MARGIN_LEAST_MS)
 		margin_ms = MARGIN_LEAST_MS;

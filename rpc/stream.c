@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "proto/clock.h"
 #include "rpc/stream_internal.h"
 
 #include <errno.h>
@@ -37,7 +38,7 @@ status *stream_new(struct pipe *pipe, bool is_server, const struct stream_option
 	made->is_server = is_server;
 	made->options = options != NULL ? *options : usual;
 	made->credit = made->window = made->options.window;
-	made->sent_ms = monotonic_ms();
+	made->sent_ms = clock_monotonic_ms();
 	made->own = metadata_new();
 	made->own_trailing = metadata_new();
 	pthread_condattr_t attr;
@@ -58,8 +59,7 @@ status *stream_new(struct pipe *pipe, bool is_server, const struct stream_option
 /* Waits for a change; false when the time is over. Caller holds the lock. */
 static bool wait_until(struct stream *stream, int64_t deadline_ms)
 {
-	struct timespec until = {.tv_sec = deadline_ms / 1000,
-				 .tv_nsec = (deadline_ms % 1000) * 1000000};
+	struct timespec until = clock_at(deadline_ms);
 	return pthread_cond_timedwait(&stream->changed, &stream->lock, &until) != ETIMEDOUT;
 }
 
@@ -109,7 +109,7 @@ status *stream_send(struct stream *stream, const ProtobufCMessage *message, int6
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a message");
 	item->size = protobuf_c_message_pack(message, item->data);
 	(void)pthread_mutex_lock(&stream->lock);
-	status *st = enqueue(stream, &item, monotonic_ms() + timeout_ms);
+	status *st = enqueue(stream, &item, clock_monotonic_ms() + timeout_ms);
 	(void)pthread_mutex_unlock(&stream->lock);
 	free(item);
 	return st;
@@ -145,7 +145,7 @@ status *stream_receive_bytes(struct stream *stream, int64_t timeout_ms, struct b
 {
 	struct stream_item *item = NULL;
 	(void)pthread_mutex_lock(&stream->lock);
-	status *st = dequeue(stream, monotonic_ms() + timeout_ms, &item);
+	status *st = dequeue(stream, clock_monotonic_ms() + timeout_ms, &item);
 	(void)pthread_mutex_unlock(&stream->lock);
 	if (st != NULL)
 		return st;
@@ -228,7 +228,7 @@ void stream_half_close(struct stream *stream)
 
 void stream_end(struct stream *stream, const status *verdict, int64_t timeout_ms)
 {
-	int64_t deadline_ms = monotonic_ms() + timeout_ms;
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	(void)pthread_mutex_lock(&stream->lock);
 	if (!stream->wants_end && verdict != NULL)
 		stream->verdict = status_copy(verdict);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The threads of a stream. The receiver never sends, so that it always reads on: credits and
  * keepalives are the sender's business, and two sides that both send cannot block each other. */
+#include "proto/clock.h"
 #include "rpc/stream_internal.h"
 
 #include <string.h>
@@ -96,7 +97,7 @@ static void choose(struct stream *stream, struct errand *errand)
 		errand->verdict = stream->verdict;
 		errand->metadata = stream->own_trailing;
 		stream->end_sent = true;
-	} else if (monotonic_ms() - stream->sent_ms >= stream->options.keepalive_ms) {
+	} else if (clock_monotonic_ms() - stream->sent_ms >= stream->options.keepalive_ms) {
 		errand->kind = HAUL__V1__FRAME_KIND__FRAME_KEEPALIVE;
 	}
 }
@@ -136,7 +137,7 @@ static status *send_errand(struct stream *stream, struct errand *errand)
 static void wait_for_work(struct stream *stream)
 {
 	int64_t until_ms = stream->sent_ms + stream->options.keepalive_ms;
-	struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = (until_ms % 1000) * 1000000};
+	struct timespec until = clock_at(until_ms);
 	(void)pthread_cond_timedwait(&stream->changed, &stream->lock, &until);
 }
 
@@ -169,7 +170,7 @@ void *stream_run_sender(void *argument)
 			return NULL;
 		}
 		(void)pthread_mutex_lock(&stream->lock);
-		stream->sent_ms = monotonic_ms();
+		stream->sent_ms = clock_monotonic_ms();
 		(void)pthread_cond_broadcast(&stream->changed);
 	}
 	(void)pthread_mutex_unlock(&stream->lock);

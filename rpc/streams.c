@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/streams.h"
+#include "proto/clock.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -237,8 +238,8 @@ static void interrupt_all(struct rpc_streams *streams)
 
 void rpc_streams_stop(struct rpc_streams *streams, int64_t grace_ms)
 {
-	int64_t until_ms = monotonic_ms() + grace_ms;
-	struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = (until_ms % 1000) * 1000000};
+	int64_t until_ms = clock_monotonic_ms() + grace_ms;
+	struct timespec until = clock_at(until_ms);
 	(void)pthread_mutex_lock(&streams->lock);
 	streams->is_stopping = true;
 	while (streams->count > 0)

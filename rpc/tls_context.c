@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/tls_context.h"
+#include "proto/clock.h"
 
 #include <nng/supplemental/tls/engine.h>
 #include <openssl/err.h>
@@ -105,7 +106,7 @@ static bool has_lost_its_right(struct tls_context *context, struct tls_member *m
 static bool is_unfit(void *self, struct tls_member *member)
 {
 	bool is_stale =
-	    !atomic_load(&member->is_pipe) && monotonic_ms() > member->deadline_ms + STALE_MS;
+	    !atomic_load(&member->is_pipe) && clock_monotonic_ms() > member->deadline_ms + STALE_MS;
 	return is_stale || has_lost_its_right(self, member);
 }
 

@@ -12,6 +12,7 @@
  * - nng's configuration interface knows only texts; our context travels through the one operation
  *   that takes bytes (psk), as a pointer. */
 #include "rpc/tls_engine.h"
+#include "proto/clock.h"
 
 #include <arpa/inet.h>
 #include <nng/supplemental/tls/engine.h>
@@ -125,7 +126,7 @@ static int would_block(const struct nng_tls_engine_conn *conn, int result)
 static int linger(struct nng_tls_engine_conn *conn)
 {
 	uint8_t waste[4096];
-	if (monotonic_ms() > conn->member.deadline_ms)
+	if (clock_monotonic_ms() > conn->member.deadline_ms)
 		return NNG_EPEERAUTH;
 	for (;;) {
 		size_t size = sizeof(waste);
@@ -178,7 +179,7 @@ static int conn_handshake(nng_tls_engine_conn *conn)
 		return linger(conn);
 	if (conn->phase == TLS_FAILED || conn->ssl == NULL)
 		return NNG_EPEERAUTH;
-	if (monotonic_ms() > conn->member.deadline_ms) {
+	if (clock_monotonic_ms() > conn->member.deadline_ms) {
 		const struct tls_failure failure = {.text = "the TLS handshake took too long"};
 		fail_with(conn, &failure);
 		conn->phase = TLS_FAILED;
@@ -234,7 +235,7 @@ static int conn_init(nng_tls_engine_conn *conn, void *io, nng_tls_engine_config 
 	SSL_CTX *ctx = keyring_context(config->context->keyring, config->context->is_server,
 				       &conn->member.number);
 	conn->member.stream = io;
-	conn->member.deadline_ms = monotonic_ms() + LIMIT_SILENT_MS;
+	conn->member.deadline_ms = clock_monotonic_ms() + LIMIT_SILENT_MS;
 	conn->verify_error = X509_V_OK;
 	conn->io = io;
 	/* Handshakes in progress count too: nng would take any number of them. */

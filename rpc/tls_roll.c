@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/tls_roll.h"
+#include "proto/clock.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -115,8 +116,8 @@ static bool close_all_but_pipes(struct tls_roll *roll)
 
 void tls_roll_empty(struct tls_roll *roll, int64_t within_ms)
 {
-	int64_t until_ms = monotonic_ms() + within_ms;
-	struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+	int64_t until_ms = clock_monotonic_ms() + within_ms;
+	struct timespec until = clock_at(until_ms);
 	int failed = 0;
 	(void)pthread_mutex_lock(&roll->lock);
 	roll->is_closing = true;

@@ -6,6 +6,7 @@
 #include "cmd/haulctl/described.h"
 #include "cmd/haulctl/render_json.h"
 #include "haul/v1/pipe.pb-c.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/json.h"
 #include "proto/wire.h"
@@ -70,7 +71,7 @@ static status *print_message(const struct ctl *ctl, const struct schema_message 
 /* What is left of --max-time, at most `most`. DEADLINE_EXCEEDED when nothing is. */
 static status *time_left(int64_t deadline_ms, int64_t most_ms, int64_t *ret_left_ms)
 {
-	int64_t left_ms = deadline_ms != 0 ? deadline_ms - ctl_now_ms() : most_ms;
+	int64_t left_ms = deadline_ms != 0 ? deadline_ms - clock_monotonic_ms() : most_ms;
 
 	if (left_ms <= 0)
 		return status_errorf(STATUS_DEADLINE_EXCEEDED, "--max-time is over");
@@ -179,7 +180,7 @@ static status *call_method(struct ctl *ctl, const struct method_name *name,
 static status *run(struct ctl *ctl, int *ret_exit)
 {
 	scoped(schema) struct schema *schema = NULL;
-	int64_t deadline_ms = ctl->max_time_ms > 0 ? ctl_now_ms() + ctl->max_time_ms : 0;
+	int64_t deadline_ms = ctl->max_time_ms > 0 ? clock_monotonic_ms() + ctl->max_time_ms : 0;
 	struct method_name name;
 
 	(void)ret_exit;

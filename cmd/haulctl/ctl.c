@@ -138,14 +138,6 @@ status *ctl_migration(struct haul_migration *view, Haul__V1__Migration **ret_mig
 	return st;
 }
 
-int64_t ctl_now_ms(void)
-{
-	struct timespec now = {0};
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void ctl_close(struct ctl *ctl)
 {
 	haul_disconnect(ctl->client);

@@ -75,9 +75,6 @@ must_check status *ctl_failed(const struct ctl *ctl, struct haul_error *error);
  * is no message. */
 must_check status *ctl_migration(struct haul_migration *view, Haul__V1__Migration **ret_migration);
 
-/* CLOCK_MONOTONIC. */
-int64_t ctl_now_ms(void);
-
 /* Connects, when there is no connection yet: for what needs ctl->client itself. */
 must_check status *ctl_connect(struct ctl *ctl);
 

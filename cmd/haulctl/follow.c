@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 
 #include "cmd/haulctl/render.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 
 /* A migration may be silent for long: libhaul tells when its engine is lost. */
@@ -82,7 +83,7 @@ static void take_view(struct follower *follower, Haul__V1__Migration *view)
 	if (view->state != HAUL__V1__MIGRATION_STATE__IN_DOUBT)
 		follower->doubt_since_ms = 0;
 	else if (follower->doubt_since_ms == 0)
-		follower->doubt_since_ms = ctl_now_ms();
+		follower->doubt_since_ms = clock_monotonic_ms();
 	follower->follow->changed(follower->follow->self, view);
 }
 
@@ -111,7 +112,7 @@ static int64_t patience_ms(const struct follower *follower)
 
 	if (follower->doubt_since_ms == 0 || most == 0)
 		return LOOK_MS;
-	int64_t left = follower->doubt_since_ms + most - ctl_now_ms();
+	int64_t left = follower->doubt_since_ms + most - clock_monotonic_ms();
 	if (left > LOOK_MS)
 		return LOOK_MS;
 	return left > 0 ? left : 0;

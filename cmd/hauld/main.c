@@ -13,8 +13,8 @@
 #include "cmd/hauld/notify.h"
 #include "cmd/hauld/security.h"
 #include "engine/engine.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
+#include "proto/clock.h"
 #include "rpc/server.h"
 
 enum {

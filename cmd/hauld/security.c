@@ -4,8 +4,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
+#include "proto/clock.h"
 
 enum {
 	CERTIFICATE_AHEAD_DAYS = 30,

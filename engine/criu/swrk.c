@@ -19,8 +19,8 @@
 #include "engine/criu/criu_error.h"
 #include "engine/host/cgroup.h"
 #include "engine/host/child.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
+#include "proto/clock.h"
 #include "proto/limits.h"
 
 enum {

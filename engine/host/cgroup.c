@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
+#include "proto/clock.h"
 
 enum { POLL_MS = 5, FREEZE_POLL_MS = 1, FILE_LIMIT = 1024 * 1024 };
 

@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/preflight_parts.h"
+#include "proto/clock.h"
 #include "proto/reason.h"
 
 enum {

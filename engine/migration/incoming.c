@@ -8,10 +8,10 @@
 #include <time.h>
 
 #include "engine/host/child.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/reason.h"
 
@@ -457,14 +457,8 @@ static void one_pass(struct incomings *incomings)
 
 static bool wait_tick(struct incomings *incomings)
 {
-	struct timespec at;
+	const struct timespec at = clock_at(clock_monotonic_ms() + CARETAKER_TICK_MS);
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_nsec += CARETAKER_TICK_MS * 1000000L;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_sec++;
-		at.tv_nsec -= 1000000000;
-	}
 	(void)pthread_mutex_lock(&incomings->lock);
 	while (!incomings->is_stopping &&
 	       pthread_cond_timedwait(&incomings->changed, &incomings->lock, &at) != ETIMEDOUT)

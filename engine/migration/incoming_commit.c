@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/pack.h"
 #include "proto/reason.h"

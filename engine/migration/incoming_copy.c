@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/preflight.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
+#include "proto/clock.h"
 #include "proto/pack.h"
 
 enum { FREEZE_TIMEOUT_MS = 10000, LEASE_LEAST_MS = 1000, LEASE_MOST_MS = 600000 };
@@ -52,8 +52,7 @@ static status *start_arrival(struct incoming *incoming, void *(*run)(void *), pt
 static status *await_arrivals(struct incoming *incoming, const struct rpc_call *call)
 {
 	int64_t deadline_ms = deadline_of(call);
-	const struct timespec until = {.tv_sec = deadline_ms / 1000,
-				       .tv_nsec = deadline_ms % 1000 * 1000000};
+	const struct timespec until = clock_at(deadline_ms);
 	int failed = 0;
 
 	(void)pthread_mutex_lock(&incoming->arrival_lock);

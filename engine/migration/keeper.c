@@ -5,9 +5,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/host/clock.h"
 #include "engine/log.h"
 #include "haul/v1/peer.pb-c.h"
+#include "proto/clock.h"
 
 enum { KEEPER_TICK_MS = 250 };
 
@@ -31,14 +31,8 @@ static bool say_hello(struct source *source)
 /* False when the migration is over. */
 static bool tick(struct source *source)
 {
-	struct timespec at;
+	const struct timespec at = clock_at(clock_monotonic_ms() + KEEPER_TICK_MS);
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_nsec += KEEPER_TICK_MS * 1000000L;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_sec++;
-		at.tv_nsec -= 1000000000;
-	}
 	(void)pthread_mutex_lock(&source->lock);
 	while (!source->is_over &&
 	       pthread_cond_timedwait(&source->told, &source->lock, &at) != ETIMEDOUT)

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/host/clock.h"
+#include "proto/clock.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
 #include "proto/reason.h"
@@ -267,7 +267,7 @@ status *registry_wait(struct registry *registry, const char *id, uint64_t sequen
 		      int64_t timeout_ms, Haul__V1__Migration **ret_view)
 {
 	int64_t until = clock_monotonic_ms() + timeout_ms;
-	struct timespec at = {.tv_sec = until / 1000, .tv_nsec = (until % 1000) * 1000000};
+	struct timespec at = clock_at(until);
 	status *st = NULL;
 
 	(void)pthread_mutex_lock(&registry->lock);
@@ -302,7 +302,7 @@ static void wait_locked(struct registry *registry, const char *id, int64_t until
 		const Haul__V1__Migration *view = find(registry, id);
 		int64_t now = clock_monotonic_ms();
 		int64_t at_ms = now + LOOK_MS < until_ms ? now + LOOK_MS : until_ms;
-		struct timespec at = {.tv_sec = at_ms / 1000, .tv_nsec = (at_ms % 1000) * 1000000};
+		struct timespec at = clock_at(at_ms);
 		if (view == NULL || migration_is_over(view) || registry->is_closed ||
 		    now >= until_ms || !is_wanted(self))
 			return;

@@ -6,13 +6,13 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/log.h"
 #include "engine/migration/keeper.h"
 #include "engine/migration/source_internal.h"
 #include "engine/migration/sources.h"
 #include "haul/v1/peer.pb-c.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/pack.h"
 #include "proto/reason.h"

@@ -7,12 +7,12 @@
 #include <time.h>
 
 #include "engine/host/child.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/migration/source_internal.h"
 #include "haul/v1/peer.pb-c.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/pack.h"
 #include "proto/reason.h"
@@ -125,15 +125,8 @@ static void look_here(struct source *source, struct source_situation *ret_here)
 /* Waits for the next question; false when the engine stops, an operator's word comes first. */
 static bool wait_to_ask(struct source *source, int64_t delay_ms)
 {
-	struct timespec at;
+	const struct timespec at = clock_at(clock_monotonic_ms() + delay_ms);
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += delay_ms / 1000;
-	at.tv_nsec += (delay_ms % 1000) * 1000000;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_sec++;
-		at.tv_nsec -= 1000000000;
-	}
 	(void)pthread_mutex_lock(&source->lock);
 	while (!source->is_stopping &&
 	       source->decision == HAUL__V1__RESOLVE_REQUEST__ACT__ACT_UNKNOWN) {

@@ -8,13 +8,13 @@
 
 #include "engine/criu/mend.h"
 #include "engine/criu/stats.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/migration/keeper.h"
 #include "engine/migration/source_internal.h"
 #include "haul/v1/peer.pb-c.h"
+#include "proto/clock.h"
 
 enum {
 	CPUINFO_LIMIT = 64 * 1024,

@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/migration/sources.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/pack.h"
 

@@ -7,12 +7,12 @@
 
 #include "engine/criu/live_pages.h"
 #include "engine/criu/stats.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/migration/source_internal.h"
 #include "haul/v1/peer.pb-c.h"
+#include "proto/clock.h"
 
 static double predict_ms(const struct source *source)
 {

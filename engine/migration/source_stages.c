@@ -2,8 +2,8 @@
 /* The source's stage table and the one who walks it. Read the table at the end first. */
 #include "engine/migration/source_internal.h"
 
-#include "engine/host/clock.h"
 #include "engine/log.h"
+#include "proto/clock.h"
 
 struct stage_change {
 	const char *name;

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/host/clock.h"
 #include "engine/migration/sources.h"
+#include "proto/clock.h"
 #include "proto/envelope.h"
 
 enum { ID_BYTES = 8 };

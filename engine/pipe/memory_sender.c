@@ -13,11 +13,11 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
-#include "engine/host/clock.h"
 #include "engine/pipe/batch_codec.h"
 #include "engine/pipe/codec_choice.h"
 #include "engine/pipe/pace.h"
 #include "engine/pipe/page_table.h"
+#include "proto/clock.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
 
@@ -91,11 +91,6 @@ static status *answer(int fd, const void *data, size_t size)
 	return NULL;
 }
 
-static struct timespec time_at(int64_t ms)
-{
-	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-}
-
 /* --- batches --- */
 
 /* Packs the batch into a frame of its own when that makes it clearly smaller. */
@@ -133,7 +128,7 @@ static void keep_pace(struct memory_sender *sender, size_t sent)
 	double wait = pace_wait_ms(&sender->pace, sent, atomic_load(sender->limit), now);
 	if (wait < 1)
 		return;
-	struct timespec at = time_at((int64_t)(now + (wait < PACE_MOST_MS ? wait : PACE_MOST_MS)));
+	struct timespec at = clock_at((int64_t)(now + (wait < PACE_MOST_MS ? wait : PACE_MOST_MS)));
 	(void)pthread_mutex_lock(&sender->lock);
 	while (!sender->is_stopping &&
 	       pthread_cond_timedwait(&sender->changed, &sender->lock, &at) != ETIMEDOUT)
@@ -525,7 +520,7 @@ static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
 	int failed = 0;
 
 	while (!sender->is_over && failed != ETIMEDOUT) {
-		struct timespec at = time_at(until);
+		struct timespec at = clock_at(until);
 		failed = pthread_cond_timedwait(&sender->changed, &sender->lock, &at);
 		if (sender->round.bytes != seen.bytes ||
 		    sender->round.pages_sent != seen.pages_sent ||

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "proto/clock.h"
 #include "rpc/stream.h"
 
 enum { SEND_MS = 30000, TICK_MS = 1000 };
@@ -32,12 +33,8 @@ struct watchers *watchers_new(void)
 
 bool watchers_wait(struct watchers *watchers, int64_t timeout_ms)
 {
-	struct timespec until = {0};
+	const struct timespec until = clock_at(clock_monotonic_ms() + timeout_ms);
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	int64_t nanos = until.tv_nsec + timeout_ms % 1000 * 1000000;
-	until.tv_sec += (time_t)(timeout_ms / 1000 + nanos / 1000000000);
-	until.tv_nsec = (long)(nanos % 1000000000);
 	(void)pthread_mutex_lock(&watchers->lock);
 	unsigned wakes = watchers->wakes;
 	while (wakes == watchers->wakes && !watchers->is_ending)

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "rpc/libhaul/internal.h"
 
@@ -143,7 +144,7 @@ static status *wait_once(struct haul_client *client, char *id, int64_t left_ms,
 			 ProtobufCMessage **ret_view)
 {
 	Haul__V1__WaitRequest request = HAUL__V1__WAIT_REQUEST__INIT;
-	int64_t begun_ms = now_ms();
+	int64_t begun_ms = clock_monotonic_ms();
 
 	request.id = id;
 	request.timeout_ms = (uint32_t)(left_ms < ASK_MS ? left_ms : ASK_MS);
@@ -153,7 +154,7 @@ static status *wait_once(struct haul_client *client, char *id, int64_t left_ms,
 			    ret_view);
 	if (st == NULL &&
 	    !haul_state_is_over((enum haul_state)((Haul__V1__Migration *)*ret_view)->state) &&
-	    now_ms() - begun_ms < SHORT_MS)
+	    clock_monotonic_ms() - begun_ms < SHORT_MS)
 		(void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
 	return st;
 }
@@ -161,13 +162,13 @@ static status *wait_once(struct haul_client *client, char *id, int64_t left_ms,
 struct haul_error *haul_wait(struct haul_client *client, const char *id, int64_t timeout_ms,
 			     struct haul_migration **ret_migration)
 {
-	int64_t until_ms = timeout_ms > 0 ? now_ms() + timeout_ms : INT64_MAX;
+	int64_t until_ms = timeout_ms > 0 ? clock_monotonic_ms() + timeout_ms : INT64_MAX;
 	scoped(str) char *copy = NULL;
 	status *st = id_read(id, &copy);
 
 	while (st == NULL) {
 		scoped(message) ProtobufCMessage *view = NULL;
-		int64_t left_ms = until_ms - now_ms();
+		int64_t left_ms = until_ms - clock_monotonic_ms();
 		st = wait_once(client, copy, left_ms > 1 ? left_ms : 1, &view);
 		if (st != NULL)
 			break;
@@ -176,7 +177,7 @@ struct haul_error *haul_wait(struct haul_client *client, const char *id, int64_t
 			view = NULL;
 			return give_error(migration_view(migration, ret_migration));
 		}
-		if (now_ms() >= until_ms)
+		if (clock_monotonic_ms() >= until_ms)
 			st = still_running(migration);
 	}
 	return give_error(st);

@@ -15,14 +15,6 @@ const char *haul_version(void)
 	return HAUL_VERSION;
 }
 
-int64_t now_ms(void)
-{
-	struct timespec now = {0};
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 status *struct_read(const void *theirs, void *known, const char *name)
 {
 	size_t size = 0, room = 0;

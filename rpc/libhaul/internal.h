@@ -43,7 +43,4 @@ must_check status *migration_view(Haul__V1__Migration *message,
 				  struct haul_migration **ret_migration);
 must_check status *node_view(Haul__V1__NodeInfo *message, struct haul_node **ret_node);
 
-/* CLOCK_MONOTONIC. */
-int64_t now_ms(void);
-
 #endif

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "rpc/libhaul/internal.h"
 #include "rpc/retry.h"
@@ -102,8 +103,7 @@ static bool is_final(const struct haul_watch *watch, enum status_code code)
 /* Until then, or until the watch is stopped. */
 static void pause_until(struct haul_watch *watch, int64_t until_ms)
 {
-	const struct timespec until = {.tv_sec = until_ms / 1000,
-				       .tv_nsec = until_ms % 1000 * 1000000};
+	const struct timespec until = clock_at(until_ms);
 
 	(void)pthread_mutex_lock(&watch->lock);
 	while (!watch->is_stopped &&
@@ -120,15 +120,15 @@ static status *try_again(struct haul_watch *watch, status *st)
 
 	set_stream(watch, NULL);
 	if (watch->lost_ms == 0)
-		watch->lost_ms = now_ms();
+		watch->lost_ms = clock_monotonic_ms();
 	if (is_final(watch, status_code_of(st)) ||
-	    now_ms() + pause_ms - watch->lost_ms > watch->client->timeout_ms)
+	    clock_monotonic_ms() + pause_ms - watch->lost_ms > watch->client->timeout_ms)
 		/* DEADLINE_EXCEEDED means that there is nothing new. */
 		return status_code_of(st) == STATUS_DEADLINE_EXCEEDED
 			   ? status_recode(st, STATUS_UNAVAILABLE)
 			   : st;
 	status_free(st);
-	pause_until(watch, now_ms() + pause_ms);
+	pause_until(watch, clock_monotonic_ms() + pause_ms);
 	return NULL;
 }
 
@@ -148,7 +148,7 @@ static status *receive(struct haul_watch *watch, int64_t until_ms,
 		       struct haul_migration **ret_migration, bool *ret_is_cut)
 {
 	ProtobufCMessage *message = NULL;
-	int64_t left_ms = until_ms - now_ms();
+	int64_t left_ms = until_ms - clock_monotonic_ms();
 	status *st = stream_receive(watch->stream, &haul__v1__migration__descriptor,
 				    left_ms > 0 ? left_ms : 0, &message);
 
@@ -186,7 +186,7 @@ static status *next(struct haul_watch *watch, int64_t until_ms,
 		st = is_stopped(watch) ? st : try_again(watch, st);
 		if (st != NULL)
 			return st;
-		if (now_ms() >= until_ms)
+		if (clock_monotonic_ms() >= until_ms)
 			return status_errorf(STATUS_DEADLINE_EXCEEDED,
 					     "the watch has not been taken up again yet");
 	}
@@ -197,7 +197,7 @@ struct haul_error *haul_watch_next(struct haul_watch *watch, int64_t timeout_ms,
 				   struct haul_migration **ret_migration)
 {
 	struct haul_migration *migration = NULL;
-	int64_t until_ms = now_ms() + (timeout_ms > 0 ? timeout_ms : 0);
+	int64_t until_ms = clock_monotonic_ms() + (timeout_ms > 0 ? timeout_ms : 0);
 	status *st = watch->has_ended ? NULL : next(watch, until_ms, &migration);
 
 	if (st != NULL && is_stopped(watch)) {

@@ -16,9 +16,9 @@
 
 #include "engine/criu/request.h"
 #include "engine/host/cgroup.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/pipe/memory_pipe.h"
+#include "proto/clock.h"
 #include "tests/unit/engine/pipe_pair.h"
 
 enum { PLENTY_MS = 120000, SKIPPED = 77, POLL_MS = 10 };

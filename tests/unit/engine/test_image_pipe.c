@@ -8,9 +8,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/pipe/image_pipe.h"
+#include "proto/clock.h"
 #include "proto/pack.h"
 #include "tests/unit/engine/pipe_pair.h"
 

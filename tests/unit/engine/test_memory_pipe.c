@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/pipe/memory_pipe.h"
+#include "proto/clock.h"
 #include "proto/limits.h"
 #include "tests/unit/engine/pipe_pair.h"
 

@@ -11,10 +11,10 @@
 
 #include "engine/criu/request.h"
 #include "engine/host/child.h"
-#include "engine/host/clock.h"
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 #include "engine/pipe/memory_pipe.h"
+#include "proto/clock.h"
 #include "tests/unit/engine/pipe_pair.h"
 
 enum { PLENTY_MS = 60000, SHORT_MS = 400, POLL_MS = 5 };

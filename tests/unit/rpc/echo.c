@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "proto/clock.h"
 #include "tests/unit/test.h"
 
 #include "tests/unit/rpc/echo.h"
@@ -210,7 +211,7 @@ status *echo_hello(struct rpc_client *client, const char *id, int64_t timeout_ms
 
 bool is_at_least(atomic_int *value, int wanted, int64_t timeout_ms)
 {
-	int64_t deadline_ms = monotonic_ms() + timeout_ms;
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	while (atomic_load(value) < wanted && left_ms(deadline_ms) > 0)
 		pause_ms(2);
 	return atomic_load(value) >= wanted;

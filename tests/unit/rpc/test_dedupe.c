@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "proto/clock.h"
 #include "tests/unit/test.h"
 
 #include <pthread.h>
@@ -128,7 +129,7 @@ static void a_duplicate_waits_no_longer_than_its_deadline(void **state)
 	struct ask first = {.dedupe = *state, .caller = &alice, .id = 1, .body = "x"};
 	struct ask again = first;
 	assert_int_equal(ask(&first), DEDUPE_RUN);
-	again.deadline_ms = monotonic_ms() + 20;
+	again.deadline_ms = clock_monotonic_ms() + 20;
 	assert_int_equal(ask(&again), DEDUPE_TIMEOUT);
 }
 
@@ -152,7 +153,7 @@ static enum dedupe_verdict run(struct dedupe *dedupe, const struct identity *cal
 			  .caller = caller,
 			  .id = id,
 			  .body = "x",
-			  .deadline_ms = monotonic_ms() + deadline_ms};
+			  .deadline_ms = clock_monotonic_ms() + deadline_ms};
 	if (ask(&one) == DEDUPE_RUN)
 		finish(&one, "done");
 	return one.verdict;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Strangers at the listeners: whatever they send, the next honest call is answered. */
+#include "proto/clock.h"
 #include "tests/unit/test.h"
 
 #include <arpa/inet.h>
@@ -266,7 +267,7 @@ static void silence_begins(struct silent_clients *silent)
 		    (struct pollfd){.fd = connect_raw(silent->fixture.echo.url), .events = POLLIN};
 		(void)send(silent->polls[i].fd, silent->start, silent->start_size, MSG_NOSIGNAL);
 	}
-	silent->deadline_ms = monotonic_ms() + 15000;
+	silent->deadline_ms = clock_monotonic_ms() + 15000;
 	assert_int_equal(pthread_create(&silent->thread, NULL, await_their_end, silent), 0);
 	assert_answers(&silent->fixture);
 }
@@ -444,12 +445,12 @@ static int64_t longest_call_ms(struct fixture *fixture)
 	int64_t longest = 0;
 	assert_ok(rpc_client_new(fixture->echo.url, fixture->client, &client));
 	for (int i = 0; i < 20; i++) {
-		int64_t begin = monotonic_ms();
+		int64_t begin = clock_monotonic_ms();
 		if (i % 2 == 0)
 			assert_ok(echo_hello(client, "", PLENTY_MS, NULL));
 		else
 			assert_answers(fixture);
-		int64_t took = monotonic_ms() - begin;
+		int64_t took = clock_monotonic_ms() - begin;
 		longest = took > longest ? took : longest;
 	}
 	return longest;

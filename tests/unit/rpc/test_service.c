@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "proto/clock.h"
 #include "tests/unit/test.h"
 
 #include "rpc/nng_error.h"
@@ -7,7 +8,7 @@
 /* With a deadline that is so far away. */
 static int64_t budget(int64_t left_ms_of_caller, int64_t most_ms)
 {
-	const struct rpc_call call = {.deadline_ms = monotonic_ms() + left_ms_of_caller};
+	const struct rpc_call call = {.deadline_ms = clock_monotonic_ms() + left_ms_of_caller};
 
 	return rpc_call_budget_ms(&call, most_ms);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who gets through TLS, who does not, and what both sides are told. */
+#include "proto/clock.h"
 #include "tests/unit/test.h"
 
 #include <arpa/inet.h>
@@ -106,9 +107,9 @@ static void a_client_of_another_authority_is_refused_and_told(void **state)
 						.cert = pki_path(fixture->other, "stranger.pem"),
 						.key = pki_path(fixture->other, "stranger.key")};
 	assert_ok(credentials_load(&files, &mixed));
-	int64_t begin_ms = monotonic_ms();
+	int64_t begin_ms = clock_monotonic_ms();
 	assert_refused(call_with(fixture->echo.url, mixed, NULL), "unknown ca");
-	assert_true(monotonic_ms() - begin_ms < PLENTY_MS);
+	assert_true(clock_monotonic_ms() - begin_ms < PLENTY_MS);
 	credentials_free(mixed);
 	assert_true(is_at_least(&fixture->echo.refused, 1, 20000));
 	assert_ok(call_with(fixture->echo.url, fixture->client, NULL));
@@ -229,8 +230,8 @@ static void connections_that_reset_at_once_leave_no_descriptor(void **state)
 	int before = count_fds();
 	for (int i = 0; i < 50; i++)
 		reset_at(endpoint.port);
-	int64_t until = monotonic_ms() + PLENTY_MS;
-	while (count_fds() > before && monotonic_ms() < until)
+	int64_t until = clock_monotonic_ms() + PLENTY_MS;
+	while (count_fds() > before && clock_monotonic_ms() < until)
 		(void)nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
 	assert_true(count_fds() <= before);
 	assert_ok(call_with(fixture->echo.url, fixture->client, &node));
@@ -295,8 +296,8 @@ static void a_server_that_resets_costs_its_client_no_descriptor(void **state)
 	server.is_over = true;
 	(void)shutdown(server.fd, SHUT_RDWR);
 	assert_int_equal(pthread_join(thread, NULL), 0);
-	int64_t until = monotonic_ms() + PLENTY_MS;
-	while (count_fds() > before && monotonic_ms() < until)
+	int64_t until = clock_monotonic_ms() + PLENTY_MS;
+	while (count_fds() > before && clock_monotonic_ms() < until)
 		(void)nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
 	(void)close(server.fd);
 	assert_true(count_fds() < before);

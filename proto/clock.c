@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/host/clock.h"
-
-#include <time.h>
+#include "proto/clock.h"
 
 double clock_monotonic_fine_ms(void)
 {
@@ -33,4 +31,10 @@ int64_t clock_left_ms(int64_t deadline_ms)
 		return INT64_MAX;
 	int64_t left = deadline_ms - clock_monotonic_ms();
 	return left > 0 ? left : 0;
+}
+
+struct timespec clock_at(int64_t monotonic_ms)
+{
+	return (struct timespec){.tv_sec = monotonic_ms / 1000,
+				 .tv_nsec = monotonic_ms % 1000 * 1000000};
 }

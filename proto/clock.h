@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Time: monotonic milliseconds for waits and durations, unix milliseconds for people. */
-#ifndef HAUL_ENGINE_HOST_CLOCK_H
-#define HAUL_ENGINE_HOST_CLOCK_H
+#ifndef HAUL_PROTO_CLOCK_H
+#define HAUL_PROTO_CLOCK_H
 
 #include <stdint.h>
+#include <time.h>
 
 int64_t clock_monotonic_ms(void);
 double clock_monotonic_fine_ms(void);
@@ -11,5 +12,8 @@ int64_t clock_unix_ms(void);
 
 /* What is left until a monotonic deadline, at least 0; INT64_MAX for deadline 0 (none). */
 int64_t clock_left_ms(int64_t deadline_ms);
+
+/* A monotonic deadline as pthread_cond_timedwait takes it (conditions are on CLOCK_MONOTONIC). */
+struct timespec clock_at(int64_t monotonic_ms);
 
 #endif
