@@ -42,6 +42,12 @@ for method in grpc.health.v1.Health/Watch haul.v1.Migrations/List; do
     [[ $code == "$((64 + STATUS_CODE[PERMISSION_DENIED]))" ]] || fail "$method over the network: $code"
 done
 
+note "a source of another version"
+code=0
+text=$(remote call haul.v1.Peer/Hello -d '{"protocol": 1, "node": "old", "version": "0.0.1"}' 2>&1) || code=$?
+[[ $code == "$((64 + STATUS_CODE[FAILED_PRECONDITION]))" && $text == *"old speaks protocol 1"*"run the same haul on both"* ]] ||
+    fail "Hello of another version ended with $code: $text"
+
 note "health by exit status"
 # health CODE WORD ARG…
 health() {
