@@ -93,12 +93,11 @@ static status *check_request(const Haul__V1__Request *request)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "the id of what is to be cancelled has %zu bytes, not %d",
 				     request->cancels.len, REQUEST_ID_BYTES);
-	if (request->cancels.len != 0)
-		return NULL;
-	if (!is_method(request->method))
+	bool is_cancel = request->cancels.len != 0;
+	if (!is_cancel && !is_method(request->method))
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "the request's method is not of the form /service/Method");
-	if (request->request_id.len != REQUEST_ID_BYTES)
+	if (!is_cancel && request->request_id.len != REQUEST_ID_BYTES)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "the request's id has %zu bytes, not %d",
 				     request->request_id.len, REQUEST_ID_BYTES);

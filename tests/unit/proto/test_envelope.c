@@ -55,6 +55,30 @@ static void malformed_methods_and_ids_are_invalid(void **state)
 		    STATUS_INVALID_ARGUMENT);
 }
 
+/* What is not looked at for a cancel is not let in unchecked either. */
+static void a_cancel_with_odd_metadata_is_invalid(void **state)
+{
+	Haul__V1__Request request = HAUL__V1__REQUEST__INIT;
+	Haul__V1__Metadata metadata = HAUL__V1__METADATA__INIT;
+	Haul__V1__Metadata__Entry entry = HAUL__V1__METADATA__ENTRY__INIT;
+	Haul__V1__Metadata__Entry *entries[] = {&entry};
+	scoped(buffer) struct buffer buffer = {0};
+	uint8_t id[REQUEST_ID_BYTES] = {1};
+	char key[] = "Two\nlines", value[] = "";
+	Haul__V1__Request *got = NULL;
+	(void)state;
+
+	request.version = ENVELOPE_VERSION;
+	request.cancels = (ProtobufCBinaryData){sizeof(id), id};
+	entry.key = key;
+	entry.value = value;
+	metadata.entries = entries;
+	metadata.n_entries = 1;
+	request.metadata = &metadata;
+	assert_ok(pack_message(&request.base, LIMIT_UNARY_BYTES, &buffer));
+	assert_code(request_decode(buffer.data, buffer.size, &got), STATUS_INVALID_ARGUMENT);
+}
+
 static void a_status_travels_with_its_details(void **state)
 {
 	(void)state;
@@ -136,6 +160,7 @@ int main(void)
 	    cmocka_unit_test(a_request_survives),
 	    cmocka_unit_test(another_version_is_unimplemented),
 	    cmocka_unit_test(malformed_methods_and_ids_are_invalid),
+	    cmocka_unit_test(a_cancel_with_odd_metadata_is_invalid),
 	    cmocka_unit_test(a_status_travels_with_its_details),
 	    cmocka_unit_test(a_hostile_status_is_bounded_and_printable),
 	    cmocka_unit_test(a_reply_brings_payload_or_verdict),
