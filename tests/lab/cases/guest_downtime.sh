@@ -5,7 +5,7 @@
 # it, with haul and with a script of CRIU and rsync, by turns on the same two hosts. Prints one line
 # of JSON (medians). HAUL_RUNS (default 3), HAUL_MIB (default 64); with HAUL_FULL=1 10 and 256. Both copy
 # the memory twice before they stop the process. Also runs on the machine's own kernel: where that
-# cannot track dirty pages, both stop and copy.
+# cannot track dirty pages the script stops and copies, and haul compares content.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
 
