@@ -6,7 +6,7 @@
  * repeated by itself: resending is switched off in nng, too. Retrying is a loop around attempts,
  * each with a context of its own and all with one request id (call_until_answered).
  *
- * All aios are started under the lock after a look at is_interrupted, and are in the list of calls:
+ * All operations begin under the lock after a look at is_interrupted, and are in the list of calls:
  * rpc_client_interrupt finds each of them. */
 #include "proto/clock.h"
 #include "rpc/client_internal.h"
@@ -135,19 +135,16 @@ static status *send_request(struct rpc_client *client, struct call *call, nng_ms
 		if (st == NULL) {
 			client->active += call->is_active ? 0 : 1;
 			call->is_active = true;
-			nng_aio_set_msg(call->aio, msg);
-			nng_aio_set_timeout(call->aio,
-					    slice < SEND_SLICE_MS ? slice : SEND_SLICE_MS);
-			nng_ctx_send(call->ctx, call->aio);
+			slice = slice < SEND_SLICE_MS ? slice : SEND_SLICE_MS;
+			nng_ctx_send(call->ctx, operation_begin(call->operation, slice, msg));
 		}
 		(void)pthread_mutex_unlock(&client->lock);
 		if (st != NULL)
 			return st;
-		nng_aio_wait(call->aio);
-		int rv = nng_aio_result(call->aio);
+		int rv = operation_wait(call->operation);
 		if (rv == 0)
 			return NULL;
-		nng_aio_set_msg(call->aio, NULL);
+		(void)operation_take_message(call->operation); /* the caller's again */
 		if (rv != NNG_ETIMEDOUT && rv != NNG_ECANCELED)
 			return nng_errorf(rv, "cannot send to %s, the request has not left",
 					  client->endpoint.url);
@@ -181,18 +178,15 @@ static status *receive_reply(struct rpc_client *client, struct call *call, nng_m
 		int32_t wait_ms = left_ms(call->deadline_ms);
 		if (call->patience_ms > 0 && call->patience_ms < wait_ms)
 			wait_ms = (int32_t)call->patience_ms;
-		nng_aio_set_timeout(call->aio, wait_ms);
-		nng_ctx_recv(call->ctx, call->aio);
+		nng_ctx_recv(call->ctx, operation_begin(call->operation, wait_ms, NULL));
 	}
 	(void)pthread_mutex_unlock(&client->lock);
 	if (is_ended)
 		return is_interrupted ? client_interrupted() : call_cancelled();
-	nng_aio_wait(call->aio);
-	int rv = nng_aio_result(call->aio);
+	int rv = operation_wait(call->operation);
 	if (rv != 0)
 		return receive_error(client, call, rv);
-	*ret_msg = nng_aio_get_msg(call->aio);
-	nng_aio_set_msg(call->aio, NULL);
+	*ret_msg = operation_take_message(call->operation);
 	return NULL;
 }
 
@@ -263,7 +257,7 @@ static status *open_call(struct rpc_client *client, struct call *call)
 	int rv = nng_ctx_open(&call->ctx, client->socket);
 	if (rv != 0)
 		return nng_errorf(rv, "cannot open a call");
-	rv = nng_aio_alloc(&call->aio, NULL, NULL);
+	rv = operation_new(&call->operation);
 	if (rv != 0) {
 		(void)nng_ctx_close(call->ctx);
 		return nng_errorf(rv, "cannot open a call");
@@ -286,7 +280,7 @@ static void close_call(struct rpc_client *client, struct call *call)
 	client->active -= call->is_active ? 1 : 0;
 	client->used_ms = clock_monotonic_ms();
 	(void)pthread_mutex_unlock(&client->lock);
-	nng_aio_free(call->aio);
+	operation_free(call->operation);
 	(void)nng_ctx_close(call->ctx);
 }
 
@@ -448,7 +442,7 @@ void rpc_client_interrupt(struct rpc_client *client)
 	(void)pthread_mutex_lock(&client->lock);
 	client->is_interrupted = true;
 	for (struct call *call = client->calls; call != NULL; call = call->next)
-		nng_aio_cancel(call->aio);
+		operation_cancel(call->operation);
 	(void)pthread_cond_broadcast(&client->changed);
 	(void)pthread_mutex_unlock(&client->lock);
 }
@@ -459,7 +453,7 @@ void rpc_client_cancel(struct rpc_client *client, struct rpc_cancel *cancel)
 	(void)pthread_mutex_lock(&client->lock);
 	for (struct call *call = client->calls; call != NULL; call = call->next)
 		if (call->cancel == cancel)
-			nng_aio_cancel(call->aio);
+			operation_cancel(call->operation);
 	(void)pthread_cond_broadcast(&client->changed);
 	(void)pthread_mutex_unlock(&client->lock);
 }

@@ -8,13 +8,14 @@
 
 #include "proto/envelope.h"
 #include "rpc/client.h"
+#include "rpc/operation.h"
 #include "rpc/retry.h"
 #include "rpc/tls_engine.h"
 
 struct call {
 	struct call *next;
 	nng_ctx ctx;
-	nng_aio *aio;
+	struct operation *operation;
 	const ProtobufCMethodDescriptor *method;
 	const struct buffer *request; /* packed */
 	Haul__V1__Metadata *metadata; /* borrowed, or NULL */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames through a pipe that is open, and its end. Up to SENDS_IN_FLIGHT messages are under way at
- * a time, each with an aio of its own; an error shows at a later send. All aios are started under
+ * a time, each an operation of its own; an error shows at a later send. All operations begin under
  * the lock after a look at the state, so that pipe_interrupt and the loss of the connection can
  * cancel every one of them. */
 #include "proto/clock.h"
@@ -15,8 +15,8 @@
 void pipe_cancel_sends(struct pipe *pipe)
 {
 	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		if (pipe->send_aios[i] != NULL)
-			nng_aio_cancel(pipe->send_aios[i]);
+		if (pipe->sending[i] != NULL)
+			operation_cancel(pipe->sending[i]);
 }
 
 /* Why nothing can be sent or received any more, or NULL. Caller holds the lock. */
@@ -31,7 +31,7 @@ static status *state_error(const struct pipe *pipe)
 	return NULL;
 }
 
-static status *aio_error(struct pipe *pipe, int rv, const char *what)
+static status *operation_error(struct pipe *pipe, int rv, const char *what)
 {
 	(void)pthread_mutex_lock(&pipe->lock);
 	status *st = state_error(pipe);
@@ -44,29 +44,16 @@ static status *aio_error(struct pipe *pipe, int rv, const char *what)
 	return nng_errorf(rv, "%s", what);
 }
 
-void pipe_drop_message(nng_aio *aio)
-{
-	nng_msg *msg = nng_aio_get_msg(aio);
-	nng_aio_set_msg(aio, NULL);
-	if (msg != NULL)
-		nng_msg_free(msg);
-}
-
-/* Waits until the aio of this place is free; what it reports is about its last message. */
+/* Waits until this place is free; what it reports is about its last message. */
 static status *await_place(struct pipe *pipe, unsigned place)
 {
-	nng_aio *aio = pipe->send_aios[place];
-	nng_aio_wait(aio);
-	int rv = nng_aio_result(aio);
-	if (rv == 0)
-		return NULL;
-	pipe_drop_message(aio);
-	return aio_error(pipe, rv, "sending into the pipe");
+	int rv = operation_wait(pipe->sending[place]);
+	return rv == 0 ? NULL : operation_error(pipe, rv, "sending into the pipe");
 }
 
 status *pipe_start_send(struct pipe *pipe, nng_msg *msg, int64_t timeout_ms)
 {
-	nng_aio *aio = pipe->send_aios[pipe->next_send];
+	struct operation *sending = pipe->sending[pipe->next_send];
 	status *st = await_place(pipe, pipe->next_send);
 	if (st != NULL) {
 		nng_msg_free(msg);
@@ -75,11 +62,10 @@ status *pipe_start_send(struct pipe *pipe, nng_msg *msg, int64_t timeout_ms)
 	size_t size = nng_msg_len(msg);
 	(void)pthread_mutex_lock(&pipe->lock);
 	st = state_error(pipe);
-	if (st == NULL) {
-		nng_aio_set_timeout(aio, left_ms(clock_monotonic_ms() + timeout_ms));
-		nng_aio_set_msg(aio, msg);
-		nng_send_aio(pipe->socket, aio);
-	}
+	if (st == NULL)
+		nng_send_aio(pipe->socket,
+			     operation_begin(sending, left_ms(clock_monotonic_ms() + timeout_ms),
+					     msg));
 	(void)pthread_mutex_unlock(&pipe->lock);
 	if (st != NULL) {
 		nng_msg_free(msg);
@@ -189,7 +175,7 @@ status *pipe_send_trailer(struct pipe *pipe, const status *verdict, Haul__V1__Me
 
 status *pipe_receive_raw(struct pipe *pipe, int64_t timeout_ms, nng_msg **ret_msg)
 {
-	nng_aio *aio = pipe->receive_aio;
+	struct operation *receiving = pipe->receiving;
 	status *st = NULL;
 	(void)pthread_mutex_lock(&pipe->lock);
 	if (pipe->is_interrupted) {
@@ -197,18 +183,15 @@ status *pipe_receive_raw(struct pipe *pipe, int64_t timeout_ms, nng_msg **ret_ms
 	} else {
 		/* A lost connection may have left messages behind: they are there at once or never.
 		 */
-		nng_aio_set_timeout(aio,
-				    pipe->is_lost ? 0 : left_ms(clock_monotonic_ms() + timeout_ms));
-		nng_recv_aio(pipe->socket, aio);
+		int32_t left = pipe->is_lost ? 0 : left_ms(clock_monotonic_ms() + timeout_ms);
+		nng_recv_aio(pipe->socket, operation_begin(receiving, left, NULL));
 	}
 	(void)pthread_mutex_unlock(&pipe->lock);
 	if (st != NULL)
 		return st;
-	nng_aio_wait(aio);
-	int rv = nng_aio_result(aio);
+	int rv = operation_wait(receiving);
 	if (rv == 0) {
-		*ret_msg = nng_aio_get_msg(aio);
-		nng_aio_set_msg(aio, NULL);
+		*ret_msg = operation_take_message(receiving);
 		return NULL;
 	}
 	(void)pthread_mutex_lock(&pipe->lock);
@@ -320,7 +303,7 @@ void pipe_interrupt(struct pipe *pipe)
 	(void)pthread_mutex_lock(&pipe->lock);
 	pipe->is_interrupted = true;
 	pipe_cancel_sends(pipe);
-	nng_aio_cancel(pipe->receive_aio);
+	operation_cancel(pipe->receiving);
 	(void)pthread_cond_broadcast(&pipe->changed);
 	(void)pthread_mutex_unlock(&pipe->lock);
 }
@@ -335,36 +318,25 @@ uint64_t pipe_bytes_received(const struct pipe *pipe)
 	return atomic_load(&pipe->bytes_received);
 }
 
-static void free_aio(nng_aio *aio)
+/* The socket's callbacks find NULL from here on. */
+static void free_operations(struct pipe *pipe)
 {
-	if (aio == NULL)
-		return;
-	nng_aio_stop(aio);
-	pipe_drop_message(aio);
-	nng_aio_free(aio);
-}
-
-/* Before the socket closes. An operation in nng could be left hanging otherwise; and only
- * nng_aio_free waits for a timeout that is just being served, which would look into the socket:
- * nng_aio_stop does not. The socket's callbacks find NULL from here on. */
-static void free_aios(struct pipe *pipe)
-{
-	nng_aio *receive, *sends[SENDS_IN_FLIGHT];
+	struct operation *receiving, *sending[SENDS_IN_FLIGHT];
 	(void)pthread_mutex_lock(&pipe->lock);
-	receive = TAKE(pipe->receive_aio);
+	receiving = TAKE(pipe->receiving);
 	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		sends[i] = TAKE(pipe->send_aios[i]);
+		sending[i] = TAKE(pipe->sending[i]);
 	(void)pthread_mutex_unlock(&pipe->lock);
-	free_aio(receive);
+	operation_free(receiving);
 	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		free_aio(sends[i]);
+		operation_free(sending[i]);
 }
 
 void pipe_free(struct pipe *pipe)
 {
 	if (pipe == NULL)
 		return;
-	free_aios(pipe);
+	free_operations(pipe);
 	if (pipe->has_socket)
 		(void)nng_socket_close(pipe->socket);
 	seal_free(pipe->out);

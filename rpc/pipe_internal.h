@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "rpc/operation.h"
 #include "rpc/pipe.h"
 #include "rpc/seal.h"
 
@@ -28,8 +29,8 @@ struct pipe {
 	struct seal *out;
 	struct seal *in;
 	uint8_t pipe_id[SEAL_ID_BYTES];
-	nng_aio *receive_aio;
-	nng_aio *send_aios[SENDS_IN_FLIGHT];
+	struct operation *receiving;
+	struct operation *sending[SENDS_IN_FLIGHT];
 	unsigned next_send;    /* the sender's */
 	status *send_error;    /* the sender's: sticky */
 	status *receive_error; /* the receiver's: sticky */
@@ -63,8 +64,5 @@ must_check status *pipe_receive_raw(struct pipe *pipe, int64_t timeout_ms, nng_m
 
 /* Closes one connection; 0 is none. */
 void pipe_close_connection(int id);
-
-/* Frees what an aio kept because it could not send it. */
-void pipe_drop_message(nng_aio *aio);
 
 #endif

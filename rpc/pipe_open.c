@@ -69,8 +69,8 @@ static void lose_connection(struct pipe *pipe, int id)
 		pipe_cancel_sends(pipe);
 	if (pipe->candidate_id == id)
 		pipe->candidate_id = 0;
-	if (pipe->is_lost && pipe->receive_aio != NULL)
-		nng_aio_cancel(pipe->receive_aio);
+	if (pipe->is_lost && pipe->receiving != NULL)
+		operation_cancel(pipe->receiving);
 }
 
 static void on_pipe(nng_pipe connection, nng_pipe_ev event, void *self)
@@ -114,9 +114,9 @@ static status *open_socket(struct pipe *pipe)
 	for (int event = NNG_PIPE_EV_ADD_PRE; rv == 0 && event <= NNG_PIPE_EV_REM_POST; event++)
 		rv = nng_pipe_notify(pipe->socket, (nng_pipe_ev)event, on_pipe, pipe);
 	if (rv == 0)
-		rv = nng_aio_alloc(&pipe->receive_aio, NULL, NULL);
+		rv = operation_new(&pipe->receiving);
 	for (unsigned i = 0; rv == 0 && i < SENDS_IN_FLIGHT; i++)
-		rv = nng_aio_alloc(&pipe->send_aios[i], NULL, NULL);
+		rv = operation_new(&pipe->sending[i]);
 	return rv == 0 ? NULL : nng_errorf(rv, "cannot set up a pipe");
 }
 
@@ -370,18 +370,17 @@ status *pipe_accept(struct pipe *pipe, int64_t timeout_ms)
 static status *greet(struct pipe *pipe, nng_msg *hello, unsigned *greeted)
 {
 	nng_msg *copy = NULL;
-	nng_aio *aio = pipe->send_aios[0];
+	struct operation *sending = pipe->sending[0];
 	if (nng_msg_dup(&copy, hello) != 0)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a frame");
 	(void)pthread_mutex_lock(&pipe->lock);
 	bool is_due = pipe->candidate_id != 0 && pipe->generation != *greeted &&
-		      !nng_aio_busy(aio) && !pipe->is_interrupted;
+		      !operation_is_running(sending) && !pipe->is_interrupted;
 	if (is_due) {
 		*greeted = pipe->generation;
-		pipe_drop_message(aio);
-		nng_aio_set_timeout(aio, NNG_DURATION_INFINITE); /* until the connection goes */
-		nng_aio_set_msg(aio, TAKE(copy));
-		nng_send_aio(pipe->socket, aio);
+		/* Until the connection goes. */
+		nng_send_aio(pipe->socket,
+			     operation_begin(sending, NNG_DURATION_INFINITE, TAKE(copy)));
 	}
 	(void)pthread_mutex_unlock(&pipe->lock);
 	if (copy != NULL)

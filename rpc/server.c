@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every listener is a REP socket with `calls` contexts, each served by a thread of its own:
  * receive, dispatch, answer. A watchdog thread a listener closes silent connections and reports
- * refusals. All blocking nng operations are aios that rpc_server_stop can cancel: they are started
- * under the server's lock, after a look at the phase. */
+ * refusals. rpc_server_stop can cancel every operation of nng: they begin under the server's lock,
+ * after a look at the phase. */
 #include "proto/clock.h"
 #include "rpc/server_internal.h"
 
@@ -51,21 +51,21 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 	return NULL;
 }
 
-/* Starts `start` on the worker's aio unless the server has stopped, and waits. */
-static int run_aio(struct worker *worker, void (*start)(nng_ctx, nng_aio *), bool is_receive)
+/* Receives a message, or sends this one, unless the server has stopped, and waits. */
+static int run_operation(struct worker *worker, nng_msg *msg)
 {
 	struct rpc_server *server = worker->listener->server;
 	(void)pthread_mutex_lock(&server->lock);
 	bool is_stopped = server->phase == SERVER_STOPPED;
-	if (!is_stopped) {
-		nng_aio_set_timeout(worker->aio, is_receive ? NNG_DURATION_INFINITE : REPLY_MS);
-		start(worker->ctx, worker->aio);
-	}
+	if (!is_stopped && msg == NULL)
+		nng_ctx_recv(worker->ctx,
+			     operation_begin(worker->operation, NNG_DURATION_INFINITE, NULL));
+	else if (!is_stopped)
+		nng_ctx_send(worker->ctx, operation_begin(worker->operation, REPLY_MS, msg));
 	(void)pthread_mutex_unlock(&server->lock);
 	if (is_stopped)
 		return NNG_ECLOSED;
-	nng_aio_wait(worker->aio);
-	return nng_aio_result(worker->aio);
+	return operation_wait(worker->operation);
 }
 
 static void set_busy(struct worker *worker, bool is_busy)
@@ -91,9 +91,8 @@ static void send_reply(struct worker *worker, const struct buffer *reply)
 		nng_msg_free(msg);
 		return;
 	}
-	nng_aio_set_msg(worker->aio, msg);
-	if (run_aio(worker, nng_ctx_send, false) != 0) {
-		nng_aio_set_msg(worker->aio, NULL);
+	if (run_operation(worker, msg) != 0) {
+		(void)operation_take_message(worker->operation);
 		nng_msg_free(msg);
 	}
 }
@@ -116,15 +115,14 @@ static void *run_worker(void *argument)
 {
 	struct worker *worker = argument;
 	for (;;) {
-		int rv = run_aio(worker, nng_ctx_recv, true);
+		int rv = run_operation(worker, NULL);
 		if (rv == NNG_ECLOSED || rv == NNG_ECANCELED)
 			return NULL;
 		if (rv != 0) {
 			nng_msleep(10); /* out of memory: not a reason to spin or to give up */
 			continue;
 		}
-		nng_msg *msg = nng_aio_get_msg(worker->aio);
-		nng_aio_set_msg(worker->aio, NULL);
+		nng_msg *msg = operation_take_message(worker->operation);
 		set_busy(worker, true);
 		serve_message(worker, msg);
 		nng_msg_free(msg);
@@ -194,7 +192,7 @@ static void listener_free(struct listener *listener)
 	if (listener == NULL)
 		return;
 	for (unsigned i = 0; listener->workers != NULL && i < listener->worker_count; i++)
-		nng_aio_free(listener->workers[i].aio);
+		operation_free(listener->workers[i].operation);
 	if (listener->tls != NULL)
 		tls_context_close_all(listener->tls);
 	if (listener->has_socket)
@@ -289,7 +287,7 @@ static status *open_workers(struct listener *listener, unsigned calls)
 		worker->listener = listener;
 		int rv = nng_ctx_open(&worker->ctx, listener->socket);
 		if (rv == 0)
-			rv = nng_aio_alloc(&worker->aio, NULL, NULL);
+			rv = operation_new(&worker->operation);
 		if (rv != 0)
 			return nng_errorf(rv, "cannot prepare %u calls", calls);
 	}
@@ -358,7 +356,7 @@ void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
 	(void)pthread_cond_broadcast(&server->changed);
 	for (unsigned i = 0; i < server->listener_count; i++)
 		for (unsigned j = 0; j < server->listeners[i]->worker_count; j++)
-			nng_aio_cancel(server->listeners[i]->workers[j].aio);
+			operation_cancel(server->listeners[i]->workers[j].operation);
 	(void)pthread_mutex_unlock(&server->lock);
 	dedupe_stop(server->dedupe);
 	rpc_streams_stop(server->streams, left_ms(deadline_ms));

@@ -9,6 +9,7 @@
 #include "proto/schema.h"
 #include "rpc/connections.h"
 #include "rpc/dedupe.h"
+#include "rpc/operation.h"
 #include "rpc/running.h"
 #include "rpc/server.h"
 #include "rpc/streams.h"
@@ -29,7 +30,7 @@ struct worker {
 	bool has_thread;
 	bool is_busy; /* server->lock */
 	nng_ctx ctx;
-	nng_aio *aio;
+	struct operation *operation;
 };
 
 struct listener {
