@@ -80,12 +80,12 @@ status *core_check_id(const char *id)
 static status *probe(struct core *core)
 {
 	scoped(swrk) struct swrk *session = NULL;
-	char group[CGROUP_PATH], dir[4096], id[32];
+	char group[CGROUP_PATH], dir[4096], id[8 + sizeof(core->tag)];
 
 	core_path(core, "probe", "criu", "", dir);
-	/* Engines may share a cgroup root: each has a name of its own. */
-	(void)snprintf(id, sizeof(id), "probe%d", getpid());
-	cgroup_path(core->cgroups, "criu", id, group);
+	/* The same each time: what a hauld that was killed meanwhile has left is ended along. */
+	(void)snprintf(id, sizeof(id), "probe-%s", core->tag);
+	cgroup_path(core->cgroups, CRIU_GROUP_OUT, id, group);
 	status *st = files_make_directory(dir);
 	if (st == NULL)
 		st = cgroup_make(group);

@@ -22,6 +22,8 @@ struct core {
 	char cgroup_mount[CGROUP_PATH];
 	char cgroups[CGROUP_PATH]; /* base of our groups: <mount>/haul */
 	char boot_id[40];
+	char
+	    tag[40]; /* of the state directory, in groups' names: engines may share a cgroup root */
 	unsigned criu_version; /* 40101; 0 = CRIU does not work here, see trouble */
 	bool has_dirty_tracking;
 	char trouble[LIMIT_STATUS_TEXT];

@@ -2,7 +2,9 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "engine/core.h"
 #include "engine/host/files.h"
@@ -85,6 +87,15 @@ static status *hide_report(void *self, const char *id)
 	return history_delete(self, id);
 }
 
+static void tag_state(struct core *core)
+{
+	struct stat info = {0};
+
+	(void)stat(core->config.state_dir, &info);
+	(void)snprintf(core->tag, sizeof(core->tag), "%llx-%llx", (unsigned long long)info.st_dev,
+		       (unsigned long long)info.st_ino);
+}
+
 static status *open_core(struct core *core)
 {
 	core->criu_limits = (struct criu_limits){
@@ -101,6 +112,7 @@ static status *open_core(struct core *core)
 		st = journal_open(core->config.state_dir, &core->journal);
 	if (st != NULL)
 		return st;
+	tag_state(core);
 	core->registry = registry_new();
 	st = history_open(core->config.state_dir, &core->history);
 	if (st != NULL)

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 
 #include "engine/host/proc.h"
 #include "engine/log.h"
@@ -21,7 +20,7 @@ enum { GROUP_TIMEOUT_MS = 10000, RETRY_MS = 10000, COMM = 15, SEND_MS = 30000, T
 
 struct leases {
 	struct core *core;
-	char tag[TAG]; /* in the names of our groups: engines may share a cgroup root */
+	char tag[TAG]; /* what our groups' names begin with */
 	pthread_mutex_t lock;
 	struct lease *list[LIMIT_LEASES];
 	size_t count;
@@ -35,10 +34,7 @@ struct leases *leases_new(struct core *core)
 	if (leases == NULL)
 		abort();
 	leases->core = core;
-	struct stat of_state = {0};
-	(void)stat(core->config.state_dir, &of_state);
-	(void)snprintf(leases->tag, sizeof(leases->tag), "%llx-%llx-",
-		       (unsigned long long)of_state.st_dev, (unsigned long long)of_state.st_ino);
+	(void)snprintf(leases->tag, sizeof(leases->tag), "%s-", core->tag);
 	(void)pthread_mutex_init(&leases->lock, NULL);
 	return leases;
 }

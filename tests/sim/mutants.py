@@ -134,6 +134,9 @@ MUTANTS = [
      "\tcase " + EVENT + "DEST_COMMITTED:\n\t\treturn HAUL__V1__OUTCOME__OUTCOME_COMMITTED;", "fast,power-b,power-b-gone"),
     ("after COMMITTING a cancel is accepted", M + "source.c",
      "source->is_committing = st == NULL;", ";", "fast,cancel,kill-b"),
+    # What a hauld that was killed leaves.
+    ("what a hauld left that was killed at its start stays behind", "engine/core.c",
+     "\"probe-%s\", core->tag);", "\"probe-%d\", getpid());", "fast,kill-a"),
     # Operators.
     ("an operator's word is not journaled", M + "source_commit.c",
      "status *st = core_journal(source->core, source->id,\n"

@@ -9,7 +9,16 @@
 #include "tests/sim/groups.h"
 #include "tests/sim/sim.h"
 
-enum { LIVES = 64, MIGRATIONS = 0, START = 0, GET = 1, LIST = 2, CANCEL = 3, RESOLVE = 5 };
+enum {
+	LIVES = 64,
+	FIRST_PID = 4000,
+	MIGRATIONS = 0,
+	START = 0,
+	GET = 1,
+	LIST = 2,
+	CANCEL = 3,
+	RESOLVE = 5
+};
 
 static struct life lives[LIVES];
 static unsigned life_count;
@@ -78,7 +87,7 @@ static struct life *life_new(int node)
 {
 	if (life_count == LIVES)
 		sim_fail("too many engines");
-	lives[life_count] = (struct life){.node = node};
+	lives[life_count] = (struct life){.node = node, .pid = FIRST_PID + (pid_t)life_count};
 	return &lives[life_count++];
 }
 

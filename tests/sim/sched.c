@@ -234,6 +234,8 @@ int __wrap_nanosleep(const struct timespec *length, struct timespec *ret_left);
 int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout_ms);
 int __wrap_RAND_bytes(unsigned char *bytes, int count);
 unsigned char *__wrap_SHA256(const unsigned char *data, size_t size, unsigned char *ret_digest);
+pid_t __wrap_getpid(void);
+pid_t __real_getpid(void);
 
 int __wrap_pthread_create(pthread_t *ret_thread, const pthread_attr_t *attributes, fiber_main run,
 			  void *self)
@@ -304,6 +306,14 @@ int __wrap_pthread_cond_broadcast(pthread_cond_t *cond)
 {
 	fiber_wake(cond);
 	return 0;
+}
+
+/* No two haulds have the same. */
+pid_t __wrap_getpid(void)
+{
+	struct life *life = life_here();
+
+	return life != NULL ? life->pid : __real_getpid();
 }
 
 /* --- time and chance --- */

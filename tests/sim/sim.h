@@ -32,6 +32,7 @@ enum {
 /* A process "hauld": one a start. Its fibers are never scheduled again once it is dead. */
 struct life {
 	int node;
+	pid_t pid;
 	bool is_dead, is_serving;
 	int64_t paused_until; /* stopped by a signal */
 	struct engine *engine;
