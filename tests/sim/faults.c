@@ -2,13 +2,15 @@
 /* Points and what strikes there. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/sim/sim.h"
 
 enum { SOON_MS = 40, LATE_MS = 20000, PAST_HOLD_MS = 130000, LOOK_MS = 500, STEP_US = 100 };
 
 static struct {
-	const struct plan *plan;
+	struct plan plan; /* and what has been added to it */
 	bool is_counting;
 	unsigned points, hit;
 	unsigned pending; /* what is still to come back */
@@ -140,20 +142,65 @@ static void strike(const struct fault *fault)
 	}
 }
 
+static bool is_for_messages(const struct fault *fault)
+{
+	return fault->kind == FAULT_LOSE || fault->kind == FAULT_TWICE || fault->kind == FAULT_LATE;
+}
+
+bool fault_fits(const struct fault *fault, uint8_t kind)
+{
+	return kind == POINT_MESSAGE || !is_for_messages(fault);
+}
+
+/* The run goes on without a further fault here; before that, in a process each, with each one that
+ * may still come. */
+static void try_each(uint8_t kind)
+{
+	struct plan *plan = &faults.plan;
+
+	for (unsigned fault = 0; fault < fault_count && plan->more > 0; fault++) {
+		if (!plan->is_tried[fault] || !fault_fits(&fault_menu[fault], kind))
+			continue;
+		plan->faults[plan->count] = (struct planned){fault, faults.points};
+		plan->count++;
+		pid_t pid = fork();
+		if (pid == 0) {
+			plan->more--;
+			strike(&fault_menu[fault]);
+			try_each(kind); /* two at once */
+			return;
+		}
+		int ended = -1;
+		if (pid < 0 || waitpid(pid, &ended, 0) != pid)
+			sim_fail("cannot run a process");
+		plan->tell(plan, ended);
+		plan->count--;
+	}
+}
+
+static void arrive(const char *what, const char *about, uint8_t kind)
+{
+	faults.points++;
+	sim_trace("%u %c%s %s %s", faults.points, 'a' + node_here(),
+		  kind == POINT_MESSAGE ? " *" : "", what, about);
+	points_note(faults.points, kind);
+	for (unsigned i = 0; i < faults.plan.count; i++) {
+		if (faults.plan.faults[i].point == faults.points)
+			strike(&fault_menu[faults.plan.faults[i].fault]);
+	}
+	try_each(kind);
+}
+
+static bool is_point(void)
+{
+	return life_here() != NULL && faults.is_counting;
+}
+
 static void pass(const char *what, const char *about, uint8_t kind)
 {
-	struct life *life = life_here();
-
-	if (life == NULL || !faults.is_counting)
+	if (!is_point())
 		return;
-	faults.points++;
-	sim_trace("%u %c%s %s %s", faults.points, 'a' + life->node,
-		  kind == POINT_MESSAGE ? " *" : "", what, about);
-	for (unsigned i = 0; i < faults.plan->count; i++) {
-		if (faults.plan->faults[i].point == faults.points)
-			strike(&fault_menu[faults.plan->faults[i].fault]);
-	}
-	points_note(faults.points, kind);
+	arrive(what, about, kind);
 	sim_sleep(STEP_US * 1000);
 }
 
@@ -168,15 +215,14 @@ void sim_disk_point(const char *what, const char *about)
 		pass(what, about, (uint8_t)(POINT_DISK + node_here()));
 }
 
-struct message_fate sim_message(const char *what, const char *about)
+/* The fate is known before the fiber gives way: others are at their points meanwhile. */
+static struct message_fate fate_here(void)
 {
 	struct message_fate fate = {0};
-	struct life *life = life_here();
 
-	/* The fate is known before the fiber gives way: others are at their points meanwhile. */
-	for (unsigned i = 0; life != NULL && faults.is_counting && i < faults.plan->count; i++) {
-		const struct fault *fault = &fault_menu[faults.plan->faults[i].fault];
-		if (faults.plan->faults[i].point != faults.points + 1)
+	for (unsigned i = 0; i < faults.plan.count; i++) {
+		const struct fault *fault = &fault_menu[faults.plan.faults[i].fault];
+		if (faults.plan.faults[i].point != faults.points)
 			continue;
 		if (fault->kind == FAULT_LOSE)
 			fate.is_lost = true;
@@ -185,13 +231,24 @@ struct message_fate sim_message(const char *what, const char *about)
 		else if (fault->kind == FAULT_LATE)
 			fate.late_ns = fault->ms * MS;
 	}
-	pass(what, about, POINT_MESSAGE);
+	return fate;
+}
+
+struct message_fate sim_message(const char *what, const char *about)
+{
+	struct message_fate fate = {0};
+
+	if (!is_point())
+		return fate;
+	arrive(what, about, POINT_MESSAGE);
+	fate = fate_here();
+	sim_sleep(STEP_US * 1000);
 	return fate;
 }
 
 void faults_begin(const struct plan *plan)
 {
-	faults.plan = plan;
+	faults.plan = *plan;
 	faults.is_counting = true;
 }
 

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sim: which runs there are, each in a process of its own, and what came of them.
  *
- * usage: sim                      every fault at every point, and a sample of all pairs
- *        sim --pairs N|all        so many pairs
- *        sim --seed N             another sample
- *        sim --first              ends at the first failure
- *        sim --only WORDS         of "fast,slow,big,after-writes,messages,operators,failing,pairs"
- *                               and the
- *                                 faults' names
- *        sim --replay SPEC        one run, told: "kill-a@17,power-b@23", "slow,cut@9",
- *                                 "big-a:400,power-a@30"
- * HAUL_FULL=1 in the environment: all pairs. */
+ * usage: sim                   every fault at every point, chosen pairs, and a sample of all pairs
+ *        sim --pairs N         so many in the sample
+ *        sim --seed N          another sample
+ *        sim --all-pairs       instead: each pair of a crash of either hauld, with a restart soon
+ * or only when all that is held has been given up, and a cut link, at each point and each later one
+ * that there is after the first; with
+ *                              --only FAULT,… of those, with "slow" on a CRIU that is slow
+ *        sim --first           ends at the first failure
+ *        sim --only WORDS      of "fast,slow,big,after-writes,messages,operators,failing,pairs" and
+ *                              the faults' names; no fault's name: all of them
+ *        sim --replay SPEC     one run, told: "kill-a@17,power-b@23", "slow,cut@9",
+ *                              "big-a:400,power-a@30"
+ *        sim --help            the words
+ * HAUL_FULL=1 in the environment: a larger sample. */
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,21 +25,18 @@
 
 #include "tests/sim/sim.h"
 
-enum { DEFAULT_PAIRS = 3000, SHOWN_FAILURES = 10, MARGIN = 40 };
+enum { DEFAULT_PAIRS = 3000, FULL_PAIRS = 100000, SHOWN_FAILURES = 10, MARGIN = 40 };
 
-/* What --only leaves. */
-static struct {
-	bool fast, slow, big, pairs, after_writes, messages, operators, failing;
-	bool faults[64];
-} wanted;
+static bool is_wanted[FAULTS_MOST]; /* of the faults; what --only leaves */
 
 /* Shared with the processes that runs are in. */
 static struct shared {
 	struct outcome outcome;
 	unsigned runs, struck, failures;
-	bool stops_at_first;
+	bool stops_at_first, is_stopped;
 	uint64_t chance;
 } *all;
+static bool is_inside; /* of a run's process */
 
 static uint64_t chance(void)
 {
@@ -80,40 +81,46 @@ static void summary(void)
 		     all->failures);
 }
 
+/* A run is over: the process that it was in ended so. */
+static void account(const struct plan *plan, int ended)
+{
+	struct outcome *outcome = &all->outcome;
+
+	if (!outcome->is_over) {
+		outcome->has_failed = true;
+		(void)snprintf(outcome->text, sizeof(outcome->text),
+			       "the run died (wait status %#x)", (unsigned)ended);
+	}
+	all->runs++;
+	all->struck += outcome->hit == plan->count ? 1 : 0;
+	if (outcome->has_failed && !all->is_stopped)
+		report(plan);
+	all->is_stopped |= outcome->has_failed && all->stops_at_first;
+	if (all->is_stopped) {
+		if (!is_inside)
+			summary();
+		exit(1);
+	}
+	outcome->is_over = outcome->has_failed = false;
+	outcome->hit = 0;
+}
+
 /* One run in a child; the product may not fork, its test may. */
 static void run(const struct plan *plan)
 {
 	int ended = 0;
 
-	all->outcome.is_over = all->outcome.has_failed = false;
-	all->outcome.hit = 0;
 	(void)fflush(stdout);
 	pid_t pid = fork();
-	if (pid == 0)
+	if (pid == 0) {
+		is_inside = true;
 		sim_run(plan, &all->outcome, false);
+	}
 	if (pid < 0 || waitpid(pid, &ended, 0) != pid) {
 		perror("sim");
 		exit(2);
 	}
-	if (!all->outcome.is_over) {
-		all->outcome.has_failed = true;
-		(void)snprintf(all->outcome.text, sizeof(all->outcome.text),
-			       "the run died (wait status %#x)", (unsigned)ended);
-	}
-	all->runs++;
-	all->struck += all->outcome.hit == plan->count ? 1 : 0;
-	if (!all->outcome.has_failed)
-		return;
-	report(plan);
-	if (all->stops_at_first) {
-		summary();
-		exit(1);
-	}
-}
-
-static bool is_for_messages(const struct fault *fault)
-{
-	return fault->kind == FAULT_LOSE || fault->kind == FAULT_TWICE || fault->kind == FAULT_LATE;
+	account(plan, ended);
 }
 
 /* May this fault be one of a pair? A disk that is full, or a state directory that is lost, and a
@@ -131,227 +138,273 @@ static bool is_for_slow(const struct fault *fault)
 	       fault->kind != FAULT_FULL && fault->kind != FAULT_SECOND && fault->kind != FAULT_EIO;
 }
 
-/* Every fault at every point of the plan, as its first. */
-static void singles(const struct plan *base, const char *name)
+/* --- one fault --- */
+
+/* What a run without a fault goes through. */
+struct course {
+	unsigned points;
+	uint8_t kinds[POINTS_MOST];
+};
+
+static void course_of(const struct plan *base, struct course *ret_course)
 {
-	static uint8_t kinds[POINTS_MOST];
+	run(base);
+	ret_course->points = all->outcome.points;
+	memcpy(ret_course->kinds, all->outcome.kinds, sizeof(ret_course->kinds));
+}
+
+/* Each fault at each point where it is meant. */
+static void singles(const struct plan *base,
+		    bool (*is_meant)(const struct fault *fault, uint8_t kind))
+{
+	static struct course course;
 	struct plan plan = *base;
-	unsigned runs = all->runs;
 
-	run(&plan);
-	unsigned points = all->outcome.points;
-	memcpy(kinds, all->outcome.kinds, sizeof(kinds));
+	course_of(&plan, &course);
 	plan.count = 1;
-	for (unsigned point = 1; point <= points; point++) {
+	for (unsigned point = 1; point <= course.points; point++) {
 		for (unsigned fault = 0; fault < fault_count; fault++) {
-			if (!wanted.faults[fault] ||
-			    (plan.is_slow && !is_for_slow(&fault_menu[fault])) ||
-			    (is_for_messages(&fault_menu[fault]) && kinds[point] != POINT_MESSAGE))
+			if (!is_wanted[fault] || !is_meant(&fault_menu[fault], course.kinds[point]))
 				continue;
 			plan.faults[0] = (struct planned){fault, point};
 			run(&plan);
 		}
 	}
-	(void)printf("%s: %u points, %u runs with one fault each\n", name, points,
-		     all->runs - runs);
 }
 
-/* Each way to lose power at each write of a node whose journal is rewritten on the way. */
-static void rewritten(int node, unsigned room)
+static void fast(void)
 {
-	static uint8_t kinds[POINTS_MOST];
-	struct plan plan = {.big_journal = 1 + node, .big_room = room};
-
-	run(&plan);
-	unsigned points = all->outcome.points;
-	memcpy(kinds, all->outcome.kinds, sizeof(kinds));
-	plan.count = 1;
-	for (unsigned point = 1; point <= points; point++) {
-		for (unsigned fault = 0; fault < fault_count; fault++) {
-			const struct fault *one = &fault_menu[fault];
-			if (!wanted.faults[fault] || one->kind != FAULT_POWER ||
-			    one->node != node || one->ms > 2000 ||
-			    kinds[point] != POINT_DISK + node)
-				continue;
-			plan.faults[0] = (struct planned){fault, point};
-			run(&plan);
-		}
-	}
+	singles(&(struct plan){0}, fault_fits);
 }
 
-/* In a process of its own: the full journal is there for all of its runs. */
-static void big_journals(int node)
+static bool fits_slow(const struct fault *fault, uint8_t kind)
+{
+	return is_for_slow(fault) && fault_fits(fault, kind);
+}
+
+static void slow(void)
+{
+	singles(&(struct plan){.is_slow = true}, fits_slow);
+}
+
+/* A loss of power at a write of that node. */
+static bool fits_rewrite(const struct fault *fault, uint8_t kind)
+{
+	return fault->kind == FAULT_POWER && fault->ms <= 2000 && kind == POINT_DISK + fault->node;
+}
+
+static void rewritten(int node)
 {
 	static const unsigned rooms[] = {60, 200, 400, 600, 800, 1000};
-	int ended;
 
-	(void)fflush(stdout);
-	pid_t pid = fork();
-	if (pid == 0) {
-		sim_fill_journal(node);
-		for (size_t i = 0; i < array_len(rooms); i++)
-			rewritten(node, rooms[i]);
-		_exit(0);
-	}
-	if (pid < 0 || waitpid(pid, &ended, 0) != pid || ended != 0)
-		exit(1);
+	sim_fill_journal(node);
+	for (size_t i = 0; i < array_len(rooms); i++)
+		singles(&(struct plan){.big_journal = 1 + node, .big_room = rooms[i]},
+			fits_rewrite);
 }
 
-/* The second point is counted on from the first: a fault adds points. */
-static void pair(const struct plan *base, unsigned points, unsigned first, unsigned second_fault,
-		 unsigned second_point)
+/* Each in a process of its own: the full journal is there for all of its runs. */
+static void big(void)
 {
-	struct plan plan = *base;
+	for (int node = 0; node < NODES; node++) {
+		int ended;
+		(void)fflush(stdout);
+		pid_t pid = fork();
+		if (pid == 0) {
+			rewritten(node);
+			_exit(0);
+		}
+		if (pid < 0 || waitpid(pid, &ended, 0) != pid || ended != 0)
+			exit(1);
+	}
+}
 
-	(void)points;
+/* --- two faults --- */
+
+static bool is_killed_after_write(const struct fault *fault, uint8_t kind)
+{
+	return fault->kind == FAULT_KILL && fault->ms <= 1000 && kind == POINT_DISK + fault->node;
+}
+
+static bool is_power_of_it(const struct fault *first, const struct fault *second)
+{
+	return second->kind == FAULT_POWER && second->node == first->node && second->ms < 3000 &&
+	       second->mode == DISK_ALL;
+}
+
+static bool is_of_message(const struct fault *fault, uint8_t kind)
+{
+	return kind == POINT_MESSAGE && !fault_fits(fault, POINT_PLAIN);
+}
+
+static bool is_of_message_too(const struct fault *first, const struct fault *second)
+{
+	(void)first;
+	return !fault_fits(second, POINT_PLAIN);
+}
+
+static bool is_failing_disk(const struct fault *fault, uint8_t kind)
+{
+	(void)kind;
+	return fault->kind == FAULT_EIO;
+}
+
+static bool is_long_cut(const struct fault *first, const struct fault *second)
+{
+	(void)first;
+	return second->kind == FAULT_CUT && second->ms == 20000;
+}
+
+static bool is_left_alone(const struct fault *fault, uint8_t kind)
+{
+	(void)kind;
+	return fault->ms >= 20000 && fault->ms <= 60000 && fault_fits(fault, POINT_PLAIN);
+}
+
+static bool is_operator(const struct fault *first, const struct fault *second)
+{
+	(void)first;
+	return second->kind == FAULT_RESOLVE;
+}
+
+struct pairing {
+	bool (*is_first)(const struct fault *fault, uint8_t kind);
+	bool (*is_second)(const struct fault *first, const struct fault *second);
+	unsigned soon, step; /* the second comes less than so many points later, in steps */
+};
+
+static void second_ones(const struct pairing *pairing, struct plan *plan)
+{
+	const struct planned *first = &plan->faults[0];
+
+	for (unsigned fault = 0; fault < fault_count; fault++) {
+		if (!is_wanted[fault] ||
+		    !pairing->is_second(&fault_menu[first->fault], &fault_menu[fault]))
+			continue;
+		for (unsigned after = 1; after < pairing->soon; after += pairing->step) {
+			plan->faults[1] = (struct planned){fault, first->point + after};
+			run(plan);
+		}
+	}
+}
+
+static void paired(const struct pairing *pairing)
+{
+	static struct course course;
+	struct plan plan = {0};
+
+	course_of(&plan, &course);
 	plan.count = 2;
-	plan.faults[0] = (struct planned){first % fault_count, first / fault_count + 1};
-	plan.faults[1] = (struct planned){second_fault, second_point};
-	if (wanted.faults[plan.faults[0].fault] && wanted.faults[second_fault])
-		run(&plan);
-}
-
-static void any_pair(const struct plan *base, unsigned points, unsigned first,
-		     unsigned second_fault, unsigned second_point)
-{
-	if (is_for_pairs(&fault_menu[first % fault_count]) &&
-	    is_for_pairs(&fault_menu[second_fault]))
-		pair(base, points, first, second_fault, second_point);
-}
-
-static void sampled_pairs(const struct plan *base, unsigned count)
-{
-	run(base);
-	unsigned points = all->outcome.points, until = all->runs + count;
-
-	while (all->runs < until) {
-		unsigned first = (unsigned)(chance() % ((uint64_t)points * fault_count));
-		unsigned point = first / fault_count + 1;
-		unsigned second = point + (unsigned)(chance() % (points - point + MARGIN));
-		any_pair(base, points, first, (unsigned)(chance() % fault_count), second);
-	}
-}
-
-static void all_pairs(const struct plan *base)
-{
-	run(base);
-	unsigned points = all->outcome.points;
-
-	for (unsigned first = 0; first < points * fault_count; first++) {
-		for (unsigned second = first / fault_count + 1; second <= points + MARGIN; second++)
-			for (unsigned fault = 0; fault < fault_count; fault++)
-				any_pair(base, points, first, fault, second);
+	for (unsigned point = 1; point <= course.points; point++) {
+		for (unsigned fault = 0; fault < fault_count; fault++) {
+			if (!is_wanted[fault] ||
+			    !pairing->is_first(&fault_menu[fault], course.kinds[point]))
+				continue;
+			plan.faults[0] = (struct planned){fault, point};
+			second_ones(pairing, &plan);
+		}
 	}
 }
 
 /* A hauld that dies right behind a write, and its machine soon after the next one has read it. */
-static void after_writes(const struct plan *base)
+static void after_writes(void)
 {
-	static uint8_t kinds[POINTS_MOST];
-	enum { SOON = 70 };
-
-	run(base);
-	unsigned points = all->outcome.points;
-	memcpy(kinds, all->outcome.kinds, sizeof(kinds));
-	for (unsigned first = 0; first < points * fault_count; first++) {
-		const struct fault *fault = &fault_menu[first % fault_count];
-		unsigned point = first / fault_count + 1;
-		if (fault->kind != FAULT_KILL || fault->ms > 1000 ||
-		    kinds[point] != POINT_DISK + fault->node)
-			continue;
-		for (unsigned second = 0; second < fault_count; second++) {
-			const struct fault *then = &fault_menu[second];
-			for (unsigned after = 1;
-			     after < SOON && then->kind == FAULT_POWER &&
-			     then->node == fault->node && then->ms < 3000 && then->mode == DISK_ALL;
-			     after++)
-				pair(base, points, first, second, point + after);
-		}
-	}
+	paired(&(struct pairing){is_killed_after_write, is_power_of_it, 70, 1});
 }
 
 /* Two messages, one soon after the other. */
-static void messages(const struct plan *base)
+static void messages(void)
 {
-	static uint8_t kinds[POINTS_MOST];
-	enum { SOON = 30 };
-
-	run(base);
-	unsigned points = all->outcome.points;
-	memcpy(kinds, all->outcome.kinds, sizeof(kinds));
-	for (unsigned first = 0; first < points * fault_count; first++) {
-		unsigned point = first / fault_count + 1;
-		if (!is_for_messages(&fault_menu[first % fault_count]) ||
-		    kinds[point] != POINT_MESSAGE)
-			continue;
-		for (unsigned second = 0; second < fault_count; second++) {
-			for (unsigned after = 1;
-			     after < SOON && is_for_messages(&fault_menu[second]); after++)
-				pair(base, points, first, second, point + after);
-		}
-	}
+	paired(&(struct pairing){is_of_message, is_of_message_too, 30, 1});
 }
 
 /* A disk that fails, and soon after the other side is not heard any more, for a while. With a loss
  * of power it may be one too many: docs/safety.md says when. */
-static void failing(const struct plan *base)
+static void failing(void)
 {
-	enum { SOON = 24 };
-
-	run(base);
-	unsigned points = all->outcome.points;
-	for (unsigned first = 0; first < points * fault_count; first++) {
-		if (fault_menu[first % fault_count].kind != FAULT_EIO)
-			continue;
-		for (unsigned second = 0; second < fault_count; second++) {
-			const struct fault *then = &fault_menu[second];
-			for (unsigned after = 1;
-			     after < SOON && then->kind == FAULT_CUT && then->ms == 20000;
-			     after += 3)
-				pair(base, points, first, second, first / fault_count + 1 + after);
-		}
-	}
+	paired(&(struct pairing){is_failing_disk, is_long_cut, 24, 3});
 }
 
 /* The source is left alone with its doubt, or the destination with its copy, and an operator comes
  * before that ends. */
-static void operators(const struct plan *base)
+static void operators(void)
 {
-	enum { SOON = 24 };
+	paired(&(struct pairing){is_left_alone, is_operator, 24, 3});
+}
 
-	run(base);
-	unsigned points = all->outcome.points;
-	for (unsigned first = 0; first < points * fault_count; first++) {
-		const struct fault *fault = &fault_menu[first % fault_count];
-		if (fault->ms < 20000 || fault->ms > 60000 || is_for_messages(fault))
-			continue;
-		for (unsigned second = 0; second < fault_count; second++) {
-			for (unsigned after = 1;
-			     after < SOON && fault_menu[second].kind == FAULT_RESOLVE; after += 3)
-				pair(base, points, first, second, first / fault_count + 1 + after);
-		}
+static unsigned any_fault(void)
+{
+	for (;;) {
+		unsigned fault = (unsigned)(chance() % fault_count);
+		if (is_wanted[fault] && is_for_pairs(&fault_menu[fault]))
+			return fault;
 	}
 }
 
+static void sampled_pairs(unsigned count)
+{
+	static struct course course;
+	struct plan plan = {0};
+
+	course_of(&plan, &course);
+	plan.count = 2;
+	for (unsigned i = 0; i < count; i++) {
+		unsigned first = 1 + (unsigned)(chance() % course.points);
+		unsigned second = first + (unsigned)(chance() % (course.points - first + MARGIN));
+		plan.faults[0] = (struct planned){any_fault(), first};
+		plan.faults[1] = (struct planned){any_fault(), second};
+		run(&plan);
+	}
+}
+
+/* --- which --- */
+
+static struct scene {
+	const char *word, *title;
+	void (*run)(void); /* NULL: the sample of pairs */
+	bool is_wanted;
+} scenes[] = {
+    {"fast", "one fault", fast, false},
+    {"slow", "one fault, and CRIU is slow", slow, false},
+    {"big", "a journal that is rewritten on the way", big, false},
+    {"after-writes", "killed and cut off after a write", after_writes, false},
+    {"operators", "left alone, and an operator comes", operators, false},
+    {"failing", "a disk fails, then the link", failing, false},
+    {"messages", "two messages", messages, false},
+    {"pairs", "two faults, a sample", NULL, false},
+};
+
 static bool want(const char *word)
 {
-	bool *const scenes[] = {&wanted.fast,	   &wanted.slow,	 &wanted.big,
-				&wanted.pairs,	   &wanted.after_writes, &wanted.messages,
-				&wanted.operators, &wanted.failing};
-	static const char *const names[] = {"fast",	    "slow",	"big",	     "pairs",
-					    "after-writes", "messages", "operators", "failing"};
 	bool is_known = false;
 
 	for (size_t i = 0; i < array_len(scenes); i++) {
-		if (strcmp(word, names[i]) == 0 ||
-		    (strcmp(word, "all") == 0 && scenes[i] != &wanted.messages))
-			*scenes[i] = is_known = true;
+		if (strcmp(word, scenes[i].word) == 0)
+			scenes[i].is_wanted = is_known = true;
 	}
 	for (unsigned i = 0; i < fault_count; i++) {
-		if (strcmp(word, fault_menu[i].name) == 0 || strcmp(word, "all") == 0)
-			wanted.faults[i] = is_known = true;
+		if (strcmp(word, fault_menu[i].name) == 0)
+			is_wanted[i] = is_known = true;
 	}
 	return is_known;
+}
+
+static bool has_faults(bool (*is_meant)(const struct fault *fault))
+{
+	for (unsigned i = 0; i < fault_count; i++) {
+		if (is_wanted[i] && (is_meant == NULL || is_meant(&fault_menu[i])))
+			return true;
+	}
+	return false;
+}
+
+static bool is_slow_wanted(void)
+{
+	for (size_t i = 0; i < array_len(scenes); i++) {
+		if (scenes[i].run == slow)
+			return scenes[i].is_wanted;
+	}
+	return false;
 }
 
 static void want_only(char *words)
@@ -416,81 +469,103 @@ static void replay(char *spec)
 	exit(all->outcome.is_over && !all->outcome.has_failed ? 0 : 1);
 }
 
-static void run_all(const char *pairs)
+static void run_scenes(unsigned pairs)
 {
-	struct plan fast = {0}, slow = {.is_slow = true};
-
-	if (wanted.fast)
-		singles(&fast, "fast");
-	if (wanted.slow)
-		singles(&slow, "slow");
-	unsigned runs = all->runs;
-	if (wanted.big) {
-		big_journals(A);
-		big_journals(B);
-		(void)printf("a journal that is rewritten on the way: %u runs\n", all->runs - runs);
+	if (!has_faults(NULL))
+		memset(is_wanted, true, sizeof(is_wanted));
+	for (size_t i = 0; i < array_len(scenes); i++) {
+		unsigned runs = all->runs;
+		if (!scenes[i].is_wanted)
+			continue;
+		if (scenes[i].run != NULL)
+			scenes[i].run();
+		else if (has_faults(is_for_pairs))
+			sampled_pairs(pairs);
+		(void)printf("%s: %u runs\n", scenes[i].title, all->runs - runs);
 	}
-	runs = all->runs;
-	if (wanted.after_writes) {
-		after_writes(&fast);
-		(void)printf("killed and cut off after a write: %u runs\n", all->runs - runs);
-	}
-	runs = all->runs;
-	if (wanted.operators) {
-		operators(&fast);
-		(void)printf("left alone, and an operator comes: %u runs\n", all->runs - runs);
-	}
-	runs = all->runs;
-	if (wanted.failing) {
-		failing(&fast);
-		(void)printf("a disk fails, then the link: %u runs\n", all->runs - runs);
-	}
-	runs = all->runs;
-	if (wanted.messages) {
-		messages(&fast);
-		(void)printf("two messages: %u runs\n", all->runs - runs);
-	}
-	runs = all->runs;
-	if (wanted.pairs && pairs != NULL && strcmp(pairs, "all") == 0)
-		all_pairs(&fast);
-	else if (wanted.pairs)
-		sampled_pairs(&fast,
-			      pairs != NULL ? (unsigned)strtoul(pairs, NULL, 10) : DEFAULT_PAIRS);
-	if (wanted.pairs)
-		(void)printf("pairs of faults: %u runs\n", all->runs - runs);
 	summary();
+}
+
+/* One run, which becomes all of them: faults.c, try_each(). */
+static void run_all_pairs(void)
+{
+	char crashes[] = "kill-a,kill-b,kill-a-gone,kill-b-gone,cut,cut-gone";
+	struct plan plan = {.is_slow = is_slow_wanted(), .more = 2, .tell = account};
+	time_t began = time(NULL); /* clock_gettime() is played */
+
+	if (!has_faults(NULL))
+		want_only(crashes);
+	memcpy(plan.is_tried, is_wanted, sizeof(plan.is_tried));
+	run(&plan);
+	(void)printf("all pairs, in %lld s\n", (long long)(time(NULL) - began));
+	summary();
+}
+
+static void help(void)
+{
+	(void)printf("usage: sim [--pairs N] [--seed N] [--first] [--only WORDS]\n"
+		     "       sim --all-pairs [--first] [--only WORDS]\n"
+		     "       sim --replay SPEC\n"
+		     "tests/sim/sim.c says more. Words:");
+	for (size_t i = 0; i < array_len(scenes); i++)
+		(void)printf(" %s", scenes[i].word);
+	(void)printf("; and the faults:");
+	for (unsigned i = 0; i < fault_count; i++)
+		(void)printf(" %s", fault_menu[i].name);
+	(void)printf("\n");
+	exit(0);
+}
+
+struct choice {
+	unsigned pairs;
+	char *only;
+	bool has_all_pairs;
+};
+
+static void choose(int argc, char **argv, struct choice *choice)
+{
+	static const struct option options[] = {
+	    {"pairs", required_argument, NULL, 'p'}, {"seed", required_argument, NULL, 's'},
+	    {"all-pairs", no_argument, NULL, 'a'},   {"first", no_argument, NULL, 'f'},
+	    {"only", required_argument, NULL, 'o'},  {"replay", required_argument, NULL, 'r'},
+	    {"help", no_argument, NULL, 'h'},	     {NULL, 0, NULL, 0}};
+
+	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+		if (option == 'p')
+			choice->pairs = (unsigned)strtoul(optarg, NULL, 10);
+		else if (option == 's')
+			all->chance = strtoull(optarg, NULL, 10) * 2 + 1;
+		else if (option == 'a')
+			choice->has_all_pairs = true;
+		else if (option == 'f')
+			all->stops_at_first = true;
+		else if (option == 'o')
+			choice->only = optarg;
+		else if (option == 'r')
+			replay(optarg);
+		else if (option == 'h')
+			help();
+		else
+			exit(2);
+	}
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"pairs", required_argument, NULL, 'p'},
-						{"seed", required_argument, NULL, 's'},
-						{"first", no_argument, NULL, 'f'},
-						{"only", required_argument, NULL, 'o'},
-						{"replay", required_argument, NULL, 'r'},
-						{NULL, 0, NULL, 0}};
-	const char *pairs = getenv("HAUL_FULL") != NULL ? "all" : NULL;
-	char everything[] = "all", *only = everything;
+	char most[] = "fast,slow,big,after-writes,operators,failing,pairs", none[] = "";
+	struct choice choice = {.pairs = getenv("HAUL_FULL") != NULL ? FULL_PAIRS : DEFAULT_PAIRS};
 
 	all = mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (all == MAP_FAILED)
 		return 2;
 	all->chance = 1;
-	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-		if (option == 'p')
-			pairs = optarg;
-		else if (option == 's')
-			all->chance = strtoull(optarg, NULL, 10) * 2 + 1;
-		else if (option == 'f')
-			all->stops_at_first = true;
-		else if (option == 'o')
-			only = optarg;
-		else if (option == 'r')
-			replay(optarg);
-		else
-			return 2;
-	}
-	want_only(only);
-	run_all(pairs);
+	choose(argc, argv, &choice);
+	if (choice.only == NULL)
+		choice.only = choice.has_all_pairs ? none : most;
+	want_only(choice.only);
+	if (choice.has_all_pairs)
+		run_all_pairs();
+	else
+		run_scenes(choice.pairs);
 	return all->failures == 0 ? 0 : 1;
 }

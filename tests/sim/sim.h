@@ -89,7 +89,7 @@ struct fault {
 extern const struct fault fault_menu[];
 extern const unsigned fault_count;
 
-enum { PLAN_MOST = 4 };
+enum { PLAN_MOST = 4, FAULTS_MOST = 64 };
 struct planned {
 	unsigned fault; /* of the menu */
 	unsigned point;
@@ -100,6 +100,11 @@ struct plan {
 	unsigned big_room;
 	struct planned faults[PLAN_MOST];
 	unsigned count;
+	/* Beside these so many more, of those that are tried, in every way: `tell` is told of each
+	 * run that came of it, what struck and how its process ended, when it is over. */
+	unsigned more;
+	bool is_tried[FAULTS_MOST];
+	void (*tell)(const struct plan *plan, int ended);
 };
 
 /* What happened to a message at its point. */
@@ -114,7 +119,8 @@ void sim_disk_point(const char *what, const char *about);
 /* The same for a message that is about to leave. */
 struct message_fate sim_message(const char *what, const char *about);
 void faults_begin(const struct plan *plan);
-bool faults_pending(void); /* something is still to come back */
+bool fault_fits(const struct fault *fault, uint8_t kind); /* at such a point? */
+bool faults_pending(void);				  /* something is still to come back */
 unsigned faults_hit(void);
 bool faults_were_of_disk(void);
 unsigned faults_points(void);
