@@ -8,6 +8,7 @@
 #include "engine/criu/request.h"
 #include "engine/engine.h"
 #include "engine/host/cgroup.h"
+#include "engine/migration/costs.h"
 #include "engine/migration/history.h"
 #include "engine/migration/journal.h"
 #include "engine/migration/registry.h"
@@ -19,6 +20,7 @@ struct core {
 	struct journal *journal;
 	struct registry *registry;
 	struct history *history;
+	struct costs *costs;
 	char cgroup_mount[CGROUP_PATH];
 	char cgroups[CGROUP_PATH]; /* base of our groups: <mount>/haul */
 	char boot_id[40];

@@ -114,6 +114,7 @@ static status *open_core(struct core *core)
 		return st;
 	tag_state(core);
 	core->registry = registry_new();
+	core->costs = costs_new();
 	st = history_open(core->config.state_dir, &core->history);
 	if (st != NULL)
 		return st;
@@ -216,6 +217,7 @@ void engine_free(struct engine *engine)
 	registry_free(engine->core.registry);
 	reflection_free(engine->reflection);
 	history_free(engine->core.history);
+	costs_free(engine->core.costs);
 	journal_close(engine->core.journal);
 	free(engine->node);
 	free(engine->state_dir);

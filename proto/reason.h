@@ -45,7 +45,8 @@
 	X(RESOLVE_NEEDED)                                                                          \
 	X(TOO_LATE_TO_CANCEL)                                                                      \
 	X(NOT_IN_DOUBT)                                                                            \
-	X(RISK_NOT_ACCEPTED)
+	X(RISK_NOT_ACCEPTED)                                                                       \
+	X(NOT_CONVERGING)
 
 enum status_reason {
 #define X(name) REASON_##name,

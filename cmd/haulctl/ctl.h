@@ -22,10 +22,10 @@ struct ctl {
 
 	/* The subcommand's flags: each reads those of its table only. */
 	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *bandwidth, *workload,
-	    *peer, *service;
+	    *peer, *service, *on_timeout;
 	uint32_t max_rounds, days, limit, fd_rpc;
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
-	bool no_precopy, shell_job, detach, all, active, resume, kill, accept_risk;
+	bool no_precopy, auto_converge, shell_job, detach, all, active, resume, kill, accept_risk;
 	struct flag_list sans, states;
 	const char *data;
 	int64_t max_time_ms;

@@ -13,6 +13,15 @@
 /* A doubt that lasts longer than this is the result: a scheduler must not wait for a dead host. */
 enum { DOUBT_MS = 10000 };
 
+/* One of the flag's choices. */
+static uint32_t on_timeout_of(const char *word)
+{
+	if (word == NULL || strcmp(word, "abort") == 0)
+		return HAUL_ON_TIMEOUT_ABORT;
+	return strcmp(word, "stop-copy") == 0 ? HAUL_ON_TIMEOUT_STOP_COPY
+					      : HAUL_ON_TIMEOUT_POST_COPY;
+}
+
 static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 {
 	if (ctl->max_rounds > LIMIT_ROUNDS)
@@ -25,7 +34,12 @@ static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "--dest-root: \"%.200s\" is not an absolute path",
 				     ctl->dest_root);
+	if (ctl->no_precopy && ctl->auto_converge)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--no-precopy and --auto-converge exclude each other");
 	options->max_downtime_ms = (uint32_t)ctl->max_downtime_ms;
+	options->auto_converge = ctl->auto_converge;
+	options->on_timeout = on_timeout_of(ctl->on_timeout);
 	options->max_rounds = ctl->max_rounds;
 	options->no_precopy = ctl->no_precopy;
 	options->tcp =
@@ -142,9 +156,14 @@ static status *run(struct ctl *ctl, int *ret_exit)
 static const struct flag flags[] = {
     {"--to", "URL", FLAG_TEXT, CTL_FLAG(to), "the destination's hauld: tls+tcp://HOST:PORT"},
     {"--max-downtime", "D", FLAG_DURATION, CTL_FLAG(max_downtime_ms),
-     "go on copying ahead until the predicted downtime is below this (default: 300ms)"},
+     "go on copying ahead until the predicted downtime is below this, and do not freeze before "
+     "(default: 300ms, but freeze when more copying would not help)"},
     {"--max-rounds", "N", FLAG_NUMBER, CTL_FLAG(max_rounds),
-     "rounds of copying ahead at most, before the freeze (default: 8)"},
+     "rounds of copying ahead at most, before the freeze (default: 8; with --max-downtime or "
+     "--auto-converge 100)"},
+    {"--auto-converge", NULL, FLAG_SWITCH, CTL_FLAG(auto_converge),
+     "leave the workload less and less processor time while it changes its memory faster than that "
+     "can be copied"},
     {"--no-precopy", NULL, FLAG_SWITCH, CTL_FLAG(no_precopy),
      "freeze at once and copy everything while frozen"},
     {"--tcp", "refuse|close", FLAG_CHOICE, CTL_FLAG(tcp),
@@ -164,6 +183,9 @@ static const struct flag flags[] = {
      "fastest as it goes (default: auto)"},
     {"--timeout", "D", FLAG_DURATION, CTL_FLAG(migration_timeout_ms),
      "roll back unless it could be committed within this time (default: no limit)"},
+    {"--on-timeout", "abort|stop-copy|post-copy", FLAG_CHOICE, CTL_FLAG(on_timeout),
+     "when the time or the rounds are over and --max-downtime cannot be kept: roll back, or freeze "
+     "and copy the rest while frozen; post-copy is not there yet (default: abort)"},
     {"--detach", NULL, FLAG_SWITCH, CTL_FLAG(detach), "print the id and do not wait"},
 };
 

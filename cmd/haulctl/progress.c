@@ -41,8 +41,12 @@ static void describe(const Haul__V1__Migration *migration, char line[LINE])
 	}
 	if (migration->predicted_downtime_ms > 0 && used > 0 && used < LINE) {
 		format_duration(downtime, migration->predicted_downtime_ms);
-		(void)snprintf(line + used, (size_t)(LINE - used), ", downtime about %s", downtime);
+		used +=
+		    snprintf(line + used, (size_t)(LINE - used), ", downtime about %s", downtime);
 	}
+	if (migration->cpu_share_percent > 0 && used > 0 && used < LINE)
+		(void)snprintf(line + used, (size_t)(LINE - used), ", slowed to %u %%",
+			       migration->cpu_share_percent);
 }
 
 void progress_clear(struct progress *progress)

@@ -169,6 +169,26 @@ static void print_rounds(FILE *out, const Haul__V1__Migration *migration)
 	}
 }
 
+static void print_prediction(FILE *out, const Haul__V1__Migration *migration)
+{
+	char text[6 * RENDER_NUMBER], a[RENDER_NUMBER], b[RENDER_NUMBER], c[RENDER_NUMBER];
+
+	if (migration->predicted_downtime_ms <= 0)
+		return;
+	format_duration(a, migration->predicted_downtime_ms);
+	format_duration(b, migration->predicted_dump_ms);
+	format_duration(c, migration->predicted_restore_ms);
+	int used = snprintf(text, sizeof(text), "%s", a);
+	if (migration->predicted_restore_ms > 0)
+		used += snprintf(text + used, sizeof(text) - (size_t)used, " (dump %s, restore %s)",
+				 b, c);
+	if (migration->downtime_ms > 0)
+		(void)snprintf(text + used, sizeof(text) - (size_t)used, ", it was %+.0f %%",
+			       100 * migration->prediction_error_ms /
+				   migration->predicted_downtime_ms);
+	field(out, "predicted", text);
+}
+
 static void print_times(FILE *out, const Haul__V1__Migration *migration)
 {
 	char text[4 * RENDER_NUMBER], a[RENDER_NUMBER], b[RENDER_NUMBER], c[RENDER_NUMBER];
@@ -180,6 +200,7 @@ static void print_times(FILE *out, const Haul__V1__Migration *migration)
 		(void)snprintf(text, sizeof(text), "%s (dump %s, restore %s)", a, b, c);
 		field(out, "downtime", text);
 	}
+	print_prediction(out, migration);
 	if (migration->total_ms > 0) {
 		format_duration(a, migration->total_ms);
 		field(out, "total", a);
@@ -209,6 +230,11 @@ void print_report(FILE *out, const Haul__V1__Migration *migration)
 	format_moment(text, migration->started_unix_ms);
 	field(out, "started", text);
 	print_times(out, migration);
+	if (migration->cpu_share_percent != 0) {
+		(void)snprintf(text, sizeof(text), "slowed down to %u %% of its processor time",
+			       migration->cpu_share_percent);
+		field(out, "workload is", text);
+	}
 	if (migration->tracking[0] != '\0')
 		field(out, "tracking", migration->tracking);
 	print_rounds(out, migration);

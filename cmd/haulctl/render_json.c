@@ -107,7 +107,9 @@ static void add_full(cJSON *json, const Haul__V1__Migration *from)
 	(void)cJSON_AddNumberToObject(json, "pid", from->pid);
 	(void)cJSON_AddNumberToObject(json, "startedUnixMs", (double)from->started_unix_ms);
 	(void)cJSON_AddNumberToObject(json, "endedUnixMs", (double)from->ended_unix_ms);
-	(void)cJSON_AddNumberToObject(json, "predictedDowntimeMs", from->predicted_downtime_ms);
+	(void)cJSON_AddNumberToObject(json, "predictedDumpMs", from->predicted_dump_ms);
+	(void)cJSON_AddNumberToObject(json, "predictedRestoreMs", from->predicted_restore_ms);
+	(void)cJSON_AddNumberToObject(json, "cpuSharePercent", from->cpu_share_percent);
 	(void)cJSON_AddNumberToObject(json, "rateBytesPerS", (double)from->rate_bytes_per_s);
 	(void)cJSON_AddNumberToObject(json, "inDoubtSinceUnixMs",
 				      (double)from->in_doubt_since_unix_ms);
@@ -122,6 +124,9 @@ cJSON *json_of_migration(const Haul__V1__Migration *migration, bool is_full)
 	(void)cJSON_AddStringToObject(json, "state", state_name(migration->state));
 	(void)cJSON_AddStringToObject(json, "stage", migration->stage);
 	(void)cJSON_AddNumberToObject(json, "downtimeMs", migration->downtime_ms);
+	(void)cJSON_AddNumberToObject(json, "predictedDowntimeMs",
+				      migration->predicted_downtime_ms);
+	(void)cJSON_AddNumberToObject(json, "predictionErrorMs", migration->prediction_error_ms);
 	(void)cJSON_AddNumberToObject(json, "totalMs", migration->total_ms);
 	(void)cJSON_AddItemToObject(json, "rounds", json_of_rounds(migration));
 	(void)cJSON_AddNumberToObject(json, "bytesOnWire", (double)migration->bytes_on_wire);

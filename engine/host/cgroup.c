@@ -12,6 +12,7 @@
 
 #include "engine/host/files.h"
 #include "proto/clock.h"
+#include "proto/pack.h"
 
 enum { POLL_MS = 5, FREEZE_POLL_MS = 1, FILE_LIMIT = 1024 * 1024 };
 
@@ -199,6 +200,61 @@ status *cgroup_is_frozen(const char *path, bool *ret_frozen)
 status *cgroup_is_populated(const char *path, bool *ret_populated)
 {
 	return read_key(path, "cgroup.events", "populated", ret_populated);
+}
+
+/* Is this one of the words of the file? */
+static status *has_word(const char *path, const char *name, const char *word, bool *ret_has)
+{
+	char file[CGROUP_PATH + 64];
+	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
+
+	(void)snprintf(file, sizeof(file), "%s/%s", path, name);
+	status *st = files_read(file, FILE_LIMIT, &content);
+	if (st != NULL)
+		return st;
+	scoped(str) char *text = strndup((const char *)content.data, content.size);
+	char *rest = NULL;
+	*ret_has = false;
+	for (char *one = text != NULL ? strtok_r(text, " \n", &rest) : NULL; one != NULL;
+	     one = strtok_r(NULL, " \n", &rest))
+		*ret_has = *ret_has || strcmp(one, word) == 0;
+	return NULL;
+}
+
+status *cgroup_check_cpu(const char *base)
+{
+	bool has = false;
+	status *st = has_word(base, "cgroup.controllers", "cpu", &has);
+
+	if (st != NULL || has)
+		return st;
+	return status_detailf(
+	    status_errorf(
+		STATUS_FAILED_PRECONDITION,
+		"this host's cgroup v2 has no cpu controller for %s: processor time cannot "
+		"be limited there",
+		base),
+	    "next",
+	    "add cpu to cgroup.subtree_control above it (systemd does), or boot without "
+	    "cgroup v1's cpu");
+}
+
+status *cgroup_enable_cpu(const char *base)
+{
+	bool has = false;
+	status *st = has_word(base, "cgroup.subtree_control", "cpu", &has);
+
+	return st != NULL || has ? st : write_file(base, "cgroup.subtree_control", "+cpu");
+}
+
+status *cgroup_limit_cpu(const char *path, unsigned quota_us, unsigned period_us)
+{
+	char text[32];
+
+	if (quota_us == 0)
+		return write_file(path, "cpu.max", "max");
+	(void)snprintf(text, sizeof(text), "%u %u", quota_us, period_us);
+	return write_file(path, "cpu.max", text);
 }
 
 /* Appends the numbers of one cgroup.procs. */

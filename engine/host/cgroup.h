@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cgroup v2: the fence. A frozen group keeps a tree from running whoever dies; cgroup.kill ends all
  * of it at once. All our groups are under <mount>/haul: out-<id> (source's fence), in-<id>
- * (destination's tree), criu-<id> (a CRIU session). */
+ * (destination's tree), criu-<id> (a CRIU session), slow-<id> (a source's tree that is slowed
+ * down). */
 #ifndef HAUL_ENGINE_HOST_CGROUP_H
 #define HAUL_ENGINE_HOST_CGROUP_H
 
@@ -30,6 +31,13 @@ must_check status *cgroup_freeze(const char *path, int64_t timeout_ms);
 must_check status *cgroup_thaw(const char *path, int64_t timeout_ms);
 must_check status *cgroup_is_frozen(const char *path, bool *ret_frozen); /* cgroup.freeze = 1 */
 must_check status *cgroup_is_populated(const char *path, bool *ret_populated);
+
+/* May the groups below `base` be limited in processor time? FAILED_PRECONDITION tells what is
+ * missing. Changes nothing; cgroup_enable_cpu then makes it so. */
+must_check status *cgroup_check_cpu(const char *base);
+must_check status *cgroup_enable_cpu(const char *base);
+/* cpu.max: so much processor time in each period; quota_us = 0: no limit. */
+must_check status *cgroup_limit_cpu(const char *path, unsigned quota_us, unsigned period_us);
 
 /* Pids in the group and below: a heap array. */
 must_check status *cgroup_pids(const char *path, pid_t **ret_pids, size_t *ret_count);

@@ -61,6 +61,25 @@ status *proc_stat(pid_t pid, struct proc_stat *ret_stat)
 	return NULL;
 }
 
+status *proc_cpu_ms(pid_t pid, double *ret_ms)
+{
+	char path[64], text[2048];
+	uint64_t user, system;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	int got = read_small(path, text, sizeof(text));
+	if (got <= 0)
+		return no_such_process(pid, got == 0 ? ESRCH : -got);
+	const char *close_at = strrchr(text, ')');
+	if (close_at == NULL ||
+	    sscanf(close_at + 1,
+		   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64, &user,
+		   &system) != 2)
+		return status_errorf(STATUS_INTERNAL, "cannot understand %s", path);
+	*ret_ms = (double)(user + system) * 1000 / (double)sysconf(_SC_CLK_TCK);
+	return NULL;
+}
+
 struct tree {
 	pid_t *pids;
 	size_t count, room;

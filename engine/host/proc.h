@@ -34,6 +34,9 @@ bool proc_is_gone(pid_t pid, uint64_t start_ticks);
 
 must_check status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes); /* Rss of /proc/PID/statm */
 
+/* Processor time that it has used so far, its threads together. */
+must_check status *proc_cpu_ms(pid_t pid, double *ret_ms);
+
 /* Its pid as it sees it itself, in the innermost of its pid namespaces. */
 must_check status *proc_innermost_pid(pid_t pid, pid_t *ret_pid);
 

@@ -122,20 +122,17 @@ static void move_back(const struct fence *fence, pid_t pid)
 		log_status(LOG_LEVEL_WARN, NULL, "a process could not leave its fence group", st);
 }
 
-status *fence_open(struct fence *fence)
+status *fence_return(const struct fence *fence, const char *path)
 {
 	scoped(mem) void *owner = NULL;
 	pid_t *pids = NULL;
 	size_t count = 0;
 
-	if (!cgroup_exists(fence->path))
+	if (!cgroup_exists(path))
 		return NULL;
-	status *st = cgroup_thaw(fence->path, FENCE_TIMEOUT_MS);
-	if (st != NULL)
-		return status_wrapf(st, "cannot thaw the tree in %s", fence->path);
-	/* It runs from here on; the rest is tidying, and repeated for what forks while we look. */
+	/* Repeated for what forks while we look. */
 	for (int tries = 0; tries < 16; tries++) {
-		scoped(status) status *looked = cgroup_pids(fence->path, &pids, &count);
+		scoped(status) status *looked = cgroup_pids(path, &pids, &count);
 		if (looked != NULL || count == 0)
 			break;
 		for (size_t i = 0; i < count; i++)
@@ -143,7 +140,18 @@ status *fence_open(struct fence *fence)
 		free(TAKE(pids));
 	}
 	owner = pids;
-	scoped(status) status *removed = cgroup_remove(fence->path);
+	return cgroup_remove(path);
+}
+
+status *fence_open(struct fence *fence)
+{
+	if (!cgroup_exists(fence->path))
+		return NULL;
+	status *st = cgroup_thaw(fence->path, FENCE_TIMEOUT_MS);
+	if (st != NULL)
+		return status_wrapf(st, "cannot thaw the tree in %s", fence->path);
+	/* It runs from here on; the rest is tidying. */
+	scoped(status) status *removed = fence_return(fence, fence->path);
 	if (removed != NULL)
 		log_status(LOG_LEVEL_WARN, NULL, "the fence group stays", removed);
 	return NULL;

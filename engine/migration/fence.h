@@ -31,6 +31,9 @@ must_check status *fence_check_held(const struct fence *fence, pid_t tracer);
  * the fence's parent. Runs the workload: only call when it may run. */
 must_check status *fence_open(struct fence *fence);
 
+/* The same for another group that the tree is in, which is not frozen. */
+must_check status *fence_return(const struct fence *fence, const char *path);
+
 /* Kills what is inside and removes the group. */
 must_check status *fence_kill(struct fence *fence);
 

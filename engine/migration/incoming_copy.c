@@ -194,9 +194,28 @@ static struct incoming *session_for(struct core *core, const struct rpc_call *ca
 	incoming->shell_job = request->shell_job;
 	incoming->tcp_close = request->tcp_close;
 	core_limits(core, request->memory_bytes, &incoming->limits);
+	incoming->size =
+	    (struct cost_size){(double)request->memory_bytes / PAGE_BYTES, (double)request->n_pids};
 	if (request->lease_ms >= LEASE_LEAST_MS && request->lease_ms <= LEASE_MOST_MS)
 		incoming->lease_ms = request->lease_ms;
 	return incoming;
+}
+
+/* What a restore takes here, by those that were. */
+static status *tell_cost(const struct incoming *incoming, Haul__V1__PrepareResponse *ret_response)
+{
+	struct cost cost = costs_now(incoming->core->costs, COST_RESTORE);
+	Haul__V1__RestoreCost *told = malloc(sizeof(*told));
+
+	if (told == NULL)
+		return status_errnof(ENOMEM, "prepare");
+	haul__v1__restore_cost__init(told);
+	told->fixed_ms = cost.fixed_ms;
+	told->ms_per_page = cost.page_ms;
+	told->ms_per_process = cost.process_ms;
+	told->samples = cost.samples;
+	ret_response->restore_cost = told;
+	return NULL;
 }
 
 /* Turn held; the session is in the list. */
@@ -218,7 +237,7 @@ static status *fill_session(struct incoming *incoming, const struct rpc_call *ca
 		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED, "");
 	if (st == NULL)
 		ret_response->swrk_pid = swrk_pid(incoming->swrk);
-	return st;
+	return st == NULL ? tell_cost(incoming, ret_response) : st;
 }
 
 /* Nothing was journaled: as if it had never come. */
@@ -482,10 +501,12 @@ status *incoming_restore(struct incomings *incomings, const struct rpc_call *cal
 	st = restore(incomings, incoming, call, request);
 	ret_response->pid = incoming->pid;
 	ret_response->restore_ms = clock_monotonic_fine_ms() - begun;
-	if (st == NULL)
+	const struct cost_sample sample = {incoming->size, ret_response->restore_ms};
+	if (st == NULL) {
+		costs_note(incoming->core->costs, COST_RESTORE, &sample);
 		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored",
 			      NULL);
-	else if (incoming->state == INCOMING_PREPARED) {
+	} else if (incoming->state == INCOMING_PREPARED) {
 		/* A half-restored tree is of no use to anyone and must not linger. */
 		scoped(status) status *gone =
 		    incoming_give_up(incomings, incoming,

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "engine/migration/costs.h"
 #include "engine/migration/incoming.h"
 #include "engine/pipe/image_pipe.h"
 #include "engine/pipe/memory_pipe.h"
@@ -24,6 +25,7 @@ struct incoming {
 	char source_node[LIMIT_NAME + 1];
 	char root[1024];
 	bool shell_job, tcp_close;
+	struct cost_size size; /* of the tree, as the source has surveyed it */
 	struct criu_limits limits;
 	char group[CGROUP_PATH]; /* in-<id> */
 	char criu_group[CGROUP_PATH];

@@ -60,6 +60,7 @@ void source_tidy(struct source *source)
 	char path[FILES_PATH], group[CGROUP_PATH];
 
 	keeper_stop(source);
+	source_full_speed(source);
 	(void)pthread_mutex_lock(&source->lock);
 	struct swrk *swrk = TAKE(source->swrk);
 	struct pipe *memory = TAKE(source->memory), *images = TAKE(source->images);
@@ -85,8 +86,10 @@ void source_tidy(struct source *source)
 static status *interrupted_locked(const struct source *source)
 {
 	if (source->is_timed_out)
-		return status_errorf(STATUS_DEADLINE_EXCEEDED, "--timeout of %u ms has passed",
-				     source->options.timeout_ms);
+		return source_tell_convergence(source,
+					       status_errorf(STATUS_DEADLINE_EXCEEDED,
+							     "--timeout of %u ms has passed",
+							     source->options.timeout_ms));
 	if (source->is_cancelled)
 		return status_errorf(STATUS_CANCELLED, "cancelled");
 	if (source->is_deserted)
@@ -96,6 +99,11 @@ static status *interrupted_locked(const struct source *source)
 				  (long long)source->core->config.lease_ms),
 		    REASON_DESTINATION_LOST);
 	return NULL;
+}
+
+bool source_is_interrupted_locked(const struct source *source)
+{
+	return source->is_timed_out || source->is_cancelled || source->is_deserted;
 }
 
 status *source_interrupted(struct source *source)
@@ -145,6 +153,7 @@ static void interrupt_locked(struct source *source)
 		pipe_interrupt(source->memory);
 	if (source->images != NULL)
 		pipe_interrupt(source->images);
+	(void)pthread_cond_broadcast(&source->told);
 }
 
 static void expire(struct source *source, int64_t early_ms)
@@ -299,7 +308,8 @@ status *source_journal(struct source *source, Haul__V1__JournalEvent event, cons
 	fields.start_ticks = source->start_ticks;
 	fields.workload = source->workload;
 	fields.reason = cut;
-	if (event == HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED) {
+	if (event == HAUL__V1__JOURNAL_EVENT__J_SOURCE_RESERVED ||
+	    event == HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED) {
 		fields.origin_cgroups = source->fence.origins;
 		fields.n_origin_cgroups = source->fence.origin_count;
 	}
@@ -404,8 +414,10 @@ status *sources_adjust(struct sources *sources, const Haul__V1__AdjustRequest *r
 	} else {
 		if (request->bandwidth_bytes_per_s != 0 || request->no_bandwidth_limit)
 			atomic_store(&source->bandwidth, request->bandwidth_bytes_per_s);
-		if (request->max_downtime_ms != 0)
+		if (request->max_downtime_ms != 0) {
 			atomic_store(&source->max_downtime_ms, request->max_downtime_ms);
+			atomic_store(&source->is_promise, true);
+		}
 	}
 	(void)pthread_mutex_unlock(&sources->lock);
 	return st;

@@ -80,15 +80,6 @@ static void tell_settled(struct source *source)
 
 /* --- commit --- */
 
-struct downtime_view {
-	double downtime_ms;
-};
-
-static void show_downtime(void *self, Haul__V1__Migration *view)
-{
-	view->downtime_ms = ((const struct downtime_view *)self)->downtime_ms;
-}
-
 status *source_commit(struct source *source)
 {
 	status *st = source_begin_commit(source);
@@ -103,8 +94,7 @@ status *source_commit(struct source *source)
 	st = send_commit(source, false);
 	if (st != NULL)
 		return status_wrapf(st, "commit at %s", source->to);
-	struct downtime_view shown = {clock_monotonic_fine_ms() - source->frozen_ms};
-	registry_change(source->core->registry, source->id, show_downtime, &shown);
+	source_measured(source, clock_monotonic_fine_ms() - source->frozen_ms);
 	return NULL;
 }
 
@@ -405,6 +395,7 @@ status *source_abort(struct source *source)
 	/* CRIU lets go first: a pre-dump that hangs holds the tree. */
 	if (source->swrk != NULL)
 		swrk_free(TAKE(source->swrk));
+	source_full_speed(source);
 	give_up_there(source);
 	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
 			       ? "the workload runs here as before"
@@ -461,6 +452,7 @@ status *source_resume(struct source *source)
 		return st;
 	}
 	source->frozen_ms = 0;
+	source_full_speed(source);
 	give_up_there(source);
 	tell_where(source, proc_is_alive(source->pid, source->start_ticks)
 			       ? "the workload runs here as before"

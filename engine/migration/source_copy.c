@@ -13,6 +13,7 @@
 #include "engine/log.h"
 #include "engine/migration/keeper.h"
 #include "engine/migration/source_internal.h"
+#include "engine/migration/throttle.h"
 #include "haul/v1/peer.pb-c.h"
 #include "proto/clock.h"
 
@@ -23,6 +24,7 @@ enum {
 	    4 * 1024 * 1024, /* what a dump without its pages may take, and a part of the memory */
 	IMAGES_MEMORY_PART = 256, /* for the lists of pages */
 	ROOM_LEFT = 1024 * 1024,
+	COST_MOST_MS = 3600 * 1000, /* of a restore's part; more is no measurement */
 };
 
 /* --- preflight --- */
@@ -175,6 +177,8 @@ status *source_preflight(struct source *source)
 		st = criu_version(source->swrk, &source->limits, &version);
 	if (st == NULL)
 		st = choose_tracking(source);
+	if (st == NULL && source->may_throttle)
+		st = throttle_check(core);
 	return st;
 }
 
@@ -228,6 +232,18 @@ static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse
 	return st;
 }
 
+/* What a destination says that knows no better, or that is not in its right mind: the own guess. */
+static void take_restore_cost(struct source *source, const Haul__V1__RestoreCost *there)
+{
+	source->restore_cost = costs_guess(COST_RESTORE);
+	if (there == NULL || !(there->fixed_ms >= 0 && there->fixed_ms < COST_MOST_MS) ||
+	    !(there->ms_per_page >= 0 && there->ms_per_page < COST_MOST_MS) ||
+	    !(there->ms_per_process >= 0 && there->ms_per_process < COST_MOST_MS))
+		return;
+	source->restore_cost = (struct cost){there->fixed_ms, there->ms_per_page,
+					     there->ms_per_process, there->samples};
+}
+
 static status *call_prepare(struct source *source, const struct buffer *cpu)
 {
 	const struct tree_survey *survey = &source->survey;
@@ -258,7 +274,9 @@ static status *call_prepare(struct source *source, const struct buffer *cpu)
 			source->limits.long_ms + source->core->config.call_timeout_ms, &response);
 	if (st != NULL)
 		return status_wrapf(st, "destination %s", source->to);
-	return open_pipes(source, (const Haul__V1__PrepareResponse *)response);
+	const Haul__V1__PrepareResponse *there = (const Haul__V1__PrepareResponse *)response;
+	take_restore_cost(source, there->restore_cost);
+	return open_pipes(source, there);
 }
 
 status *source_prepare(struct source *source)
@@ -277,18 +295,21 @@ status *source_prepare(struct source *source)
 
 /* --- freeze --- */
 
-static status *note_origins(struct source *source)
+status *source_note_origins(struct source *source, Haul__V1__JournalEvent event)
 {
 	pid_t *pids = NULL;
 	size_t count = 0;
-	status *st = proc_tree(source->pid, &pids, &count);
+	status *st = NULL;
 
-	if (st == NULL)
-		st = fence_survey(&source->fence, source->core, source->id, pids, count);
+	/* A tree that is slowed down is not where it belongs: that was noted before. */
+	if (source->throttle == NULL) {
+		fence_fini(&source->fence);
+		st = proc_tree(source->pid, &pids, &count);
+		if (st == NULL)
+			st = fence_survey(&source->fence, source->core, source->id, pids, count);
+	}
 	free(pids);
-	/* Before the freeze: a sync to disk is not for the frozen window. */
-	return st == NULL ? source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED, NULL)
-			  : st;
+	return st == NULL ? source_journal(source, event, NULL) : st;
 }
 
 struct freeze_view {
@@ -349,7 +370,8 @@ status *source_freeze(struct source *source)
 	struct round_view shown = {0};
 	scoped(image_sender) struct image_sender *sender = NULL;
 	uint64_t image_bytes = 0;
-	status *st = note_origins(source);
+	/* Before the freeze: a sync to disk is not for the frozen window. */
+	status *st = source_note_origins(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED);
 
 	if (st == NULL)
 		st = source_begin_round(source, true, -1, dir);
@@ -370,9 +392,12 @@ status *source_freeze(struct source *source)
 		st = source_end_round(source, &shown.memory);
 	if (st != NULL)
 		return status_wrapf(st, "freeze");
+	throttle_free(TAKE(source->throttle)); /* the fence has it */
+	source->final_bytes = shown.memory.bytes;
 	shown.memory.bytes += image_bytes;
 	shown.duration_ms = clock_monotonic_fine_ms() - source->frozen_ms;
 	shown.frozen_ms = shown.duration_ms;
+	source->final_ms = shown.duration_ms;
 	source_show_round(source, &shown);
 	registry_change(source->core->registry, source->id, show_freeze, &freeze);
 	return NULL;
@@ -408,6 +433,7 @@ status *source_restore(struct source *source)
 		return status_wrapf(st, "restore at %s", source->to);
 	const Haul__V1__RestoreResponse *there = (const Haul__V1__RestoreResponse *)response;
 	struct restore_view shown = {there->restore_ms, there->pid};
+	source->restore_ms = there->restore_ms;
 	registry_change(source->core->registry, source->id, show_restore, &shown);
 	return NULL;
 }

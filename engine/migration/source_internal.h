@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shared by the files that make up the source: source.c (all of them, threads), source_stages.c
- * (the table), source_copy.c (up to the held, fenced tree), source_rounds.c (its memory),
- * source_commit.c (the point of no return), source_recover.c. */
+ * (the table), source_copy.c (up to the held, fenced tree), source_converge.c (pre-copy),
+ * source_rounds.c (memory), source_commit.c (the point of no return), source_recover.c. */
 #ifndef HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 
@@ -33,7 +33,9 @@ enum source_stage {
 	SRC_OVER,
 };
 
-enum { SOURCE_ROUNDS = 128 };
+enum { SOURCE_ROUNDS = 128, DEFAULT_ROUNDS = 8 };
+
+struct throttle;
 
 /* How pre-copy finds what has changed. */
 enum tracking {
@@ -64,6 +66,7 @@ struct source {
 	/* Limits that may change while it runs. */
 	atomic_uint_fast64_t bandwidth; /* bytes a second of pre-copy; 0 = none */
 	atomic_uint max_downtime_ms;
+	atomic_bool is_promise; /* somebody has asked for it: converge.h */
 
 	/* Guarded by lock: what other threads may say to this one. */
 	pthread_mutex_t lock;
@@ -101,7 +104,22 @@ struct source {
 	bool was_recovered;  /* by a new hauld: no CRIU session, no pipes */
 	bool tree_was_elsewhere; /* the boot has changed: nothing of it is here */
 	int64_t deadline_ms;
+	int64_t precopy_until_ms;   /* --on-timeout stop-copy: no longer; 0 = no end */
 	double begun_ms, frozen_ms; /* monotonic; frozen_ms = 0 while it runs */
+
+	/* For the prediction and its error: source_converge.c. */
+	struct cost restore_cost; /* the destination's */
+	double call_ms;		  /* the fastest call that has waited for nothing */
+	struct converge_prediction prediction;
+	double final_ms, restore_ms; /* freeze to all counted there; at the destination */
+	uint64_t final_bytes;	     /* of pages, in that time */
+
+	/* Slowing the tree down. */
+	bool may_throttle;	   /* --auto-converge */
+	struct throttle *throttle; /* NULL = it is not slowed down, by this hauld */
+	unsigned share;		   /* percent */
+	double cpus;		   /* that it kept busy before that */
+	double cpu_ms, cpu_at_ms;  /* used, then */
 	struct image_totals images_sent;
 	status *error; /* what ended it, for the report */
 };
@@ -122,7 +140,7 @@ status *source_preflight(struct source *source);
 status *source_prepare(struct source *source);
 status *source_freeze(struct source *source);
 status *source_restore(struct source *source);
-/* source_rounds.c: */
+/* source_converge.c: */
 status *source_precopy(struct source *source);
 /* source_commit.c: */
 status *source_commit(struct source *source);
@@ -136,7 +154,21 @@ status *source_lost(struct source *source);
  * which CRIU does not notice. Takes and returns. */
 must_check status *source_blame_disk(const struct source *source, status *st);
 
+/* source_copy.c: where each process is now, into the journal with this event. */
+must_check status *source_note_origins(struct source *source, Haul__V1__JournalEvent event);
+
+/* source_converge.c: */
+struct converge_prediction source_predict(const struct source *source);
+void source_note_call(struct source *source, double took_ms);
+/* The commit is there: the report, and what there is to learn from it. */
+void source_measured(struct source *source, double downtime_ms);
+/* To an error that ends it in the middle of pre-copy: how far that was. Takes and returns. */
+must_check status *source_tell_convergence(const struct source *source, status *st);
+/* A tree that was slowed down is no longer, and is where it came from. Nothing to do is fine. */
+void source_full_speed(struct source *source);
+
 /* source_rounds.c, for the final dump too: */
+must_check status *source_one_round(struct source *source);
 struct round_view {
 	struct memory_round memory;
 	double duration_ms, frozen_ms, predicted_ms;
@@ -156,6 +188,7 @@ void source_show_round(struct source *source, struct round_view *round);
 /* source.c: */
 /* CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (deserted) or NULL. */
 status *source_interrupted(struct source *source);
+bool source_is_interrupted_locked(const struct source *source); /* with the lock */
 /* From now on nobody can cancel; an error when somebody did. */
 must_check status *source_begin_commit(struct source *source);
 void source_stop_interrupting(struct source *source);

@@ -7,6 +7,7 @@
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/migration/sources.h"
+#include "engine/migration/throttle.h"
 #include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/pack.h"
@@ -105,6 +106,27 @@ static void finish_leftover_fence(void *self, const char *id)
 	fence_fini(&fence);
 }
 
+/* A tree that was slowed down, of a migration that is over or of which nothing is known. */
+static void return_slowed(void *self, const char *id)
+{
+	struct sources *sources = self;
+	scoped(journal_record) Haul__V1__JournalRecord *record =
+	    journal_find(sources->core->journal, id, true);
+	struct fence fence = {0};
+
+	if (record != NULL && !journal_event_is_final(record->event))
+		return; /* its own end returns it */
+	if (record != NULL)
+		fence_recall(&fence, sources->core, record);
+	else
+		cgroup_path(sources->core->cgroups, "out", id, fence.path);
+	scoped(status) status *st = throttle_undo(sources->core, id, &fence);
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, id, "the group of a tree that was slowed down stays",
+			   st);
+	fence_fini(&fence);
+}
+
 static status *take_up(struct sources *sources, const Haul__V1__JournalRecord *record)
 {
 	struct core *core = sources->core;
@@ -166,13 +188,16 @@ static status *sweep(struct sources *sources)
 	(void)snprintf(path, sizeof(path), "%s/out", sources->core->config.state_dir);
 	scoped(status) status *looked =
 	    cgroup_each(sources->core->cgroups, "out", finish_leftover_fence, sources);
+	looked = status_first(looked, cgroup_each(sources->core->cgroups, THROTTLE_GROUP,
+						  return_slowed, sources));
 	return status_first(files_each(path, remove_leftover_files, sources), TAKE(looked));
 }
 
 status *sources_recover(struct sources *sources)
 {
 	struct recovery recovery = {.sources = sources};
-	status *st = NULL;
+	/* Before anything is decided: whoever runs, runs at full speed. */
+	status *st = throttle_lift_all(sources->core);
 
 	journal_each(sources->core->journal, sort_record, &recovery);
 	scoped(status) status *looked = sweep(sources);

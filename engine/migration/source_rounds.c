@@ -14,13 +14,6 @@
 #include "haul/v1/peer.pb-c.h"
 #include "proto/clock.h"
 
-static double predict_ms(const struct source *source)
-{
-	return converge_predict_ms(source->rounds, source->round,
-				   source->survey.resident_bytes / PAGE_BYTES,
-				   source->tracking == TRACKING_HASH);
-}
-
 static void show_round(void *self, Haul__V1__Migration *view)
 {
 	const struct round_view *round = self;
@@ -61,9 +54,12 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	request.round = source->round;
 	request.last = is_last;
 	status *st = files_make_directory(ret_dir);
+	double asked = clock_monotonic_fine_ms();
 	if (st == NULL)
 		st = source_call(source, "BeginRound", &request.base,
 				 source->core->config.call_timeout_ms, &response);
+	if (st == NULL)
+		source_note_call(source, clock_monotonic_fine_ms() - asked);
 	const struct memory_feed feed = {
 	    .live_fd = live_fd,
 	    .is_criu = is_last || source->tracking == TRACKING_SOFT_DIRTY,
@@ -180,7 +176,7 @@ static status *move_memory(struct source *source, const int live[2], struct roun
 		   : st;
 }
 
-static status *one_round(struct source *source)
+status *source_one_round(struct source *source)
 {
 	struct round_view shown = {0};
 	int live[2];
@@ -196,39 +192,14 @@ static status *one_round(struct source *source)
 	if (st != NULL)
 		return status_wrapf(st, "pre-copy round %u", source->round);
 	shown.duration_ms = clock_monotonic_fine_ms() - begun;
-	source->rounds[source->round - 1] =
-	    (struct converge_round){shown.memory.pages_sent, shown.duration_ms};
-	shown.predicted_ms = predict_ms(source);
+	source->rounds[source->round - 1] = (struct converge_round){
+	    .pages = shown.memory.pages_sent,
+	    .bytes = shown.memory.bytes,
+	    .begun_ms = begun,
+	    .ended_ms = begun + shown.duration_ms,
+	    .blocked_ms = shown.memory.blocked_ms,
+	};
+	shown.predicted_ms = source_predict(source).downtime_ms;
 	source_show_round(source, &shown);
 	return NULL;
-}
-
-/* --- pre-copy --- */
-
-status *source_precopy(struct source *source)
-{
-	struct converge_limits limits = {.max_rounds = source->options.max_rounds};
-
-	if (source->tracking == TRACKING_NONE)
-		return NULL;
-	if (source->tracking == TRACKING_HASH)
-		source_note(source, "dirty pages are found by comparing content: while frozen all "
-				    "memory is read once, what has changed is sent");
-	for (;;) {
-		const char *why = "";
-		double predicted = predict_ms(source);
-		limits.max_downtime_ms = atomic_load(&source->max_downtime_ms);
-		if (converge_decide(&limits, source->rounds, source->round, predicted, &why) ==
-		    CONVERGE_FREEZE) {
-			log_line(LOG_LEVEL_INFO, source->id,
-				 "pre-copy ends after %u rounds: %s (predicted downtime %.0f ms)",
-				 source->round, why, predicted);
-			return NULL;
-		}
-		status *st = one_round(source);
-		if (st == NULL)
-			st = source_interrupted(source);
-		if (st != NULL)
-			return st;
-	}
 }

@@ -91,6 +91,21 @@ status *tracking_parse(const char *text, enum tracking *ret_tracking)
 			     "--tracking: \"%.40s\" is none of auto, soft-dirty, hash, none", text);
 }
 
+/* Post-copy begins here, once it is there: from pre-copy's end without a fit (source_converge.c).
+ */
+static status *check_on_timeout(Haul__V1__OnTimeout strategy)
+{
+	if (strategy == HAUL__V1__ON_TIMEOUT__ABORT || strategy == HAUL__V1__ON_TIMEOUT__STOP_COPY)
+		return NULL;
+	return status_detailf(
+	    status_errorf(
+		STATUS_UNIMPLEMENTED,
+		strategy == HAUL__V1__ON_TIMEOUT__POST_COPY
+		    ? "--on-timeout post-copy: this version has no post-copy; nothing was done"
+		    : "--on-timeout: this version does not know the strategy; nothing was done"),
+	    "next", "use --on-timeout abort or stop-copy");
+}
+
 static status *check_options(const Haul__V1__StartRequest *request)
 {
 	const Haul__V1__MigrateOptions *options = request->options;
@@ -104,6 +119,9 @@ static status *check_options(const Haul__V1__StartRequest *request)
 	if (options->max_rounds > LIMIT_ROUNDS)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "--max-rounds: at most %d",
 				     LIMIT_ROUNDS);
+	status *unknown = check_on_timeout(options->on_timeout);
+	if (unknown != NULL)
+		return unknown;
 	struct batch_codecs codecs;
 	enum tracking tracking;
 	st = batch_codecs_parse(options->compression, &codecs);
@@ -115,6 +133,15 @@ static status *check_options(const Haul__V1__StartRequest *request)
 	    (options->dest_root[0] != '/' || strlen(options->dest_root) > 1000))
 		return status_errorf(STATUS_INVALID_ARGUMENT, "--dest-root: an absolute path");
 	return NULL;
+}
+
+/* What the strategy lets end: all of it, or copying ahead. */
+static void take_timeout(struct source *source, int64_t until_ms)
+{
+	if (source->options.on_timeout == HAUL__V1__ON_TIMEOUT__STOP_COPY)
+		source->precopy_until_ms = until_ms;
+	else
+		source->deadline_ms = until_ms;
 }
 
 static void take_options(struct source *source, const Haul__V1__StartRequest *request)
@@ -130,16 +157,16 @@ static void take_options(struct source *source, const Haul__V1__StartRequest *re
 			       &source->codecs));
 	status_free(tracking_parse(request->options != NULL ? request->options->tracking : "",
 				   &source->tracking));
+	source->may_throttle = source->options.auto_converge;
+	atomic_init(&source->is_promise, source->options.max_downtime_ms != 0);
 	source->options.compression = source->options.tracking = NULL;
 	source->options.dest_root = source->dest_root;
 	atomic_init(&source->max_downtime_ms,
 		    source->options.max_downtime_ms != 0 ? source->options.max_downtime_ms : 300);
 	atomic_init(&source->bandwidth, source->options.bandwidth_bytes_per_s);
-	if (source->options.max_rounds == 0)
-		source->options.max_rounds = 8;
 	source->begun_ms = clock_monotonic_fine_ms();
 	if (source->options.timeout_ms != 0)
-		source->deadline_ms = clock_monotonic_ms() + source->options.timeout_ms;
+		take_timeout(source, clock_monotonic_ms() + source->options.timeout_ms);
 	(void)snprintf(source->to, sizeof(source->to), "%s", request->to);
 	(void)snprintf(source->workload, sizeof(source->workload), "%s", request->workload);
 }

@@ -24,6 +24,7 @@ struct memory_round {
 				   receiver cannot tell them from skipped ones */
 	uint64_t bytes;		/* on the wire */
 	uint64_t digest;
+	double blocked_ms; /* the sender's: the link took no more */
 };
 
 /* Source. Remembers what the round before had (page_table.h). */

@@ -149,13 +149,15 @@ static status *flush_batch(struct memory_sender *sender)
 	if (st != NULL)
 		return st;
 	sender->has_out = false;
+	double packed = clock_monotonic_fine_ms();
 	st = pipe_send_frame(sender->pipe, &sender->out, size, SEND_MS);
 	if (st != NULL)
 		return st;
-	codec_choice_note(&sender->choice, content, clock_monotonic_fine_ms() - begun,
-			  sender->feed.is_last);
+	double sent = clock_monotonic_fine_ms();
+	codec_choice_note(&sender->choice, content, sent - begun, sender->feed.is_last);
 	(void)pthread_mutex_lock(&sender->lock);
 	sender->round.bytes += size;
+	sender->round.blocked_ms += sent - packed;
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
 	keep_pace(sender, size);

@@ -56,6 +56,10 @@ static status *options_read(const struct haul_options *options, struct haul_opti
 	if (st == NULL && ret_known->tcp > HAUL_TCP_CLOSE)
 		st = status_errorf(STATUS_INVALID_ARGUMENT, "haul_options.tcp: there is no %u",
 				   ret_known->tcp);
+	if (st == NULL && ret_known->on_timeout > HAUL_ON_TIMEOUT_POST_COPY)
+		st =
+		    status_errorf(STATUS_INVALID_ARGUMENT,
+				  "haul_options.on_timeout: there is no %u", ret_known->on_timeout);
 	return st;
 }
 
@@ -85,6 +89,8 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	wanted.tracking = tracking;
 	wanted.compression = compression;
 	wanted.bandwidth_bytes_per_s = known.bandwidth_bytes_per_s;
+	wanted.on_timeout = (Haul__V1__OnTimeout)known.on_timeout;
+	wanted.auto_converge = known.auto_converge;
 	request.workload = workload_copy;
 	request.to = to_copy;
 	request.options = &wanted;

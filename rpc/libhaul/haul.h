@@ -159,6 +159,9 @@ struct haul_migration {
 	/* The whole of it as haul.v1.Migration (proto/), with what this library does not know. */
 	const uint8_t *wire;
 	size_t wire_bytes;
+	/* Of the predicted downtime; and how much longer than predicted it was. */
+	double predicted_dump_ms, predicted_restore_ms, prediction_error_ms;
+	uint32_t cpu_share_percent; /* that the workload is left with now; 0 = all */
 };
 
 void haul_migration_free(struct haul_migration *migration);
@@ -169,9 +172,15 @@ enum haul_tcp {
 	HAUL_TCP_CLOSE = 1, /* connections are closed by the move */
 };
 
+enum haul_on_timeout {
+	HAUL_ON_TIMEOUT_ABORT = 0,     /* the workload stays where it is */
+	HAUL_ON_TIMEOUT_STOP_COPY = 1, /* what is left is copied while it is frozen */
+	HAUL_ON_TIMEOUT_POST_COPY = 2, /* refused until engines have it */
+};
+
 struct haul_options {
-	size_t size; /* HAUL_OPTIONS_INIT: all else 0 */
-	uint32_t max_downtime_ms;
+	size_t size;		  /* HAUL_OPTIONS_INIT: all else 0 */
+	uint32_t max_downtime_ms; /* no freeze that is predicted to be longer; 0: about 300 */
 	uint32_t max_rounds;
 	bool no_precopy;
 	bool shell_job;
@@ -181,9 +190,11 @@ struct haul_options {
 	const char *tracking;	 /* "auto", "soft-dirty", "hash", "none"; NULL: auto */
 	const char *compression; /* "auto", "none", "lz4", "zstd", "zstd:LEVEL"; NULL: auto */
 	uint64_t bandwidth_bytes_per_s; /* of memory that is copied ahead; 0: no limit */
+	uint32_t on_timeout;		/* enum haul_on_timeout */
+	bool auto_converge;		/* slow the workload down while it writes too fast */
 };
 #define HAUL_OPTIONS_INIT                                                                          \
-	{sizeof(struct haul_options), 0, 0, false, false, 0, NULL, 0, NULL, NULL, 0}
+	{sizeof(struct haul_options), 0, 0, false, false, 0, NULL, 0, NULL, NULL, 0, 0, false}
 
 /* Begins to move `workload` ("pid:4711") to `to` ("tls+tcp://host:port"); returns at once, the
  * migration's id is in what it gives out. options: NULL for the usual. A request that got lost on

@@ -94,6 +94,10 @@ static void view_numbers(struct haul_migration *view, const Haul__V1__Migration 
 	view->downtime_ms = message->downtime_ms;
 	view->total_ms = message->total_ms;
 	view->predicted_downtime_ms = message->predicted_downtime_ms;
+	view->predicted_dump_ms = message->predicted_dump_ms;
+	view->predicted_restore_ms = message->predicted_restore_ms;
+	view->prediction_error_ms = message->prediction_error_ms;
+	view->cpu_share_percent = message->cpu_share_percent;
 	view->criu_freeze_ms = message->criu_freeze_ms;
 	view->criu_restore_ms = message->criu_restore_ms;
 	view->pid = message->pid;

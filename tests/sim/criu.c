@@ -12,7 +12,7 @@
 #include "tests/sim/groups.h"
 #include "tests/sim/pipes.h"
 
-enum { SESSIONS = 64 };
+enum { SESSIONS = 64, RESTLESS = 200000 /* pages that no downtime allows */ };
 
 struct swrk {
 	struct proc *process;
@@ -184,9 +184,11 @@ status *criu_pre_dump(struct swrk *session, const struct criu_dump *dump)
 	world_release(node, session->pid);
 	world_check();
 	if (st == NULL)
-		st = work(session, 20);
+		st = work(session, sim_is_restless ? 400 : 20);
 	if (st == NULL)
-		pages_are_out(session, session->memory.round == 1 ? 2000 : 100);
+		pages_are_out(session, session->memory.round == 1 ? 2000
+				       : sim_is_restless	  ? RESTLESS
+								  : 100);
 	return st == NULL ? reply(session, "pre-dump") : st;
 }
 

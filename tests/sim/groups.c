@@ -8,7 +8,7 @@
 #include "tests/sim/groups.h"
 
 struct group {
-	bool is_used, is_frozen;
+	bool is_used, is_frozen, is_limited;
 	int node;
 	char path[CGROUP_PATH];
 };
@@ -176,6 +176,32 @@ status *cgroup_is_frozen(const char *path, bool *ret_frozen)
 	return NULL;
 }
 
+status *cgroup_check_cpu(const char *base)
+{
+	(void)base;
+	return NULL;
+}
+
+status *cgroup_enable_cpu(const char *base)
+{
+	(void)base;
+	return NULL;
+}
+
+status *cgroup_limit_cpu(const char *path, unsigned quota_us, unsigned period_us)
+{
+	struct group *group = group_find(node_here(), path);
+
+	(void)period_us;
+	if (group == NULL)
+		return no_group(path);
+	if (group->is_limited == (quota_us != 0))
+		return NULL;
+	group->is_limited = quota_us != 0;
+	sim_point(group->is_limited ? "cgroup slowed" : "cgroup no longer slowed", path);
+	return NULL;
+}
+
 status *cgroup_is_populated(const char *path, bool *ret_populated)
 {
 	if (group_find(node_here(), path) == NULL)
@@ -314,6 +340,13 @@ status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes)
 {
 	(void)pid;
 	*ret_bytes = (uint64_t)8 << 20;
+	return NULL;
+}
+
+status *proc_cpu_ms(pid_t pid, double *ret_ms)
+{
+	(void)pid;
+	*ret_ms = (double)sim_now() / (double)MS; /* ever busy */
 	return NULL;
 }
 

@@ -178,11 +178,14 @@ static status *ask(struct life *life, int method, const ProtobufCMessage *reques
 static void *start_migration(void *self)
 {
 	Haul__V1__StartRequest request = HAUL__V1__START_REQUEST__INIT;
+	Haul__V1__MigrateOptions options = HAUL__V1__MIGRATE_OPTIONS__INIT;
 	ProtobufCMessage *response = NULL;
 
 	(void)self;
 	request.workload = (char *)"pid:100";
 	request.to = (char *)"tls+tcp://b:7777";
+	options.auto_converge = sim_is_restless;
+	request.options = &options;
 	status *st = ask(life_here(), START, &request.base, &response);
 	if (st != NULL) {
 		sim_trace("not started: %s", status_message(st));

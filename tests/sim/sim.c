@@ -9,10 +9,10 @@
  * that there is after the first; with
  *                              --only FAULT,… of those, with "slow" on a CRIU that is slow
  *        sim --first           ends at the first failure
- *        sim --only WORDS      of "fast,slow,big,after-writes,messages,operators,failing,pairs" and
- *                              the faults' names; no fault's name: all of them
+ *        sim --only WORDS      of "fast,slow,restless,big,after-writes,messages,operators,failing,
+ *                              pairs" and the faults' names; no fault's name: all of them
  *        sim --replay SPEC     one run, told: "kill-a@17,power-b@23", "slow,cut@9",
- *                              "big-a:400,power-a@30"
+ *                              "restless,kill-a@80", "big-a:400,power-a@30"
  *        sim --help            the words
  * HAUL_FULL=1 in the environment: a larger sample. */
 #include <getopt.h>
@@ -51,8 +51,8 @@ static void print_plan(const struct plan *plan, FILE *file)
 {
 	const char *comma = "";
 
-	if (plan->is_slow) {
-		(void)fprintf(file, "slow");
+	if (plan->is_slow || plan->is_restless) {
+		(void)fprintf(file, plan->is_slow ? "slow" : "restless");
 		comma = ",";
 	}
 	if (plan->big_journal != 0) {
@@ -185,6 +185,21 @@ static bool fits_slow(const struct fault *fault, uint8_t kind)
 static void slow(void)
 {
 	singles(&(struct plan){.is_slow = true}, fits_slow);
+}
+
+/* Who dies while a tree is slowed down. What messages and disks do is seen without that. */
+static bool fits_restless(const struct fault *fault, uint8_t kind)
+{
+	bool is_meant = fault->kind == FAULT_KILL || fault->kind == FAULT_CRIU ||
+			fault->kind == FAULT_CANCEL || fault->kind == FAULT_CUT ||
+			fault->kind == FAULT_STOP;
+
+	return is_meant && fault->ms <= 20000 && fault_fits(fault, kind);
+}
+
+static void restless(void)
+{
+	singles(&(struct plan){.is_restless = true}, fits_restless);
 }
 
 /* A loss of power at a write of that node. */
@@ -366,6 +381,7 @@ static struct scene {
 } scenes[] = {
     {"fast", "one fault", fast, false},
     {"slow", "one fault, and CRIU is slow", slow, false},
+    {"restless", "one fault, and the workload is slowed down", restless, false},
     {"big", "a journal that is rewritten on the way", big, false},
     {"after-writes", "killed and cut off after a write", after_writes, false},
     {"operators", "left alone, and an operator comes", operators, false},
@@ -424,8 +440,9 @@ static bool parse_word(struct plan *plan, char *word)
 {
 	char *at = strchr(word, '@'), *colon = strchr(word, ':');
 
-	if (strcmp(word, "slow") == 0) {
-		plan->is_slow = true;
+	if (strcmp(word, "slow") == 0 || strcmp(word, "restless") == 0) {
+		plan->is_slow = word[0] == 's';
+		plan->is_restless = word[0] == 'r';
 		return true;
 	}
 	if (colon != NULL && strncmp(word, "big-", 4) == 0) {
@@ -552,7 +569,7 @@ static void choose(int argc, char **argv, struct choice *choice)
 
 int main(int argc, char **argv)
 {
-	char most[] = "fast,slow,big,after-writes,operators,failing,pairs", none[] = "";
+	char most[] = "fast,slow,restless,big,after-writes,operators,failing,pairs", none[] = "";
 	struct choice choice = {.pairs = getenv("HAUL_FULL") != NULL ? FULL_PAIRS : DEFAULT_PAIRS};
 
 	all = mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

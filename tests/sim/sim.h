@@ -95,8 +95,10 @@ struct planned {
 	unsigned point;
 };
 struct plan {
-	bool is_slow;	 /* CRIU takes longer than a lease */
-	int big_journal; /* 1 + node whose journal is compacted soon; 0 = none */
+	bool is_slow;	  /* CRIU takes longer than a lease */
+	bool is_restless; /* the workload writes as much in each round, and is slowed down for that
+			   */
+	int big_journal;  /* 1 + node whose journal is compacted soon; 0 = none */
 	unsigned big_room;
 	struct planned faults[PLAN_MOST];
 	unsigned count;
@@ -234,7 +236,7 @@ struct outcome {
 	char text[512];
 	uint8_t kinds[POINTS_MOST]; /* of the points */
 };
-extern bool sim_is_slow;
+extern bool sim_is_slow, sim_is_restless;
 const char *sim_id(void); /* of the migration, NULL before it began */
 void points_note(unsigned point, uint8_t kind);
 void sim_fill_journal(int node); /* once for all runs that need it */

@@ -22,7 +22,7 @@ expect_one_session() {
 }
 
 move() {
-    migrate "$1" "$PID" "$2" --max-downtime 1ms --max-rounds 3
+    migrate "$1" "$PID" "$2" --max-downtime 1ms --max-rounds 3 --on-timeout stop-copy
     expect_completed
     expect_healthy "$2" "$PID"
     note "rounds: $(report rounds | grep -o pagesSent | wc -l), tracking $(report tracking)"

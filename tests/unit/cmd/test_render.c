@@ -23,6 +23,8 @@ static void fill(Haul__V1__Migration *migration)
 	migration->workload = workload;
 	migration->peer = peer;
 	migration->downtime_ms = 41.5;
+	migration->predicted_downtime_ms = 40;
+	migration->prediction_error_ms = 1.5;
 	migration->total_ms = 1200;
 	migration->bytes_on_wire = 123456789;
 	migration->criu_freeze_ms = 12.25;
@@ -69,6 +71,7 @@ static void a_completed_migration_is_the_promised_object(void **state)
 	assert_string_equal(
 	    printed(json_of_migration(&migration, false)),
 	    "{\"id\":\"7f3a\",\"state\":\"COMPLETED\",\"stage\":\"finish\",\"downtimeMs\":41.5,"
+	    "\"predictedDowntimeMs\":40,\"predictionErrorMs\":1.5,"
 	    "\"totalMs\":1200,\"rounds\":[{\"pagesSent\":4096,\"pagesSkipped\":10,"
 	    "\"pagesSame\":7,\"pagesZero\":5,\"bytes\":16777216,"
 	    "\"durationMs\":100.5,\"frozenMs\":3}],\"bytesOnWire\":123456789,"
