@@ -57,7 +57,7 @@ by_hand() {
     mkdir -p "$hand"
     mkfifo "$hand/orders" "$hand/answers"
     START_OUT=/srv/shared/hand-B.log start_on B bash "$HAUL_LAB/by_hand.sh" \
-        destination /srv/shared/hand 10.77.0.2 "$rounds" >/dev/null
+        destination /srv/shared/hand 10.77.0.2 >/dev/null
     begin
     on A timeout 300 bash "$HAUL_LAB/by_hand.sh" source /srv/shared/hand 10.77.0.2 "$rounds" "$PID" \
         >"$LAB/hand-A.log" 2>&1 ||
