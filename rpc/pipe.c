@@ -47,7 +47,10 @@ static status *operation_error(struct pipe *pipe, int rv, const char *what)
 /* Waits until this place is free; what it reports is about its last message. */
 static status *await_place(struct pipe *pipe, unsigned place)
 {
+	double begun = operation_is_running(pipe->sending[place]) ? clock_monotonic_fine_ms() : 0;
 	int rv = operation_wait(pipe->sending[place]);
+	if (begun > 0)
+		pipe->waited_ms += clock_monotonic_fine_ms() - begun;
 	return rv == 0 ? NULL : operation_error(pipe, rv, "sending into the pipe");
 }
 
@@ -306,6 +309,11 @@ void pipe_interrupt(struct pipe *pipe)
 	operation_cancel(pipe->receiving);
 	(void)pthread_cond_broadcast(&pipe->changed);
 	(void)pthread_mutex_unlock(&pipe->lock);
+}
+
+double pipe_waited_ms(const struct pipe *pipe)
+{
+	return pipe->waited_ms;
 }
 
 uint64_t pipe_bytes_sent(const struct pipe *pipe)

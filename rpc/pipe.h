@@ -76,6 +76,10 @@ void pipe_interrupt(struct pipe *pipe);
 uint64_t pipe_bytes_sent(const struct pipe *pipe);
 uint64_t pipe_bytes_received(const struct pipe *pipe);
 
+/* How long the sender has waited for the connection to take what was sent before. The sender's
+ * thread. */
+double pipe_waited_ms(const struct pipe *pipe);
+
 /* Flushes nothing: what must arrive is confirmed by the peer in words (PipeEnd, or a call). */
 void pipe_free(struct pipe *pipe);
 

@@ -32,6 +32,7 @@ struct pipe {
 	struct operation *receiving;
 	struct operation *sending[SENDS_IN_FLIGHT];
 	unsigned next_send;    /* the sender's */
+	double waited_ms;      /* the sender's */
 	status *send_error;    /* the sender's: sticky */
 	status *receive_error; /* the receiver's: sticky */
 	atomic_uint_fast64_t bytes_sent;

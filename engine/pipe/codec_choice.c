@@ -1,21 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/pipe/codec_choice.h"
 
-/* A window of 8 full batches is 2 MiB: enough to see past what the socket's buffers swallow, little
- * enough to be lost on a bad guess; one that is plainly bad is over after two. Experiments may cost
- * about 1 / REST_PER_LOSS of the time. */
+#include <limits.h>
+
 enum {
-	WINDOW_BATCHES = 8,
-	HOPELESS_BATCHES = 2,
-	REST_PER_LOSS = 64,
-	REST_SHORTEST = 8,
-	REST_LONGEST = 1024
+	TRIAL_BATCHES = 2,
+	/* A codec that is not the best is tried again after so many: 64 MiB. */
+	RETRY_BATCHES = 256,
+	/* Less is a matter of scheduling; more, of the order in which messages happened to be sent.
+	 */
+	SAMPLE_BYTES = 512 * 1024,
+	/* More than the buffers of both sockets swallow: nobody waited, the link is faster than
+	   thought. */
+	IDLE_BYTES = 8 * 1024 * 1024,
 };
 
-/* How much a new window counts against what was known: links and content change. */
+static const double WAITED_MS = 0.2;
+/* How much something new counts against what was known: links and content change. */
 static const double NEW_SHARE = 0.5;
-
-static const double CHANGED = 1.5;
+/* What is not won by working side by side. */
+static const double SHARED = 0.1;
+static const double PLAINLY = 0.95;
 
 static bool has(const struct codec_choice *choice, enum batch_codec codec)
 {
@@ -24,7 +29,9 @@ static bool has(const struct codec_choice *choice, enum batch_codec codec)
 
 void codec_choice_init(struct codec_choice *choice, unsigned set)
 {
-	*choice = (struct codec_choice){.set = set | 1 << BATCH_RAW, .now = BATCH_RAW};
+	*choice = (struct codec_choice){.set = set | 1 << BATCH_RAW,
+					.now = BATCH_RAW,
+					.trial = TRIAL_BATCHES};
 	/* A user who names one codec wants that: RAW is only for what does not shrink. */
 	if (choice->set == (1 << BATCH_RAW | 1 << BATCH_LZ4))
 		choice->now = BATCH_LZ4;
@@ -32,101 +39,81 @@ void codec_choice_init(struct codec_choice *choice, unsigned set)
 		choice->now = BATCH_ZSTD;
 }
 
-static bool is_fixed(const struct codec_choice *choice)
+static void learn(double *known, double value)
 {
-	return choice->set != BATCH_CODECS_ALL;
+	*known = *known > 0 ? *known + NEW_SHARE * (value - *known) : value;
 }
 
-static enum batch_codec cheapest(const struct codec_choice *choice)
+static void learn_link(struct codec_choice *choice, const struct batch_cost *cost)
 {
-	enum batch_codec best = choice->now;
+	bool waits = cost->wait_ms >= WAITED_MS;
+	choice->since_ms += cost->work_ms + cost->wait_ms;
+	choice->since_wire += (double)cost->wire;
+	if (waits && choice->has_waited && choice->since_wire < SAMPLE_BYTES)
+		return;
+	if (!waits && choice->since_wire < IDLE_BYTES)
+		return;
+	if (waits && choice->has_waited)
+		learn(&choice->link_ms, choice->since_ms / choice->since_wire);
+	else if (!waits)
+		choice->link_ms /= 2; /* until somebody waits again */
+	choice->has_waited = waits;
+	choice->since_ms = 0;
+	choice->since_wire = 0;
+}
 
+/* For a byte of content. */
+static double cost_of(const struct codec_choice *choice, enum batch_codec codec)
+{
+	double work = choice->of[codec].work_ms;
+	double link = choice->of[codec].wire * choice->link_ms;
+	return work > link ? work + SHARED * link : link + SHARED * work;
+}
+
+static bool is_known(const struct codec_choice *choice, enum batch_codec codec)
+{
+	return choice->of[codec].wire > 0;
+}
+
+static enum batch_codec cheapest(const struct codec_choice *choice, enum batch_codec now)
+{
+	enum batch_codec best = is_known(choice, now) ? now : BATCH_RAW;
 	for (enum batch_codec codec = BATCH_RAW; codec < BATCH_CODECS; codec++)
-		if (has(choice, codec) && choice->of[codec].ms_per_byte > 0 &&
-		    (choice->of[best].ms_per_byte <= 0 ||
-		     choice->of[codec].ms_per_byte < choice->of[best].ms_per_byte))
+		if (has(choice, codec) && is_known(choice, codec) &&
+		    cost_of(choice, codec) < PLAINLY * cost_of(choice, best))
 			best = codec;
 	return best;
 }
 
-/* One that was never tried, or whose rest is over. */
-static bool find_untried(struct codec_choice *choice, enum batch_codec best,
-			 enum batch_codec *ret_codec)
+/* Begins an experiment with a codec that was never tried, or not for long. */
+static bool try_another(struct codec_choice *choice, enum batch_codec best)
 {
 	for (enum batch_codec codec = BATCH_RAW; codec < BATCH_CODECS; codec++) {
-		if (codec == best || !has(choice, codec))
+		unsigned rest = codec == BATCH_RAW ? UINT_MAX : RETRY_BATCHES; /* it is always 1 */
+		if (codec == best || !has(choice, codec) ||
+		    (is_known(choice, codec) && choice->of[codec].batches < rest))
 			continue;
-		if (choice->of[codec].ms_per_byte > 0 && choice->of[codec].rest > 0) {
-			choice->of[codec].rest--;
-			continue;
-		}
-		*ret_codec = codec;
+		choice->now = codec;
+		choice->trial = TRIAL_BATCHES;
 		return true;
 	}
 	return false;
 }
 
-/* Windows until a codec is tried again that was `loss` times dearer than the best. */
-static unsigned rest_after(double loss)
+void codec_choice_note(struct codec_choice *choice, const struct batch_cost *cost, bool is_frozen)
 {
-	double rest = (loss - 1) * REST_PER_LOSS;
-
-	return rest < REST_SHORTEST  ? REST_SHORTEST
-	       : rest > REST_LONGEST ? REST_LONGEST
-				     : (unsigned)rest;
-}
-
-static double seen(const struct codec_choice *choice)
-{
-	return choice->bytes > 0 && choice->ms > 0 ? choice->ms / (double)choice->bytes : 1e-12;
-}
-
-/* Link or content are not what they were: what is known of the others is old. */
-static bool has_changed(double known, double now)
-{
-	return known > 0 && (now > CHANGED * known || known > CHANGED * now);
-}
-
-/* If another is cheaper this was an experiment, and rests. */
-static void close_window(struct codec_choice *choice)
-{
-	double *known = &choice->of[choice->now].ms_per_byte;
-	bool is_new = has_changed(*known, seen(choice));
-
+	if (choice->set != BATCH_CODECS_ALL || cost->content == 0 || cost->wire == 0)
+		return;
 	for (enum batch_codec codec = BATCH_RAW; codec < BATCH_CODECS; codec++)
-		choice->of[codec].rest = is_new ? 0 : choice->of[codec].rest;
-
-	*known = *known > 0 ? *known + NEW_SHARE * (seen(choice) - *known) : seen(choice);
-	enum batch_codec best = cheapest(choice);
-	if (best != choice->now)
-		choice->of[choice->now].rest = rest_after(*known / choice->of[best].ms_per_byte);
-	choice->batches = 0;
-	choice->bytes = 0;
-	choice->ms = 0;
-}
-
-/* Plainly dearer than what is known to be better. */
-static bool is_hopeless(const struct codec_choice *choice)
-{
-	enum batch_codec best = cheapest(choice);
-
-	return best != choice->now && choice->batches >= HOPELESS_BATCHES &&
-	       seen(choice) > 2 * choice->of[best].ms_per_byte;
-}
-
-void codec_choice_note(struct codec_choice *choice, uint64_t bytes, double ms, bool is_frozen)
-{
-	enum batch_codec untried;
-
-	if (is_fixed(choice))
+		choice->of[codec].batches++;
+	choice->of[choice->now].batches = 0;
+	learn(&choice->of[choice->now].work_ms, cost->work_ms / (double)cost->content);
+	learn(&choice->of[choice->now].wire, (double)cost->wire / (double)cost->content);
+	learn_link(choice, cost);
+	if (choice->trial > 0 && !is_frozen && --choice->trial > 0)
 		return;
-	choice->bytes += bytes;
-	choice->ms += ms;
-	choice->batches++;
-	if (choice->batches < WINDOW_BATCHES && !is_hopeless(choice))
-		return;
-	close_window(choice);
-	choice->now = cheapest(choice);
-	if (!is_frozen && find_untried(choice, choice->now, &untried))
-		choice->now = untried;
+	choice->trial = 0;
+	enum batch_codec best = cheapest(choice, choice->now);
+	if (is_frozen || !try_another(choice, best))
+		choice->now = best;
 }

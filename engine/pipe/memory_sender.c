@@ -119,21 +119,22 @@ static status *pack_batch(struct memory_sender *sender, size_t *size, struct pip
 	return NULL;
 }
 
-/* Keeps to the limit; a round that is to end does not wait. */
-static void keep_pace(struct memory_sender *sender, size_t sent)
+/* Keeps to the limit, and returns how long that took; a round that is to end does not wait. */
+static double keep_pace(struct memory_sender *sender, size_t sent)
 {
 	if (sender->limit == NULL || sender->feed.is_last)
-		return;
+		return 0;
 	double now = clock_monotonic_fine_ms();
 	double wait = pace_wait_ms(&sender->pace, sent, atomic_load(sender->limit), now);
 	if (wait < 1)
-		return;
+		return 0;
 	struct timespec at = clock_at((int64_t)(now + (wait < PACE_MOST_MS ? wait : PACE_MOST_MS)));
 	(void)pthread_mutex_lock(&sender->lock);
 	while (!sender->is_stopping &&
 	       pthread_cond_timedwait(&sender->changed, &sender->lock, &at) != ETIMEDOUT)
 		;
 	(void)pthread_mutex_unlock(&sender->lock);
+	return clock_monotonic_fine_ms() - now;
 }
 
 static status *flush_batch(struct memory_sender *sender)
@@ -141,6 +142,7 @@ static status *flush_batch(struct memory_sender *sender)
 	if (!sender->has_out || sender->used == 0)
 		return NULL;
 	double begun = clock_monotonic_fine_ms();
+	double waited = pipe_waited_ms(sender->pipe);
 	uint64_t digest = htole64(XXH3_64bits(sender->out.body, sender->used));
 	memcpy(sender->out.body + sender->used, &digest, sizeof(digest));
 	(void)XXH3_64bits_update(&sender->digests, &digest, sizeof(digest));
@@ -149,18 +151,20 @@ static status *flush_batch(struct memory_sender *sender)
 	if (st != NULL)
 		return st;
 	sender->has_out = false;
-	double packed = clock_monotonic_fine_ms();
 	st = pipe_send_frame(sender->pipe, &sender->out, size, SEND_MS);
 	if (st != NULL)
 		return st;
-	double sent = clock_monotonic_fine_ms();
-	codec_choice_note(&sender->choice, content, sent - begun, sender->feed.is_last);
+	struct batch_cost cost = {.content = content,
+				  .wire = size,
+				  .wait_ms = pipe_waited_ms(sender->pipe) - waited};
+	cost.work_ms = clock_monotonic_fine_ms() - begun - cost.wait_ms;
 	(void)pthread_mutex_lock(&sender->lock);
 	sender->round.bytes += size;
-	sender->round.blocked_ms += sent - packed;
+	sender->round.blocked_ms += cost.wait_ms;
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
-	keep_pace(sender, size);
+	cost.wait_ms += keep_pace(sender, size);
+	codec_choice_note(&sender->choice, &cost, sender->feed.is_last);
 	return NULL;
 }
 
