@@ -301,6 +301,11 @@ void pipe_in_drop(struct pipe_in *in)
 	*in = (struct pipe_in){0};
 }
 
+void pipe_hang_up(struct pipe *pipe)
+{
+	pipe_close_connection(pipe->peer_id);
+}
+
 void pipe_interrupt(struct pipe *pipe)
 {
 	(void)pthread_mutex_lock(&pipe->lock);

@@ -69,6 +69,10 @@ struct pipe_in {
 must_check status *pipe_receive(struct pipe *pipe, int64_t timeout_ms, struct pipe_in *ret_in);
 void pipe_in_drop(struct pipe_in *in);
 
+/* Ends the connection: the other side's operations end with UNAVAILABLE at once. By the thread that
+ * receives. */
+void pipe_hang_up(struct pipe *pipe);
+
 /* Ends all waiting and future operations with CANCELLED. Any thread, any number of times. */
 void pipe_interrupt(struct pipe *pipe);
 

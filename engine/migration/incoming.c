@@ -46,6 +46,7 @@ void incoming_free(struct incoming *incoming)
 	if (incoming == NULL)
 		return;
 	incoming_close_channels(incoming, true);
+	status_free(incoming->failed);
 	(void)pthread_cond_destroy(&incoming->arrived);
 	(void)pthread_mutex_destroy(&incoming->arrival_lock);
 	(void)pthread_mutex_destroy(&incoming->turn);

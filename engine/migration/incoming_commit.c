@@ -190,6 +190,20 @@ static status *abort_unknown(struct incomings *incomings, const struct rpc_call 
 	return st;
 }
 
+/* What failed here comes first: it is why the source gives up. */
+static status *why_given_up(struct incoming *incoming, const Haul__V1__AbortRequest *request,
+			    uint32_t *ret_code)
+{
+	status *failed = incoming_failure(incoming);
+
+	if (failed != NULL) {
+		*ret_code = (uint32_t)status_code_of(failed);
+		return failed;
+	}
+	return status_errorf(STATUS_ABORTED, "%s",
+			     request->reason[0] != '\0' ? request->reason : "the source gave up");
+}
+
 status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 		       const Haul__V1__AbortRequest *request, Haul__V1__AbortResponse *ret_response)
 {
@@ -208,10 +222,7 @@ status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 	    incoming->state == INCOMING_PREPARED || incoming->state == INCOMING_RESTORED;
 	if (is_given_up)
 		st = incoming_give_up(incomings, incoming,
-				      status_errorf(STATUS_ABORTED, "%s",
-						    request->reason[0] != '\0'
-							? request->reason
-							: "the source gave up"));
+				      why_given_up(incoming, request, &ret_response->code));
 	ret_response->outcome = incoming->state == INCOMING_COMMITTED
 				    ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
 				    : HAUL__V1__OUTCOME__OUTCOME_ABORTED;

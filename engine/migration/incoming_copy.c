@@ -284,6 +284,35 @@ status *incoming_prepare(struct incomings *incomings, const struct rpc_call *cal
 
 /* --- rounds --- */
 
+/* Whether it is not just that nothing came any more. */
+static bool has_failed_here(const status *st)
+{
+	return st != NULL && status_code_of(st) != STATUS_UNAVAILABLE &&
+	       status_code_of(st) != STATUS_DEADLINE_EXCEEDED &&
+	       status_code_of(st) != STATUS_CANCELLED;
+}
+
+/* There is no place for what the source sends: it hears of it now, not when its patience ends. Why,
+ * it is told with its Abort. */
+static void note_failure(struct incoming *incoming, struct pipe *pipe, const status *st)
+{
+	if (!has_failed_here(st))
+		return;
+	(void)pthread_mutex_lock(&incoming->arrival_lock);
+	if (incoming->failed == NULL)
+		incoming->failed = status_copy(st);
+	(void)pthread_mutex_unlock(&incoming->arrival_lock);
+	pipe_hang_up(pipe);
+}
+
+status *incoming_failure(struct incoming *incoming)
+{
+	(void)pthread_mutex_lock(&incoming->arrival_lock);
+	status *st = incoming->failed != NULL ? status_copy(incoming->failed) : NULL;
+	(void)pthread_mutex_unlock(&incoming->arrival_lock);
+	return st;
+}
+
 static void *receive_round(void *self)
 {
 	struct incoming *incoming = self;
@@ -291,6 +320,7 @@ static void *receive_round(void *self)
 	incoming->received_status =
 	    memory_receive_round(incoming->memory, incoming->store, incoming->round,
 				 incoming->limits.long_ms, &incoming->received);
+	note_failure(incoming, incoming->memory, incoming->received_status);
 	note_arrival(incoming);
 	return NULL;
 }
@@ -305,6 +335,7 @@ static void *receive_images(void *self)
 	incoming->images_status =
 	    image_pipe_receive(incoming->images, dir, incoming->limits.long_ms * 2,
 			       &incoming->images_received);
+	note_failure(incoming, incoming->images, incoming->images_status);
 	note_arrival(incoming);
 	return NULL;
 }

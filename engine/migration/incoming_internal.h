@@ -58,6 +58,7 @@ struct incoming {
 	pthread_mutex_t arrival_lock;
 	pthread_cond_t arrived; /* CLOCK_MONOTONIC */
 	unsigned arriving;	/* arrival_lock: threads that accept or receive */
+	status *failed;		/* arrival_lock: the first thing that failed here, not on the way */
 	pthread_t receiving, receiving_images;
 	bool is_receiving, is_receiving_images;
 	unsigned round;
@@ -96,6 +97,8 @@ void incoming_set_state(struct incomings *incomings, struct incoming *incoming,
 must_check status *incoming_journal(struct incoming *incoming, Haul__V1__JournalEvent event,
 				    const char *reason);
 void incoming_remove_images(struct incoming *incoming);
+/* What failed on this side while memory or images came: a copy, or NULL. Any thread. */
+status *incoming_failure(struct incoming *incoming);
 struct incoming *incoming_new(struct core *core, const char *id);
 void incoming_free(struct incoming *incoming);
 /* most: how many the same source may have that are not committed; 0 = no limit. */

@@ -52,8 +52,20 @@ static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
 }
 
 /* *ret_given_up (may be NULL): why the destination gave it up, empty unless it did. */
+/* Why the destination gave up, in its words. */
+struct given_up {
+	char reason[REASON_BYTES];
+	enum status_code code; /* STATUS_OK: nothing failed there */
+};
+
+/* CANCELLED is a user's word, not a destination's. */
+static enum status_code failure_code(uint32_t code)
+{
+	return code != STATUS_CANCELLED ? status_code_from_wire(code) : STATUS_UNKNOWN;
+}
+
 static status *tell_abort(struct source *source, const char *reason, int64_t timeout_ms,
-			  char ret_given_up[REASON_BYTES])
+			  struct given_up *ret_given_up)
 {
 	Haul__V1__AbortRequest request = HAUL__V1__ABORT_REQUEST__INIT;
 	scoped(message) ProtobufCMessage *response = NULL;
@@ -63,7 +75,8 @@ static status *tell_abort(struct source *source, const char *reason, int64_t tim
 	status *st = source_call(source, "Abort", &request.base, timeout_ms, &response);
 	if (st == NULL && ret_given_up != NULL) {
 		const Haul__V1__AbortResponse *there = (const Haul__V1__AbortResponse *)response;
-		(void)snprintf(ret_given_up, REASON_BYTES, "%s", there->reason);
+		(void)snprintf(ret_given_up->reason, REASON_BYTES, "%s", there->reason);
+		ret_given_up->code = failure_code(there->code);
 	}
 	return st;
 }
@@ -363,11 +376,11 @@ static status *lost_there(const struct source *source, const status *first)
 static void give_up_there(struct source *source)
 {
 	const char *reason = source->error != NULL ? status_message(source->error) : "";
-	char given_up[REASON_BYTES] = "";
+	struct given_up given_up = {.code = STATUS_OK};
 
 	if (!source->is_reserved)
 		return;
-	scoped(status) status *told = tell_abort(source, reason, ABORT_BEST_EFFORT_MS, given_up);
+	scoped(status) status *told = tell_abort(source, reason, ABORT_BEST_EFFORT_MS, &given_up);
 	enum status_code failed = status_code_of(source->error);
 	if (source->error == NULL || failed == STATUS_CANCELLED)
 		return;
@@ -375,11 +388,13 @@ static void give_up_there(struct source *source)
 	    status_code_of(told) == STATUS_DEADLINE_EXCEEDED) {
 		scoped(status) status *first = source->error;
 		source->error = lost_there(source, first);
-	} else if (given_up[0] != '\0' && strncmp(given_up, reason, sizeof(given_up) - 1) != 0) {
-		source->error =
-		    status_because(status_wrapf(source->error, "the destination gave up (%s)",
-						given_up),
-				   REASON_DESTINATION_GAVE_UP);
+	} else if (given_up.reason[0] != '\0' &&
+		   strncmp(given_up.reason, reason, sizeof(given_up.reason) - 1) != 0) {
+		status *st =
+		    status_wrapf(source->error, "the destination gave up (%s)", given_up.reason);
+		if (given_up.code != STATUS_OK)
+			st = status_recode(st, given_up.code);
+		source->error = status_because(st, REASON_DESTINATION_GAVE_UP);
 	}
 }
 

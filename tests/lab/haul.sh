@@ -162,7 +162,7 @@ ctl() {
 # Of the host's state directory: nothing more fits in; it fits again.
 disk_fill() {
     # shellcheck disable=SC2016 # runs in the host
-    on "$1" bash -c 'mount -o remount,size=4m "$1"; dd if=/dev/zero of="$1/fill" bs=64k 2>/dev/null
+    on "$1" bash -c 'mount -o remount,size=4m "$1" 2>/dev/null; dd if=/dev/zero of="$1/fill" bs=64k 2>/dev/null
         dd if=/dev/zero of="$1/fill2" bs=1k 2>/dev/null; true' bash /var/lib/haul
 }
 

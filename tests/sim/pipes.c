@@ -182,6 +182,11 @@ void pipe_interrupt(struct pipe *pipe)
 	fiber_wake(pipe);
 }
 
+void pipe_hang_up(struct pipe *pipe)
+{
+	pipe_break(pipe);
+}
+
 uint64_t pipe_bytes_received(const struct pipe *pipe)
 {
 	return pipe->received;

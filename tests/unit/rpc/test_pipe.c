@@ -194,6 +194,21 @@ static void an_interrupt_wakes_sender_and_receiver(void **state)
 	assert_code(receiving.st, STATUS_CANCELLED);
 }
 
+static void who_hangs_up_stops_the_other_sides_sender(void **state)
+{
+	(void)state;
+	scoped(pipe) struct pipe *listener = NULL;
+	scoped(pipe) struct pipe *dialer = NULL;
+	pthread_t sender;
+	open_pair(&tcp_place, &listener, &dialer);
+	struct sending sending = {.pipe = dialer, .frames = 100000};
+	assert_int_equal(pthread_create(&sender, NULL, run_send, &sending), 0);
+	expect_bytes(listener, 0, FRAME);
+	pipe_hang_up(listener);
+	assert_int_equal(pthread_join(sender, NULL), 0);
+	assert_code(sending.st, STATUS_UNAVAILABLE);
+}
+
 static void an_interrupt_wakes_a_waiting_accept(void **state)
 {
 	(void)state;
@@ -361,6 +376,7 @@ int main(int count, char **arguments)
 	    cmocka_unit_test(what_was_sent_before_the_end_is_still_received),
 	    cmocka_unit_test(silence_is_not_waited_for_longer_than_asked),
 	    cmocka_unit_test(an_interrupt_wakes_sender_and_receiver),
+	    cmocka_unit_test(who_hangs_up_stops_the_other_sides_sender),
 	    cmocka_unit_test(an_interrupt_wakes_a_waiting_accept),
 	    cmocka_unit_test(nobody_comes_is_a_deadline_and_nobody_there_is_unavailable),
 	    cmocka_unit_test(all_ports_taken_is_resource_exhausted),
