@@ -11,7 +11,13 @@
 
 enum { KEEPER_TICK_MS = 250 };
 
-static bool say_hello(struct source *source)
+/* The destination, as far as it can be told from here. */
+struct heard {
+	int64_t at_ms;
+	uint64_t sent; /* of memory, by then */
+};
+
+static bool say_hello(struct source *source, int64_t timeout_ms)
 {
 	Haul__V1__HelloRequest request = HAUL__V1__HELLO_REQUEST__INIT;
 	scoped(message) ProtobufCMessage *response = NULL;
@@ -20,12 +26,22 @@ static bool say_hello(struct source *source)
 	request.node = (char *)source->core->config.node;
 	request.version = (char *)HAUL_VERSION;
 	request.id = source->id;
-	scoped(status) status *st =
-	    rpc_client_call(source->keeper, &haul__v1__peer__descriptor, "Hello", &request.base,
-			    source->core->config.lease_ms / 3 + 1, &response);
+	scoped(status) status *st = rpc_client_call(source->keeper, &haul__v1__peer__descriptor,
+						    "Hello", &request.base, timeout_ms, &response);
 	if (st != NULL && status_code_of(st) != STATUS_CANCELLED)
 		log_status(LOG_LEVEL_DEBUG, source->id, "lease not renewed", st);
 	return st == NULL;
+}
+
+/* Memory that goes out is a sign of life, too: on a narrow link it keeps a Hello waiting. Into a
+ * machine that is gone, or an engine that has stopped, no more goes than buffers hold. */
+static void listen_to_memory(struct source *source, struct heard *heard)
+{
+	uint64_t sent = source_sent_bytes(source);
+
+	if (sent > heard->sent)
+		heard->at_ms = clock_monotonic_ms();
+	heard->sent = sent;
 }
 
 /* False when the migration is over. */
@@ -42,23 +58,38 @@ static bool tick(struct source *source)
 	return go_on;
 }
 
+/* All that is left of the lease: a busy destination may take long to connect. This engine itself
+ * may have stood still since, then it asks all the same. Not past --timeout, which is looked at
+ * here.
+ */
+static int64_t patience_ms(struct source *source, const struct heard *heard, int64_t now)
+{
+	int64_t lease_ms = source->core->config.lease_ms, left_ms = heard->at_ms + lease_ms - now;
+
+	return source_budget_ms(source, left_ms > lease_ms / 3 ? left_ms : lease_ms / 3);
+}
+
 static void *keep(void *self)
 {
 	struct source *source = self;
 	int64_t lease_ms = source->core->config.lease_ms;
-	int64_t said = clock_monotonic_ms(), heard = said;
+	struct heard heard = {.at_ms = clock_monotonic_ms()};
+	int64_t next_ms = heard.at_ms + lease_ms / 3;
 
 	while (tick(source)) {
+		int64_t now = clock_monotonic_ms();
 		source_expire(source);
-		if (clock_monotonic_ms() - said < lease_ms / 3)
-			continue;
-		bool is_heard = say_hello(source);
-		said = clock_monotonic_ms();
-		if (is_heard)
-			heard = said;
+		if (now >= next_ms) {
+			bool is_heard = say_hello(source, patience_ms(source, &heard, now));
+			now = clock_monotonic_ms();
+			if (is_heard)
+				heard.at_ms = now;
+			next_ms = now + lease_ms / (is_heard ? 3 : 15);
+		}
+		listen_to_memory(source, &heard);
 		/* The destination gives up by now, or is no more: a frozen tree need not wait for
 		 * the end of a call that has a longer time. */
-		else if (said - heard >= lease_ms)
+		if (now - heard.at_ms >= lease_ms)
 			source_desert(source);
 	}
 	return NULL;
@@ -70,6 +101,8 @@ status *keeper_start(struct source *source)
 
 	if (st != NULL)
 		return st;
+	/* A Hello may be said twice: nothing is decided by it. */
+	rpc_client_enable_retry(source->keeper);
 	int failed = pthread_create(&source->keeper_thread, NULL, keep, source);
 	if (failed != 0)
 		return status_errnof(failed, "cannot start a thread");

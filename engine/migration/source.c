@@ -209,6 +209,14 @@ void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *i
 	(void)pthread_mutex_unlock(&source->lock);
 }
 
+uint64_t source_sent_bytes(struct source *source)
+{
+	(void)pthread_mutex_lock(&source->lock);
+	uint64_t sent = source->memory != NULL ? pipe_bytes_sent(source->memory) : 0;
+	(void)pthread_mutex_unlock(&source->lock);
+	return sent;
+}
+
 void source_set_asking(struct source *source, bool is_asking)
 {
 	(void)pthread_mutex_lock(&source->lock);

@@ -200,6 +200,7 @@ void source_desert(struct source *source); /* ends it: the destination is lost *
 /* Makes what an interrupt must reach known to other threads. */
 void source_own_session(struct source *source, struct swrk *swrk);
 void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *images);
+uint64_t source_sent_bytes(struct source *source); /* through the memory pipe */
 void source_set_asking(struct source *source, bool is_asking);
 void source_set_state(struct source *source, Haul__V1__MigrationState state, const status *error);
 void source_note(struct source *source, const char *text);

@@ -155,7 +155,14 @@ MUTANTS = [
      "operators,fast,power-a-late,power-a-gone,resolve"),
     # Leases.
     ("a source does not keep its lease", M + "keeper.c",
-     "bool is_heard = say_hello(source);", "bool is_heard = true;", "slow,kill-a"),
+     "bool is_heard = say_hello(source, patience_ms(source, &heard, now));", "bool is_heard = now > 0;",
+     "slow,kill-a"),
+    ("a Hello has a third of the lease only", M + "keeper.c",
+     "left_ms > lease_ms / 3 ? left_ms : lease_ms / 3", "lease_ms / 3 + 0 * left_ms", "far,kill-a"),
+    ("memory that goes out is no sign of life", M + "keeper.c",
+     "if (sent > heard->sent)", "if (false)", "narrow,kill-a"),
+    ("memory that comes in is no sign of life", M + "incoming.c",
+     "if (bytes != incoming->heard_bytes)", "if (false)", "narrow,kill-a"),
     ("a lease never ends", M + "incoming.c",
      "return incoming->users == 0 && silent > incoming->lease_ms ? CARE_LEASE : CARE_NONE;", "return CARE_NONE;",
      "fast,power-a"),
@@ -170,6 +177,8 @@ MUTANTS = [
 
 # Broken, these are not noticed: something else holds, and the reason says what.
 REDUNDANT = [
+    ("a Hello that got lost is not said again in time: a migration is given up, no copy is lost", M + "keeper.c",
+     "rpc_client_enable_retry(source->keeper);", ";", "slow,lose"),
     ("a broken journal goes on: what could not be taken back is overwritten by the next record", M + "journal.c",
      "fsync(journal->fd) != 0)\n\t\tjournal->is_broken = true;", "fsync(journal->fd) != 0)\n\t\t;",
      "fast,failing,saves-it-a,saves-it-b,drops-a,drops-b,cut-late"),
@@ -202,8 +211,8 @@ def make(build, work, file, text, number):
     words[words.index("-o") + 1] = str(mutant) + ".o"
     subprocess.run(words + ["-w"], cwd=directory, check=True)
     program = work / f"{number}-sim"
-    main = build / "tests/sim/CMakeFiles/sim.dir/sim.c.o"
-    subprocess.run(["cc", "-o", program, main, str(mutant) + ".o", f"@{build}/tests/sim/link.rsp"], check=True)
+    main = [build / f"tests/sim/CMakeFiles/sim.dir/{name}.c.o" for name in ("sim", "spec")]
+    subprocess.run(["cc", "-o", program, *main, str(mutant) + ".o", f"@{build}/tests/sim/link.rsp"], check=True)
     return program
 
 

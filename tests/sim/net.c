@@ -10,12 +10,19 @@
 #include "rpc/service.h"
 #include "tests/sim/sim.h"
 
-enum { LATENCY_MS = 1, NOT_LISTENING_MS = 3000, CALLS = 1024 };
+enum {
+	LATENCY_MS = 1,
+	NOT_LISTENING_MS = 3000,
+	FAR_MS = 8000, /* to connect, where that takes long: more than half a lease */
+	PATIENCE_MS = 3000,
+	CALLS = 1024
+};
 
 struct rpc_client {
 	int server;
 	struct life *life;
-	bool is_interrupted;
+	struct life *connected; /* to which; NULL = not, or not well */
+	bool is_interrupted, does_retry;
 };
 
 struct call {
@@ -29,6 +36,12 @@ struct call {
 	ProtobufCMessage *response;
 	status *verdict;
 };
+
+static void pass_link(void)
+{
+	while (pipes_fill_link())
+		sim_sleep(100 * MS);
+}
 
 /* One copy of a request on its way. */
 struct delivery {
@@ -89,6 +102,11 @@ void rpc_client_resume(struct rpc_client *client)
 	client->is_interrupted = false;
 }
 
+void rpc_client_enable_retry(struct rpc_client *client)
+{
+	client->does_retry = true;
+}
+
 void rpc_client_free(struct rpc_client *client)
 {
 	free(client);
@@ -147,6 +165,7 @@ static void *serve(void *self)
 	struct message_fate fate = sim_message("answer leaves", method->name);
 	bool is_lost = fate.is_lost || is_cut;
 	sim_sleep(LATENCY_MS * MS + fate.late_ns);
+	pass_link();
 	if (!is_lost && !is_cut)
 		answer(call, response, st);
 	return NULL;
@@ -158,6 +177,7 @@ static void *deliver(void *self)
 	struct call *call = delivery->call;
 
 	sim_sleep(delivery->after);
+	pass_link();
 	if (is_cut || !node_is_up(call->server))
 		return NULL;
 	if (!node_is_serving(call->server)) {
@@ -187,6 +207,29 @@ static status *interrupted(void)
 	return status_errorf(STATUS_CANCELLED, "interrupted");
 }
 
+static status *not_connected(void)
+{
+	return status_errorf(STATUS_UNAVAILABLE, "not connected, the request has not left");
+}
+
+/* A connection that is not there by then is given up: the next one begins anew. */
+static status *shake_hands(struct rpc_client *client, int64_t until)
+{
+	int64_t ready = sim_now() + (sim_is_far ? FAR_MS * MS : 0);
+
+	if (client->connected == node_life(client->server))
+		return NULL;
+	while (sim_now() < ready) {
+		if (sim_now() >= until)
+			return not_connected();
+		(void)fiber_wait(client, ready < until ? ready : until);
+		if (client->is_interrupted)
+			return interrupted();
+	}
+	client->connected = node_life(client->server);
+	return NULL;
+}
+
 static status *connect(struct rpc_client *client, int64_t until)
 {
 	int64_t refused_until = sim_now() + NOT_LISTENING_MS * MS;
@@ -194,17 +237,16 @@ static status *connect(struct rpc_client *client, int64_t until)
 	while (is_cut || !node_is_serving(client->server)) {
 		bool is_refused = !is_cut && node_is_up(client->server);
 		if (sim_now() >= until || (is_refused && sim_now() >= refused_until))
-			return status_errorf(STATUS_UNAVAILABLE,
-					     "not connected, the request has not left");
+			return not_connected();
 		int64_t next = sim_now() + 100 * MS;
 		(void)fiber_wait(client, next < until ? next : until);
 		if (client->is_interrupted)
 			return interrupted();
 	}
-	return NULL;
+	return shake_hands(client, until);
 }
 
-static status *await(struct rpc_client *client, struct call *call, int64_t until)
+static status *await(const struct rpc_client *client, struct call *call, int64_t until)
 {
 	while (!call->is_answered) {
 		if (client->is_interrupted)
@@ -236,29 +278,59 @@ static struct call *call_new(struct rpc_client *client, const ProtobufCServiceDe
 	return call;
 }
 
-status *rpc_client_call(struct rpc_client *client, const ProtobufCServiceDescriptor *service,
-			const char *method, const ProtobufCMessage *request, int64_t timeout_ms,
-			ProtobufCMessage **ret_response)
+/* Asks once; gives the answer up at `until`. */
+static status *attempt(struct rpc_client *client, struct call *call, int64_t until)
 {
-	int64_t until = sim_now() + timeout_ms * MS;
-
-	if (client->is_interrupted)
-		return interrupted();
-	status *st = connect(client, until);
-	if (st != NULL)
-		return st;
-	struct call *call = call_new(client, service, method);
-	st = pack_message(request, LIMIT_UNARY_BYTES, &call->request);
-	if (st != NULL)
-		return st;
+	const char *method = call->service->methods[call->method].name;
 	/* On its way before the sender may die: deliveries belong to nobody. */
 	struct message_fate fate = sim_message("sends", method);
+
 	if (!fate.is_lost && !is_cut)
 		send_copy(call, LATENCY_MS * MS + fate.late_ns);
 	if (fate.again_ns != 0 && !is_cut)
 		send_copy(call, fate.again_ns);
 	sim_point("sent", method);
-	st = await(client, call, until);
+	status *st = await(client, call, until);
+	if (st != NULL)
+		client->connected = NULL;
+	return st;
+}
+
+/* When the answer of the next attempt is given up. */
+static int64_t patience(const struct rpc_client *client, int64_t until)
+{
+	int64_t third = (until - sim_now()) / 3;
+	int64_t ends = sim_now() + (third > PATIENCE_MS * MS ? third : PATIENCE_MS * MS);
+
+	return client->does_retry && ends < until ? ends : until;
+}
+
+/* As in the real one, a client that retries asks again, over another connection. */
+static status *ask(struct rpc_client *client, struct call *call, int64_t until)
+{
+	for (;;) {
+		status *st = connect(client, until);
+		int64_t ends = patience(client, until);
+		if (st == NULL)
+			st = attempt(client, call, ends);
+		if (st == NULL || client->is_interrupted || !client->does_retry || ends >= until ||
+		    status_detail_find(st, "sent") == NULL)
+			return st;
+		status_free(st);
+		call->is_broken = false;
+	}
+}
+
+status *rpc_client_call(struct rpc_client *client, const ProtobufCServiceDescriptor *service,
+			const char *method, const ProtobufCMessage *request, int64_t timeout_ms,
+			ProtobufCMessage **ret_response)
+{
+	if (client->is_interrupted)
+		return interrupted();
+	struct call *call = call_new(client, service, method);
+	status *st = pack_message(request, LIMIT_UNARY_BYTES, &call->request);
+	if (st == NULL)
+		st = ask(client, call, sim_now() + timeout_ms * MS);
 	call->is_over = true;
 	if (st != NULL)
 		return st;

@@ -11,7 +11,7 @@
 #include "rpc/pipe.h"
 #include "tests/sim/pipes.h"
 
-enum { PIPES = 64, QUEUE = 16, BROKEN_AFTER_S = 5, FRAME = 64 };
+enum { PIPES = 64, QUEUE = 16, BROKEN_AFTER_S = 5, FRAME = 64, NARROW_S = 20 };
 
 struct frame {
 	unsigned round;
@@ -27,7 +27,7 @@ struct pipe {
 	bool is_interrupted, is_closed, is_broken;
 	struct frame queue[QUEUE];
 	unsigned first, count;
-	uint64_t received;
+	uint64_t sent, received;
 };
 
 struct memory_sender {
@@ -37,6 +37,7 @@ struct memory_sender {
 
 static struct pipe *pipes[PIPES];
 static unsigned pipe_count;
+static int64_t full_until; /* a frame takes all of the link */
 
 static struct pipe *pipe_new(void)
 {
@@ -129,6 +130,22 @@ status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms, stru
 	return NULL;
 }
 
+bool pipes_fill_link(void)
+{
+	return sim_now() < full_until;
+}
+
+/* In pieces; both ends see that it goes on. */
+static void send_slowly(struct pipe *pipe)
+{
+	for (int s = 0; s < NARROW_S && !pipe->is_broken && !pipe->is_interrupted; s++) {
+		pipe->sent++;
+		pipe->peer->received++;
+		full_until = sim_now() + SECOND;
+		sim_sleep(SECOND);
+	}
+}
+
 static status *send_frame(struct pipe *pipe, const struct frame *frame, const char *what)
 {
 	struct message_fate fate = sim_message("pipe sends", what);
@@ -144,6 +161,8 @@ static status *send_frame(struct pipe *pipe, const struct frame *frame, const ch
 			pipe_break(pipe);
 		sim_sleep(SECOND);
 	}
+	if (sim_is_narrow && frame->pages > 0)
+		send_slowly(pipe);
 	status *st = check(pipe);
 	if (st != NULL)
 		return st;
@@ -153,6 +172,7 @@ static status *send_frame(struct pipe *pipe, const struct frame *frame, const ch
 		sim_fail("a pipe is full");
 	peer->queue[(peer->first + peer->count++) % QUEUE] = *frame;
 	peer->received += FRAME;
+	pipe->sent += FRAME;
 	fiber_wake(peer);
 	return NULL;
 }
@@ -185,6 +205,11 @@ void pipe_interrupt(struct pipe *pipe)
 void pipe_hang_up(struct pipe *pipe)
 {
 	pipe_break(pipe);
+}
+
+uint64_t pipe_bytes_sent(const struct pipe *pipe)
+{
+	return pipe->sent;
 }
 
 uint64_t pipe_bytes_received(const struct pipe *pipe)

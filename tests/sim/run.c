@@ -14,7 +14,7 @@ enum { LONGEST_S = 500, CALM_S = 15, SLOW_CALM_S = 45 };
 static struct outcome *outcome;
 static bool is_traced;
 static int filled; /* 1 + node whose journal is filled already */
-bool sim_is_slow, sim_is_restless;
+bool sim_is_slow, sim_is_far, sim_is_narrow, sim_is_restless;
 
 void sim_trace(const char *fmt, ...)
 {
@@ -138,6 +138,8 @@ void sim_run(const struct plan *plan, struct outcome *ret_outcome, bool trace)
 	is_traced = trace;
 	sim_is_slow = plan->is_slow;
 	sim_is_restless = plan->is_restless;
+	sim_is_far = plan->is_far;
+	sim_is_narrow = plan->is_narrow;
 	log_configure(false, trace ? LOG_LEVEL_DEBUG : (enum log_level)(LOG_LEVEL_ERROR + 1));
 	world_init();
 	if (plan->big_journal != 0 && filled == 0)

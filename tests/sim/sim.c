@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sim: which runs there are, each in a process of its own, and what came of them.
  *
- * usage: sim                   every fault at every point, chosen pairs, and a sample of all pairs
- *        sim --pairs N         so many in the sample
- *        sim --seed N          another sample
- *        sim --all-pairs       instead: each pair of a crash of either hauld, with a restart soon
- * or only when all that is held has been given up, and a cut link, at each point and each later one
- * that there is after the first; with
- *                              --only FAULT,… of those, with "slow" on a CRIU that is slow
- *        sim --first           ends at the first failure
- *        sim --only WORDS      of "fast,slow,restless,big,after-writes,messages,operators,failing,
- *                              pairs" and the faults' names; no fault's name: all of them
- *        sim --replay SPEC     one run, told: "kill-a@17,power-b@23", "slow,cut@9",
- *                              "restless,kill-a@80", "big-a:400,power-a@30"
- *        sim --help            the words
+ * usage: sim                 every fault at every point, chosen pairs, a sample of all pairs
+ *        sim --pairs N       so many in the sample
+ *        sim --seed N        another sample
+ *        sim --all-pairs     instead: each pair of a crash of either hauld, with a restart at
+ *                            once or only when all that is held has been given up, and a cut
+ *                            link, the second at each point that there is after the first;
+ *                            with --only of those faults; "slow", "far" … as in --replay
+ *        sim --first         ends at the first failure
+ *        sim --only WORDS    scenes and faults (--help), with commas; no fault: all of them
+ *        sim --replay SPEC   one run, told: "kill-a@17,power-b@23", "slow,cut@9",
+ *                            "restless,kill-a@80", "big-a:400,power-a@30"
+ *        sim --help          the words
+ *
  * HAUL_FULL=1 in the environment: a larger sample. */
 #include <getopt.h>
 #include <stdio.h>
@@ -47,31 +47,13 @@ static uint64_t chance(void)
 	return (all->chance * UINT64_C(2685821657736338717)) >> 16;
 }
 
-static void print_plan(const struct plan *plan, FILE *file)
-{
-	const char *comma = "";
-
-	if (plan->is_slow || plan->is_restless) {
-		(void)fprintf(file, plan->is_slow ? "slow" : "restless");
-		comma = ",";
-	}
-	if (plan->big_journal != 0) {
-		(void)fprintf(file, "%sbig-%c:%u", comma, 'a' + plan->big_journal - 1,
-			      plan->big_room);
-		comma = ",";
-	}
-	for (unsigned i = 0; i < plan->count; i++, comma = ",")
-		(void)fprintf(file, "%s%s@%u", comma, fault_menu[plan->faults[i].fault].name,
-			      plan->faults[i].point);
-}
-
 static void report(const struct plan *plan)
 {
 	if (++all->failures > SHOWN_FAILURES)
 		return;
 	(void)fflush(stdout);
 	(void)fprintf(stderr, "FAILED: %s: sim --replay ", all->outcome.text);
-	print_plan(plan, stderr);
+	plan_print(plan, stderr);
 	(void)fprintf(stderr, "\n");
 }
 
@@ -187,7 +169,6 @@ static void slow(void)
 	singles(&(struct plan){.is_slow = true}, fits_slow);
 }
 
-/* Who dies while a tree is slowed down. What messages and disks do is seen without that. */
 static bool fits_restless(const struct fault *fault, uint8_t kind)
 {
 	bool is_meant = fault->kind == FAULT_KILL || fault->kind == FAULT_CRIU ||
@@ -200,6 +181,26 @@ static bool fits_restless(const struct fault *fault, uint8_t kind)
 static void restless(void)
 {
 	singles(&(struct plan){.is_restless = true}, fits_restless);
+}
+
+static bool fits_distance(const struct fault *fault, uint8_t kind)
+{
+	return (fault->kind == FAULT_KILL || fault->kind == FAULT_CUT ||
+		fault->kind == FAULT_STOP || fault->kind == FAULT_LOSE) &&
+	       fault_fits(fault, kind);
+}
+
+/* A destination that is so busy, or so far, that each connection takes longer than half a lease:
+ * the lease is kept all the same. */
+static void far(void)
+{
+	singles(&(struct plan){.is_slow = true, .is_far = true}, fits_distance);
+}
+
+/* What memory goes over takes all of a narrow link, for longer than a lease. */
+static void narrow(void)
+{
+	singles(&(struct plan){.is_narrow = true}, fits_distance);
 }
 
 /* A loss of power at a write of that node. */
@@ -382,6 +383,8 @@ static struct scene {
     {"fast", "one fault", fast, false},
     {"slow", "one fault, and CRIU is slow", slow, false},
     {"restless", "one fault, and the workload is slowed down", restless, false},
+    {"far", "one fault, CRIU is slow and the destination far", far, false},
+    {"narrow", "one fault, and the link is narrow", narrow, false},
     {"big", "a journal that is rewritten on the way", big, false},
     {"after-writes", "killed and cut off after a write", after_writes, false},
     {"operators", "left alone, and an operator comes", operators, false},
@@ -414,15 +417,6 @@ static bool has_faults(bool (*is_meant)(const struct fault *fault))
 	return false;
 }
 
-static bool is_slow_wanted(void)
-{
-	for (size_t i = 0; i < array_len(scenes); i++) {
-		if (scenes[i].run == slow)
-			return scenes[i].is_wanted;
-	}
-	return false;
-}
-
 static void want_only(char *words)
 {
 	char *rest = NULL;
@@ -436,45 +430,12 @@ static void want_only(char *words)
 	}
 }
 
-static bool parse_word(struct plan *plan, char *word)
-{
-	char *at = strchr(word, '@'), *colon = strchr(word, ':');
-
-	if (strcmp(word, "slow") == 0 || strcmp(word, "restless") == 0) {
-		plan->is_slow = word[0] == 's';
-		plan->is_restless = word[0] == 'r';
-		return true;
-	}
-	if (colon != NULL && strncmp(word, "big-", 4) == 0) {
-		plan->big_journal = 1 + word[4] - 'a';
-		plan->big_room = (unsigned)strtoul(colon + 1, NULL, 10);
-		return true;
-	}
-	if (at == NULL || plan->count == PLAN_MOST)
-		return false;
-	*at = '\0';
-	for (unsigned i = 0; i < fault_count; i++) {
-		if (strcmp(fault_menu[i].name, word) != 0)
-			continue;
-		plan->faults[plan->count++] =
-		    (struct planned){i, (unsigned)strtoul(at + 1, NULL, 10)};
-		return true;
-	}
-	return false;
-}
-
 static void replay(char *spec)
 {
 	struct plan plan = {0};
-	char *rest = NULL;
 
-	for (char *word = strtok_r(spec, ",", &rest); word != NULL;
-	     word = strtok_r(NULL, ",", &rest)) {
-		if (!parse_word(&plan, word)) {
-			(void)fprintf(stderr, "sim: what is \"%s\"?\n", word);
-			exit(2);
-		}
-	}
+	if (!plan_parse(spec, &plan))
+		exit(2);
 	pid_t pid = fork();
 	if (pid == 0)
 		sim_run(&plan, &all->outcome, true);
@@ -507,11 +468,15 @@ static void run_scenes(unsigned pairs)
 static void run_all_pairs(void)
 {
 	char crashes[] = "kill-a,kill-b,kill-a-gone,kill-b-gone,cut,cut-gone";
-	struct plan plan = {.is_slow = is_slow_wanted(), .more = 2, .tell = account};
+	struct plan plan = {.more = 2, .tell = account};
 	time_t began = time(NULL); /* clock_gettime() is played */
 
 	if (!has_faults(NULL))
 		want_only(crashes);
+	for (size_t i = 0; i < array_len(scenes); i++) {
+		if (scenes[i].is_wanted)
+			(void)plan_set_manner(&plan, scenes[i].word);
+	}
 	memcpy(plan.is_tried, is_wanted, sizeof(plan.is_tried));
 	run(&plan);
 	(void)printf("all pairs, in %lld s\n", (long long)(time(NULL) - began));
@@ -569,7 +534,8 @@ static void choose(int argc, char **argv, struct choice *choice)
 
 int main(int argc, char **argv)
 {
-	char most[] = "fast,slow,restless,big,after-writes,operators,failing,pairs", none[] = "";
+	char most[] = "fast,slow,restless,far,narrow,big,after-writes,operators,failing,pairs",
+	     none[] = "";
 	struct choice choice = {.pairs = getenv("HAUL_FULL") != NULL ? FULL_PAIRS : DEFAULT_PAIRS};
 
 	all = mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

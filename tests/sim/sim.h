@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "engine/engine.h"
 #include "engine/host/cgroup.h"
@@ -96,8 +97,9 @@ struct planned {
 };
 struct plan {
 	bool is_slow;	  /* CRIU takes longer than a lease */
-	bool is_restless; /* the workload writes as much in each round, and is slowed down for that
-			   */
+	bool is_restless; /* writes as much in each round, and is slowed down for that */
+	bool is_far;	  /* connecting takes longer than half a lease */
+	bool is_narrow;	  /* memory takes all of the link for longer than a lease */
 	int big_journal;  /* 1 + node whose journal is compacted soon; 0 = none */
 	unsigned big_room;
 	struct planned faults[PLAN_MOST];
@@ -204,6 +206,7 @@ void net_set_cut(bool is_cut);
 bool net_is_cut(void);
 void net_life_died(const struct life *life);
 void pipes_life_died(const struct life *life);
+bool pipes_fill_link(void); /* nothing else gets through */
 
 /* --- nodes.c --- */
 
@@ -226,6 +229,12 @@ void node_resolve_there(void);
 void node_resolve_here(void);
 extern bool was_wiped;
 
+/* --- spec.c --- */
+
+void plan_print(const struct plan *plan, FILE *file);
+bool plan_parse(char *spec, struct plan *plan); /* false: told */
+bool plan_set_manner(struct plan *plan, const char *word);
+
 /* --- run.c --- */
 
 enum { POINTS_MOST = 4096 };
@@ -236,7 +245,7 @@ struct outcome {
 	char text[512];
 	uint8_t kinds[POINTS_MOST]; /* of the points */
 };
-extern bool sim_is_slow, sim_is_restless;
+extern bool sim_is_slow, sim_is_far, sim_is_narrow, sim_is_restless;
 const char *sim_id(void); /* of the migration, NULL before it began */
 void points_note(unsigned point, uint8_t kind);
 void sim_fill_journal(int node); /* once for all runs that need it */
