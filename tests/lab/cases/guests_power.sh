@@ -33,19 +33,6 @@ declare -A PROMISE=(
 )
 SAMPLE=(fenced/power-to restored/power-from committing/power-to)
 
-cells() {
-    local stage
-    if [[ -n ${HAUL_CELLS:-} ]]; then
-        tr ' ' '\n' <<<"$HAUL_CELLS"
-    elif [[ ${HAUL_FULL:-} != 1 ]]; then
-        printf '%s\n' "${SAMPLE[@]}"
-    else
-        for stage in "${STAGES[@]}"; do
-            printf '%s\n' "$stage/power-from" "$stage/power-to"
-        done
-    fi
-}
-
 # promised STAGE FAULT: sets WHILE and AFTER.
 promised() {
     local from to
@@ -93,7 +80,7 @@ power_cell() {
     guest_clock B
     victim A
     watch_start
-    if moment "$1"; then
+    if reach "$1"; then
         fault "$2"
         settled || WRONG+="; migrations stay open: $(ctl A list --active 2>&1) $(ctl B list --active 2>&1)"
         survey >"$LAB/survey"
@@ -130,7 +117,7 @@ print_table() {
 
 declare -A TABLE=()
 FAILED=0
-mapfile -t wanted < <(cells)
+mapfile -t wanted < <(cells power-from power-to)
 matrix_start
 for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
     for one in "${wanted[@]}"; do

@@ -14,33 +14,21 @@ SAMPLE=(begun/kill-from reserved/stop-to dump/swrk-from fenced/kill-from/tree pr
     restoring/swrk-to/tree pre-restored/kill-both restored/kill-to/tree pre-committed/stop-to
     committed/kill-from pre-settled/cut restoring/cancel dump/ctrl-c committing/cancel fenced/hang-from prepared/hang-to)
 
-cells() {
-    local stage fault
-    if [[ -n ${HAUL_CELLS:-} ]]; then
-        tr ' ' '\n' <<<"$HAUL_CELLS"
-    elif [[ ${HAUL_FULL:-} != 1 ]]; then
-        printf '%s\n' "${SAMPLE[@]}"
-    else
-        for stage in "${STAGES[@]}"; do
-            for fault in "${FAULTS[@]}"; do
-                echo "$stage/$fault"
-            done
-        done
-    fi
-}
-
 # pair NUMBER: a pair of hosts that takes every HAUL_PAIRS-th cell of each run. A line of RESULTS a cell:
 # STAGE/FAULT and what came out.
 pair() {
-    local run i stage fault
+    local run i stage fault try
     matrix_start
     for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
         RESTART_AFTER_S=$((run % 2 * 2))
         for ((i = $1; i < ${#WANTED[@]}; i += PAIRS)); do
             IFS=/ read -r stage fault VICTIM <<<"${WANTED[i]}"
             VICTIM=${VICTIM:-${HAUL_VICTIM:-memory}}
-            cell "$stage" "$fault" >"$RESULTS-$1" 2>&1
-            cat "$RESULTS-$1" # whole, among those of the other pairs
+            for ((try = 0; try < 10; try++)); do
+                cell "$stage" "$fault" >"$RESULTS-$1" 2>&1
+                cat "$RESULTS-$1" # whole, among those of the other pairs
+                [[ -n $VOID ]] || break
+            done
             printf '%s %s\n' "$stage/$fault" "${RESULT//$'\n'/; }" >>"$RESULTS"
         done
     done
@@ -74,7 +62,7 @@ print_table() {
 }
 
 PAIRS=${HAUL_PAIRS:-2}
-mapfile -t WANTED < <(cells)
+mapfile -t WANTED < <(cells "${FAULTS[@]}")
 if [[ -n ${MATRIX_PAIR:-} ]]; then
     pair "$MATRIX_PAIR"
     exit

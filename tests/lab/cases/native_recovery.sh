@@ -274,32 +274,27 @@ gave_up_because() {
     [[ $(recorded B "$ID" state) == ABORTED && $(recorded B "$ID" error.reason) == "$1" ]]
 }
 
+# stays_silent STAGE REASON WORDS: A's engine is silent from that stage on, until B has given up for that reason.
+stays_silent() {
+    victim A
+    moment "$1" || flunk "it did not get that far"
+    wait "$BEGUN_JOB"
+    ID=$(report id "$(<"$LAB/begun.json")")
+    eventually 400 gave_up_because "$2" || flunk "at B: $(ctl B --json show "$ID")"
+    go_on
+    show_begun
+    note "  $(message)"
+    [[ $(message) == *"$3"* && $(report error.reason) == DESTINATION_GAVE_UP ]] || flunk "it does not say why: $REPORT"
+    expect_one A
+}
+
 source_silent() {
     say "the source is not heard of any more: half a copy goes when the lease is over, a whole one after the hold"
     TIMERS=(--lease "${LEASE_MS}ms" --criu-timeout 4s --hold-restored 500ms --hold-images 500ms)
     engine_kill B
     engine_up B
-    victim A
-    moment fenced || flunk "it did not get that far"
-    wait "$BEGUN_JOB"
-    ID=$(report id "$(<"$LAB/begun.json")")
-    eventually 400 gave_up_because LEASE_EXPIRED || flunk "at B: $(ctl B --json show "$ID")"
-    go_on
-    show_begun
-    note "  $(message)"
-    [[ $(message) == *"the source fell silent"* ]] || flunk "it does not say why: $REPORT"
-    expect_one A
-    victim A
-    moment committing || flunk "it did not get that far"
-    wait "$BEGUN_JOB"
-    ID=$(report id "$(<"$LAB/begun.json")")
-    eventually 400 gave_up_because HOLD_EXPIRED || flunk "at B: $(ctl B --json show "$ID")"
-    go_on
-    show_begun
-    note "  $(message)"
-    [[ $(message) == *"the source did not come back"* && $(report error.reason) == DESTINATION_GAVE_UP ]] ||
-        flunk "it does not say why: $REPORT"
-    expect_one A
+    stays_silent fenced LEASE_EXPIRED "the source fell silent"
+    stays_silent committing HOLD_EXPIRED "the source did not come back"
 }
 
 # recorded HOST ID PATH: a field of that migration, as HOST lists it.

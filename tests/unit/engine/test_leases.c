@@ -131,30 +131,56 @@ static void check_version(const uint8_t *data, size_t size)
 	criu_resp__free_unpacked(response, NULL);
 }
 
+/* A lease whose messages go through the stream, and its offer. */
+static const Haul__V1__LeaseOffer *streamed(struct scene *scene)
+{
+	const Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
+
+	lease(scene, &request);
+	return next(scene)->offer;
+}
+
+/* A lease with a socket, and its offer. */
+static const Haul__V1__LeaseOffer *socketed(struct scene *scene)
+{
+	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
+
+	request.socket = true;
+	lease(scene, &request);
+	return next(scene)->offer;
+}
+
+static void ask_in_stream(struct scene *scene)
+{
+	uint8_t packed[64];
+
+	say(scene, packed, version_request(packed, true));
+}
+
+static void check_answer(struct scene *scene)
+{
+	const Haul__V1__LeaseEvent *event = next(scene);
+
+	check_version(event->message.data, event->message.len);
+}
+
 static void messages_pass_both_ways_in_the_stream(void **state)
 {
 	struct scene *scene = *state;
-	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
-	uint8_t packed[64];
 
-	lease(scene, &request);
-	assert_string_equal(next(scene)->offer->socket, "");
+	assert_string_equal(streamed(scene)->socket, "");
 	for (int i = 0; i < 2; i++) {
-		say(scene, packed, version_request(packed, true));
-		const Haul__V1__LeaseEvent *event = next(scene);
-		check_version(event->message.data, event->message.len);
+		ask_in_stream(scene);
+		check_answer(scene);
 	}
 }
 
 static void a_half_close_lets_criu_end_and_the_lease_with_it(void **state)
 {
 	struct scene *scene = *state;
-	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
-	uint8_t packed[64];
 
-	lease(scene, &request);
-	(void)next(scene);
-	say(scene, packed, version_request(packed, true));
+	(void)streamed(scene);
+	ask_in_stream(scene);
 	stream_half_close(scene->stream);
 	assert_true(next(scene)->message.len > 0);
 	assert_non_null(next(scene)->criu_end);
@@ -165,29 +191,23 @@ static void a_half_close_lets_criu_end_and_the_lease_with_it(void **state)
 static void what_is_no_request_ends_criu_and_not_the_lease(void **state)
 {
 	struct scene *scene = *state;
-	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
-	uint8_t packed[64];
 
-	lease(scene, &request);
-	(void)next(scene);
+	(void)streamed(scene);
 	say(scene, "\377\377\377", 3);
 	const Haul__V1__LeaseCriuEnd *ended = next(scene)->criu_end;
 	assert_non_null(ended);
 	assert_true(ended->pid > 0);
-	say(scene, packed, version_request(packed, true));
-	const Haul__V1__LeaseEvent *event = next(scene);
-	check_version(event->message.data, event->message.len);
+	ask_in_stream(scene);
+	check_answer(scene);
 }
 
 static void an_empty_or_too_long_message_is_refused(void **state)
 {
 	struct scene *scene = *state;
-	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
 	scoped(bytes) uint8_t *much = calloc(1, LIMIT_CRIU_MESSAGE + 1);
 
 	for (int i = 0; i < 2; i++) {
-		lease(scene, &request);
-		(void)next(scene);
+		(void)streamed(scene);
 		say(scene, much, i == 0 ? 0 : LIMIT_CRIU_MESSAGE + 1);
 		assert_code(receive(scene), STATUS_INVALID_ARGUMENT);
 		stream_free(TAKE(scene->stream));
@@ -218,14 +238,11 @@ static void ask_version(int fd)
 static void a_socket_is_for_root_and_gone_with_the_lease(void **state)
 {
 	struct scene *scene = *state;
-	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
 	struct stat stat_of;
+	const Haul__V1__LeaseOffer *offer = socketed(scene);
+	scoped(str) char *path = strdup(offer->socket);
+	scoped(str) char *images = strdup(offer->images_dir);
 
-	request.socket = true;
-	lease(scene, &request);
-	scoped(str) char *path = strdup(next(scene)->offer->socket);
-	scoped(str) char *images =
-	    strdup(((const Haul__V1__LeaseEvent *)scene->event)->offer->images_dir);
 	assert_int_equal(stat(path, &stat_of), 0);
 	assert_int_equal(stat_of.st_mode & 0777, 0600);
 	assert_int_equal(stat(images, &stat_of), 0);
@@ -246,11 +263,8 @@ static void a_socket_is_for_root_and_gone_with_the_lease(void **state)
 static void a_connection_that_says_nothing_starts_nothing(void **state)
 {
 	struct scene *scene = *state;
-	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
+	scoped(str) char *path = strdup(socketed(scene)->socket);
 
-	request.socket = true;
-	lease(scene, &request);
-	scoped(str) char *path = strdup(next(scene)->offer->socket);
 	(void)close(connect_to(path));
 	scoped(fd) int fd = connect_to(path);
 	ask_version(fd);
@@ -259,13 +273,11 @@ static void a_connection_that_says_nothing_starts_nothing(void **state)
 static void when_the_engine_stops_its_leases_end(void **state)
 {
 	struct scene *scene = *state;
-	Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
-	uint8_t packed[64];
+	const Haul__V1__LeaseRequest request = HAUL__V1__LEASE_REQUEST__INIT;
 
-	lease(scene, &request);
-	(void)next(scene);
-	say(scene, packed, version_request(packed, true));
-	(void)next(scene);
+	(void)streamed(scene);
+	ask_in_stream(scene);
+	check_answer(scene);
 	leases_drain(scene->services.leases);
 	assert_code(receive(scene), STATUS_UNAVAILABLE);
 	stream_free(TAKE(scene->stream));
