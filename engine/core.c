@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/host/files.h"
+#include "engine/lazy/lazy.h"
 #include "engine/log.h"
 #include "proto/clock.h"
 
@@ -77,6 +78,23 @@ status *core_check_id(const char *id)
 	return NULL;
 }
 
+/* CRIU and the kernel must both be able to; what is missing is no reason not to serve. */
+static void probe_lazy(struct core *core, struct swrk *session)
+{
+	bool has = false;
+	status *found = core->config.program != NULL
+			    ? criu_has_lazy_pages(session, &core->criu_limits, &has)
+			    : status_errorf(STATUS_UNIMPLEMENTED, "not by this program");
+
+	if (found == NULL && !has)
+		found = status_errorf(STATUS_UNIMPLEMENTED, "CRIU finds no userfaultfd here");
+	scoped(status) status *st = status_first(found, lazy_probe());
+	core->has_lazy_restore = st == NULL;
+	if (st != NULL)
+		(void)snprintf(core->lazy_trouble, sizeof(core->lazy_trouble), "%s",
+			       status_message(st));
+}
+
 static status *probe(struct core *core)
 {
 	scoped(swrk) struct swrk *session = NULL;
@@ -89,7 +107,7 @@ static status *probe(struct core *core)
 	status *st = files_make_directory(dir);
 	if (st == NULL)
 		st = cgroup_make(group);
-	struct swrk_options options = {core->config.criu, group, dir, false, false};
+	struct swrk_options options = {.criu = core->config.criu, .cgroup = group, .work_dir = dir};
 	if (st == NULL)
 		st = swrk_open(&options, &session);
 	if (st == NULL)
@@ -97,6 +115,8 @@ static status *probe(struct core *core)
 	if (st == NULL)
 		st =
 		    criu_has_dirty_tracking(session, &core->criu_limits, &core->has_dirty_tracking);
+	if (st == NULL)
+		probe_lazy(core, session);
 	swrk_free(TAKE(session));
 	status_free(cgroup_kill(group, GROUP_TIMEOUT_MS));
 	return st;

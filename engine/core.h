@@ -28,6 +28,8 @@ struct core {
 	    tag[40]; /* of the state directory, in groups' names: engines may share a cgroup root */
 	unsigned criu_version; /* 40101; 0 = CRIU does not work here, see trouble */
 	bool has_dirty_tracking;
+	bool has_lazy_restore;
+	char lazy_trouble[LIMIT_STATUS_TEXT]; /* why not */
 	char trouble[LIMIT_STATUS_TEXT];
 	int64_t started_unix_ms;
 	atomic_bool is_draining;
@@ -56,7 +58,7 @@ must_check status *core_check_destination(const struct core *core, const char *t
 struct policy_limits core_limits_of(const struct core *core, const struct identity *caller);
 
 /* Looks at CRIU and the kernel with one short session; fills criu_version, has_dirty_tracking,
- * trouble. */
+ * has_lazy_restore, and what is wrong. */
 void core_probe_criu(struct core *core);
 
 /* Kills a leftover CRIU session of an earlier hauld, after giving it time to let its tree go. kind
@@ -66,5 +68,7 @@ void core_end_leftover_criu(struct core *core, const char *kind, const char *id)
 /* Kinds of the groups of CRIU sessions: both sides of a migration may share a cgroup root. */
 #define CRIU_GROUP_OUT "criu"
 #define CRIU_GROUP_IN "criu-in"
+/* Of the guards of lazy restores. */
+#define LAZY_GROUP "lazy"
 
 #endif

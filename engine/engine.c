@@ -21,7 +21,7 @@ struct engine {
 	struct rpc_service services[ENGINE_SERVICES];
 	struct reflection *reflection;
 	/* Owned copies of the configuration's strings. */
-	char *node, *state_dir, *criu, *local_dir;
+	char *node, *state_dir, *criu, *program, *local_dir;
 };
 
 void engine_config_defaults(struct engine_config *config)
@@ -49,6 +49,7 @@ static void own_strings(struct engine *engine, const struct engine_config *confi
 	ours->node = engine->node = strdup(config->node);
 	ours->state_dir = engine->state_dir = strdup(config->state_dir);
 	ours->criu = engine->criu = strdup(config->criu);
+	ours->program = engine->program = config->program != NULL ? strdup(config->program) : NULL;
 	ours->local_dir = engine->local_dir = strdup(config->local_dir);
 	if (engine->node == NULL || engine->state_dir == NULL || engine->criu == NULL ||
 	    engine->local_dir == NULL)
@@ -222,6 +223,7 @@ void engine_free(struct engine *engine)
 	free(engine->node);
 	free(engine->state_dir);
 	free(engine->criu);
+	free(engine->program);
 	free(engine->local_dir);
 	free(engine);
 }

@@ -11,8 +11,10 @@ struct engine;
 
 struct engine_config {
 	const char *node;
-	const char *state_dir;	      /* journal, images, logs; made 0700 */
-	const char *criu;	      /* path */
+	const char *state_dir; /* journal, images, logs; made 0700 */
+	const char *criu;      /* path */
+	const char *program; /* hauld's own, for its helpers (lazy/lazy_guard.h, criu/swrk.h); NULL:
+				no lazy restore */
 	const char *local_dir;	      /* directory of the local socket: stream sockets go here */
 	uint16_t port_low, port_high; /* data ports */
 	bool insecure;

@@ -21,8 +21,8 @@ struct ctl {
 	int64_t timeout_ms;
 
 	/* The subcommand's flags: each reads those of its table only. */
-	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *bandwidth, *workload,
-	    *peer, *service, *on_timeout;
+	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *restore, *bandwidth,
+	    *workload, *peer, *service, *on_timeout;
 	uint32_t max_rounds, days, limit, fd_rpc;
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, auto_converge, shell_job, detach, all, active, resume, kill, accept_risk;

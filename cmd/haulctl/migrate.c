@@ -54,6 +54,7 @@ static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 	options->dest_root = ctl->dest_root;
 	options->tracking = ctl->tracking;
 	options->compression = ctl->compression;
+	options->restore = ctl->restore;
 	return NULL;
 }
 
@@ -181,6 +182,9 @@ static const struct flag flags[] = {
     {"--compression", "C", FLAG_TEXT, CTL_FLAG(compression),
      "of memory on its way: none, lz4, zstd, zstd:1 ... zstd:19, or auto, which takes whatever is "
      "fastest as it goes (default: auto)"},
+    {"--restore", "auto|lazy|eager", FLAG_CHOICE, CTL_FLAG(restore),
+     "whether the workload goes on before all of its memory is in place at the destination, which "
+     "fills it in from what was copied (default: auto, lazy where the destination can)"},
     {"--timeout", "D", FLAG_DURATION, CTL_FLAG(migration_timeout_ms),
      "roll back unless it could be committed within this time (default: no limit)"},
     {"--on-timeout", "abort|stop-copy|post-copy", FLAG_CHOICE, CTL_FLAG(on_timeout),

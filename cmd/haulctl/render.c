@@ -10,7 +10,7 @@
 #include "proto/envelope.h"
 #include "proto/reason.h"
 
-enum { LIST_COLUMNS = 8, FIELD_WIDTH = 12 };
+enum { LIST_COLUMNS = 8, FIELD_WIDTH = 12, PAGE_SIZE_SHOWN = 4096 };
 
 const char *state_name(Haul__V1__MigrationState state)
 {
@@ -137,6 +137,8 @@ static const char *whereabouts(const Haul__V1__Migration *migration)
 			return migration->error->details[i]->text;
 	switch (migration->state) {
 	case HAUL__V1__MIGRATION_STATE__RUNNING:
+		if (strcmp(migration->stage, "fill") == 0)
+			return "it runs at the destination, which fills in its memory";
 		return "on its way; it runs at the source until it is over";
 	case HAUL__V1__MIGRATION_STATE__COMPLETED:
 		return "it runs at the destination";
@@ -189,6 +191,24 @@ static void print_prediction(FILE *out, const Haul__V1__Migration *migration)
 	field(out, "predicted", text);
 }
 
+static void print_restore(FILE *out, const Haul__V1__Migration *migration)
+{
+	char text[4 * RENDER_NUMBER], bytes[RENDER_NUMBER], took[RENDER_NUMBER];
+
+	if (migration->lazy_pages == 0) {
+		if (migration->restore[0] != '\0')
+			field(out, "restore", migration->restore);
+		return;
+	}
+	format_bytes(bytes, (double)migration->lazy_pages * PAGE_SIZE_SHOWN);
+	format_duration(took, migration->fill_ms);
+	(void)snprintf(text, sizeof(text),
+		       "lazy (%s filled in, %s%s, %" PRIu64 " pages waited for)", bytes,
+		       migration->fill_ms > 0 ? "in " : "not yet",
+		       migration->fill_ms > 0 ? took : "", migration->lazy_faults);
+	field(out, "restore", text);
+}
+
 static void print_times(FILE *out, const Haul__V1__Migration *migration)
 {
 	char text[4 * RENDER_NUMBER], a[RENDER_NUMBER], b[RENDER_NUMBER], c[RENDER_NUMBER];
@@ -201,6 +221,7 @@ static void print_times(FILE *out, const Haul__V1__Migration *migration)
 		field(out, "downtime", text);
 	}
 	print_prediction(out, migration);
+	print_restore(out, migration);
 	if (migration->total_ms > 0) {
 		format_duration(a, migration->total_ms);
 		field(out, "total", a);
@@ -356,6 +377,11 @@ void print_node(FILE *out, const Haul__V1__NodeInfo *node)
 	field(out, "tracking",
 	      node->dirty_tracking ? "soft-dirty: memory is copied ahead while the workload runs"
 				   : "none: the kernel cannot tell which pages changed");
+	field(out, "restore",
+	      node->lazy_restore ? "lazy: a workload goes on before all memory is in place"
+				 : "eager: all memory is in place before a workload goes on");
+	if (node->lazy_trouble[0] != '\0')
+		field(out, "", node->lazy_trouble);
 	field(out, "nng", node->nng);
 	field(out, "openssl", node->openssl);
 	(void)snprintf(text, sizeof(text), "%u active, %u in doubt", node->migrations_active,

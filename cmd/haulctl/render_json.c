@@ -135,6 +135,11 @@ cJSON *json_of_migration(const Haul__V1__Migration *migration, bool is_full)
 	(void)cJSON_AddNumberToObject(criu, "restoreMs", migration->criu_restore_ms);
 	(void)cJSON_AddNumberToObject(json, "restoredPid", migration->restored_pid);
 	(void)cJSON_AddStringToObject(json, "tracking", migration->tracking);
+	cJSON *restore = cJSON_AddObjectToObject(json, "restore");
+	(void)cJSON_AddStringToObject(restore, "mode", migration->restore);
+	(void)cJSON_AddNumberToObject(restore, "lazyPages", (double)migration->lazy_pages);
+	(void)cJSON_AddNumberToObject(restore, "lazyFaults", (double)migration->lazy_faults);
+	(void)cJSON_AddNumberToObject(restore, "fillMs", migration->fill_ms);
 	cJSON *notes = cJSON_AddArrayToObject(json, "notes");
 	for (size_t i = 0; i < migration->n_notes; i++)
 		(void)cJSON_AddItemToArray(notes, cJSON_CreateString(migration->notes[i]));
@@ -184,6 +189,8 @@ cJSON *json_of_node(const Haul__V1__NodeInfo *node)
 	(void)cJSON_AddStringToObject(json, "kernel", node->kernel);
 	(void)cJSON_AddStringToObject(json, "machine", node->machine);
 	(void)cJSON_AddBoolToObject(json, "dirtyTracking", node->dirty_tracking);
+	(void)cJSON_AddBoolToObject(json, "lazyRestore", node->lazy_restore);
+	(void)cJSON_AddStringToObject(json, "lazyTrouble", node->lazy_trouble);
 	(void)cJSON_AddStringToObject(json, "nng", node->nng);
 	(void)cJSON_AddStringToObject(json, "openssl", node->openssl);
 	(void)cJSON_AddNumberToObject(json, "migrationsActive", node->migrations_active);

@@ -12,8 +12,10 @@
 #include "cmd/hauld/config.h"
 #include "cmd/hauld/notify.h"
 #include "cmd/hauld/security.h"
+#include "engine/criu/swrk.h"
 #include "engine/engine.h"
 #include "engine/host/files.h"
+#include "engine/lazy/lazy_guard.h"
 #include "proto/clock.h"
 #include "rpc/server.h"
 
@@ -54,6 +56,7 @@ static status *open_engine(const struct config *config, const struct security *s
 	engine.insecure = config->insecure;
 	engine.credentials = security->credentials;
 	engine.policy = security->policy;
+	engine.program = "/proc/self/exe";
 	engine.criu_timeout_ms = config->criu_timeout_ms;
 	engine.lease_ms = config->lease_ms;
 	engine.hold_restored_ms = config->hold_restored_ms;
@@ -215,6 +218,11 @@ static void block_signals(sigset_t *signals)
 
 int main(int argc, char **argv)
 {
+	/* Its own helpers. */
+	if (argc == 2 && strcmp(argv[1], LAZY_GUARD_VERB) == 0)
+		return lazy_guard_main(LAZY_GUARD_FD);
+	if (argc > 2 && strcmp(argv[1], SWRK_PLAIN_PAGES_VERB) == 0)
+		return swrk_plain_pages_main(argv + 2);
 	/* Many threads, little work each: an arena a thread would only keep memory. */
 	(void)mallopt(M_ARENA_MAX, ARENAS);
 	scoped(config) struct config config = {0};

@@ -127,6 +127,25 @@ status *criu_has_dirty_tracking(struct swrk *session, const struct criu_limits *
 	return NULL;
 }
 
+status *criu_has_lazy_pages(struct swrk *session, const struct criu_limits *limits, bool *ret_has)
+{
+	struct request request __attribute__((cleanup(scope_request)));
+	CriuFeatures features = CRIU_FEATURES__INIT;
+	CriuResp *response = NULL;
+
+	request_init(&request, CRIU_REQ_TYPE__FEATURE_CHECK);
+	features.has_lazy_pages = 1;
+	features.lazy_pages = 1;
+	request.message.features = &features;
+	status *st = short_call(session, &request, NULL, limits, &response);
+	if (st != NULL)
+		return st;
+	*ret_has = response->features != NULL && response->features->has_lazy_pages &&
+		   response->features->lazy_pages;
+	criu_resp__free_unpacked(response, NULL);
+	return NULL;
+}
+
 static status *cpuinfo(struct swrk *session, CriuReqType type, const char *dir,
 		       const struct criu_limits *limits)
 {
@@ -308,6 +327,8 @@ static status *restore_request(struct request *request, const struct criu_restor
 	if (st != NULL)
 		return st;
 	opts->root = (char *)restore->root;
+	opts->has_lazy_pages = restore->is_lazy;
+	opts->lazy_pages = restore->is_lazy;
 	opts->has_rst_sibling = 1;
 	opts->rst_sibling = 1;
 	opts->has_shell_job = 1;

@@ -16,6 +16,9 @@ must_check status *criu_version(struct swrk *session, const struct criu_limits *
 				unsigned *ret_version); /* 40101 */
 must_check status *criu_has_dirty_tracking(struct swrk *session, const struct criu_limits *limits,
 					   bool *ret_has);
+/* Can CRIU restore lazily on this kernel: userfaultfd, with the events of fork and the like. */
+must_check status *criu_has_lazy_pages(struct swrk *session, const struct criu_limits *limits,
+				       bool *ret_has);
 /* Writes cpuinfo.img in dir / checks dir's cpuinfo.img against this CPU (FAILED_PRECONDITION). */
 must_check status *criu_cpuinfo_dump(struct swrk *session, const char *dir,
 				     const struct criu_limits *limits);
@@ -50,6 +53,9 @@ struct criu_restore {
 	const char *root; /* --dest-root or NULL; must be a mount point: see request.c */
 	bool shell_job;
 	bool tcp_close;
+	/* Pages that are marked so in the pagemaps are left out, and the tree's memories handed
+	 * over on the socket in work_dir (engine/lazy). */
+	bool is_lazy;
 	const struct criu_limits *limits;
 };
 

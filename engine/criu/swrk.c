@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -77,12 +78,17 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 	if (errors < 0)
 		return status_errnof(errno, "cannot make %s", path);
 	(void)snprintf(number, sizeof(number), "%d", SWRK_RPC_FD);
-	const char *argv[] = {options->criu, "swrk", number, NULL};
+	const char *argv[] = {options->without_huge_pages,
+			      SWRK_PLAIN_PAGES_VERB,
+			      options->criu,
+			      "swrk",
+			      number,
+			      NULL};
 	const int fds[] = {-1, errors, errors, rpc, memory, session->rpc};
 	_Static_assert(array_len(fds) == SWRK_ENGINE_FD + 1, "the engine's end is the last");
 	size_t with_memory = memory >= 0 ? SWRK_MEMORY_FD + 1 : SWRK_RPC_FD + 1;
 	struct child_spec spec = {
-	    .argv = argv,
+	    .argv = argv + (options->without_huge_pages != NULL ? 0 : 2),
 	    .fds = fds,
 	    .fd_count = options->outlives_engine ? array_len(fds) : with_memory,
 	    .cgroup = options->cgroup,
@@ -92,6 +98,15 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 	if (status_code_of(st) == STATUS_NOT_FOUND)
 		st = status_detailf(st, "next", "install CRIU 4.1 or give hauld --criu PATH");
 	return st;
+}
+
+int swrk_plain_pages_main(char **argv)
+{
+	if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0)
+		perror("transparent huge pages cannot be switched off");
+	else if (execvp(argv[0], argv) != 0)
+		perror(argv[0]);
+	return 127;
 }
 
 status *swrk_open(const struct swrk_options *options, struct swrk **ret_session)

@@ -23,7 +23,16 @@ struct swrk_options {
 	 * CRIU that restores needs it: at pre-resume it takes the end of its socket for consent,
 	 * and lets the tree run. */
 	bool outlives_engine;
+	/* hauld's own program, to be started through with transparent huge pages off: a lazy
+	 * restore must not find a page in place that came along with a huge one. CRIU gives each
+	 * task its own setting back. NULL: not needed. */
+	const char *without_huge_pages;
 };
+
+/* What hauld is started as to do that, before the program and its arguments. */
+#define SWRK_PLAIN_PAGES_VERB "without-huge-pages"
+/* Does it; does not return but with a failure's exit status. argv: the program, its arguments. */
+int swrk_plain_pages_main(char **argv);
 
 /* Number of the memory channel in swrk's table, for opts.ps.fd; and of the engine's own end of the
  * RPC socket for one that outlives the engine: the socket does not end while CRIU lives. */

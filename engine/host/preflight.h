@@ -51,4 +51,7 @@ void tree_survey_free(struct tree_survey *survey);
 must_check status *preflight_destination(const Haul__V1__PrepareRequest *request,
 					 const char *images_dir);
 
+/* Memory that could be had now, swap included; 0 when the kernel does not tell. */
+uint64_t preflight_available_bytes(void);
+
 #endif

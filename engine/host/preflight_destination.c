@@ -188,9 +188,18 @@ static status *check_files(struct failures *failures, const Haul__V1__PrepareReq
 	return NULL;
 }
 
-static void check_room(struct failures *failures, uint64_t needed, const char *images_dir)
+uint64_t preflight_available_bytes(void)
 {
 	uint64_t available = 0, swap = 0;
+
+	if (!proc_field("/proc/meminfo", "MemAvailable:", 10, &available))
+		return 0;
+	(void)proc_field("/proc/meminfo", "SwapFree:", 10, &swap);
+	return (available + swap) * 1024;
+}
+
+static void check_room(struct failures *failures, uint64_t needed, const char *images_dir)
+{
 	struct statfs fs;
 
 	if (statfs(images_dir, &fs) != 0) {
@@ -203,15 +212,15 @@ static void check_room(struct failures *failures, uint64_t needed, const char *i
 		fail(failures, VIOLATION_PREFIX "disk",
 		     "%s has %" PRIu64 " MiB free, the images need %" PRIu64 " MiB", images_dir,
 		     space / MEBIBYTE, needed / MEBIBYTE + 1);
-	if (!proc_field("/proc/meminfo", "MemAvailable:", 10, &available))
+	uint64_t available = preflight_available_bytes();
+	if (available == 0)
 		return;
-	(void)proc_field("/proc/meminfo", "SwapFree:", 10, &swap);
 	/* Images in memory and the restored tree are there at the same time. */
 	uint64_t memory = is_memory && needed <= UINT64_MAX / 2 ? needed * 2 : needed;
-	if ((available + swap) * 1024 < memory)
+	if (available < memory)
 		fail(failures, VIOLATION_PREFIX "memory",
 		     "%" PRIu64 " MiB are available, the tree needs %" PRIu64 " MiB%s",
-		     (available + swap) / 1024, memory / MEBIBYTE + 1,
+		     available / MEBIBYTE, memory / MEBIBYTE + 1,
 		     is_memory ? " (its images are kept in memory too)" : "");
 }
 

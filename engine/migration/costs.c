@@ -25,6 +25,7 @@ static const struct cost guesses[COST_KINDS] = {
     [COST_DUMP_TRACKED] = {.fixed_ms = 30, .process_ms = 4},
     [COST_DUMP_READ] = {.fixed_ms = 30, .page_ms = 0.002, .process_ms = 4},
     [COST_RESTORE] = {.fixed_ms = 25, .page_ms = 0.004, .process_ms = 4},
+    [COST_RESTORE_LAZY] = {.fixed_ms = 25, .page_ms = 0.0001, .process_ms = 4},
     [COST_CALLS] = {.fixed_ms = 5},
 };
 

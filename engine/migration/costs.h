@@ -11,6 +11,7 @@ enum cost_kind {
 	COST_DUMP_TRACKED, /* of a frozen tree, by the kernel's dirty bits; without sending pages */
 	COST_DUMP_READ,	   /* the same where all its memory is read */
 	COST_RESTORE,	   /* at this node, all memory filled in */
+	COST_RESTORE_LAZY, /* at this node, without the memory that comes later */
 	COST_CALLS,	   /* the rest of a downtime: records and calls, without their way */
 	COST_KINDS,
 };

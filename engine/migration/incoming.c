@@ -15,7 +15,12 @@
 #include "proto/envelope.h"
 #include "proto/reason.h"
 
-enum { CARETAKER_TICK_MS = 500, GROUP_TIMEOUT_MS = 10000, SESSION_RETRY_MS = 10000 };
+enum {
+	CARETAKER_TICK_MS = 500,
+	GROUP_TIMEOUT_MS = 10000,
+	SESSION_RETRY_MS = 10000,
+	FILL_MOST_MS = 10000 /* of a stop that waits for memory; the guard does the rest */
+};
 
 static const char *const state_names[] = {"prepared", "restored", "committed", "aborted"};
 
@@ -45,6 +50,7 @@ void incoming_free(struct incoming *incoming)
 {
 	if (incoming == NULL)
 		return;
+	incoming_end_lazy(incoming, incoming->state == INCOMING_ABORTED);
 	incoming_close_channels(incoming, true);
 	status_free(incoming->failed);
 	(void)pthread_cond_destroy(&incoming->arrived);
@@ -313,6 +319,7 @@ status *incoming_give_up(struct incomings *incomings, struct incoming *incoming,
 		int ended;
 		(void)child_reap(incoming->pid, &ended);
 	}
+	incoming_end_lazy(incoming, true);
 	incoming_close_channels(incoming, true);
 	incoming_remove_images(incoming);
 	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__ABORTED, "aborted", shown);
@@ -321,7 +328,15 @@ status *incoming_give_up(struct incomings *incomings, struct incoming *incoming,
 
 /* --- the caretaker --- */
 
-enum care { CARE_NONE, CARE_LEASE, CARE_HOLD, CARE_IMAGES, CARE_LOOK, CARE_FORGET };
+enum care {
+	CARE_NONE,
+	CARE_LEASE,
+	CARE_HOLD,
+	CARE_FILL, /* how far is its memory? */
+	CARE_IMAGES,
+	CARE_LOOK,
+	CARE_FORGET
+};
 
 /* Memory that comes in is a sign of life too: on a narrow link it keeps the source's Hello waiting.
  * With the set's lock; the pipe stands while is_open and PREPARED. */
@@ -345,6 +360,8 @@ static enum care care_of(const struct incoming *incoming, int64_t now)
 	case INCOMING_RESTORED:
 		return silent > incoming->core->config.hold_restored_ms ? CARE_HOLD : CARE_NONE;
 	case INCOMING_COMMITTED:
+		if (incoming->lazy != NULL)
+			return CARE_FILL;
 		if (incoming->has_images &&
 		    now - incoming->committed_ms > incoming->core->config.hold_images_ms)
 			return CARE_IMAGES;
@@ -371,6 +388,23 @@ static bool has_ended(struct incoming *incoming)
 	return st == NULL && !is_populated;
 }
 
+/* True when the session is to be forgotten. What is broken has been killed, and did not end by
+ * itself: its state is looked at first. */
+static bool care_for_fill(struct incomings *incomings, struct incoming *incoming)
+{
+	scoped(status) status *broken = incoming_check_lazy(incoming);
+
+	if (broken != NULL) {
+		scoped(status) status *st = incoming_break(incomings, incoming, TAKE(broken));
+		if (st != NULL)
+			log_status(LOG_LEVEL_ERROR, incoming->id, "lost, which cannot be journaled",
+				   st);
+		return st == NULL;
+	}
+	incoming_note_filled(incoming);
+	return false;
+}
+
 /* True when the session is to be forgotten. */
 static bool take_care(struct incomings *incomings, struct incoming *incoming, enum care care)
 {
@@ -393,6 +427,8 @@ static bool take_care(struct incomings *incomings, struct incoming *incoming, en
 						 "whole copy is held"),
 				   REASON_HOLD_EXPIRED));
 		break;
+	case CARE_FILL:
+		return care_for_fill(incomings, incoming);
 	case CARE_IMAGES:
 		incoming_close_channels(incoming, true);
 		incoming_remove_images(incoming);
@@ -512,6 +548,8 @@ void incomings_drain(struct incomings *incomings)
 			if (st != NULL)
 				log_status(LOG_LEVEL_WARN, incoming->id, "drain", st);
 		}
+		if (incoming->state == INCOMING_COMMITTED)
+			incoming_await_filled(incoming, FILL_MOST_MS);
 		(void)pthread_mutex_unlock(&incoming->turn);
 	}
 }

@@ -28,10 +28,16 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 
 	if (st != NULL)
 		return status_wrapf(st, "not committed");
+	scoped(status) status *unfilled = incoming_check_lazy(incoming);
+	if (unfilled != NULL)
+		is_whole = false;
 	if (!is_whole) {
 		st = incoming_give_up(incomings, incoming,
-				      status_errorf(STATUS_ABORTED, "the restored tree had died "
-								    "before the commit"));
+				      unfilled != NULL
+					  ? status_recode(status_copy(unfilled), STATUS_ABORTED)
+					  : status_errorf(STATUS_ABORTED,
+							  "the restored tree had died "
+							  "before the commit"));
 		return status_first(
 		    st,
 		    status_errorf(STATUS_ABORTED,
@@ -49,7 +55,7 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 		return status_wrapf(st, "not committed");
 	/* Decided. What fails from here on is repeated, never undone. */
 	incoming_set_state(incomings, incoming, INCOMING_COMMITTED);
-	scoped(status) status *thawed = cgroup_thaw(incoming->group, GROUP_TIMEOUT_MS);
+	scoped(status) status *thawed = incoming_thaw(incoming);
 	if (thawed != NULL)
 		log_status(LOG_LEVEL_ERROR, incoming->id, "committed, but its group does not thaw",
 			   thawed);
@@ -88,6 +94,8 @@ static Haul__V1__Outcome remembered(struct incomings *incomings, const struct rp
 		return HAUL__V1__OUTCOME__OUTCOME_COMMITTED;
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED:
 		return HAUL__V1__OUTCOME__OUTCOME_ABORTED;
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_BROKEN:
+		return HAUL__V1__OUTCOME__OUTCOME_BROKEN;
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED:
 		return HAUL__V1__OUTCOME__OUTCOME_RESTORED;
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED:
@@ -121,6 +129,7 @@ status *incoming_commit(struct incomings *incomings, const struct rpc_call *call
 	else if (incoming->state != INCOMING_COMMITTED)
 		st = status_errorf(STATUS_FAILED_PRECONDITION,
 				   "no whole copy of migration %s is here", incoming->id);
+	ret_response->filling = incoming_is_filling(incoming);
 	incoming_leave(incomings, incoming);
 	return st;
 }
@@ -171,7 +180,8 @@ static status *abort_unknown(struct incomings *incomings, const struct rpc_call 
 	if (st != NULL)
 		return st;
 	ret_response->outcome = remembered(incomings, call, request->id, &ret_response->pid);
-	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
+	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED ||
+	    ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_BROKEN)
 		return NULL;
 	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_ABORTED) {
 		tell_reason(incomings, request->id, ret_response);
@@ -223,9 +233,10 @@ status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 	if (is_given_up)
 		st = incoming_give_up(incomings, incoming,
 				      why_given_up(incoming, request, &ret_response->code));
-	ret_response->outcome = incoming->state == INCOMING_COMMITTED
-				    ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
-				    : HAUL__V1__OUTCOME__OUTCOME_ABORTED;
+	ret_response->outcome =
+	    incoming->state == INCOMING_COMMITTED ? HAUL__V1__OUTCOME__OUTCOME_COMMITTED
+	    : is_given_up			  ? HAUL__V1__OUTCOME__OUTCOME_ABORTED
+			  : remembered(incomings, call, request->id, &ret_response->pid);
 	if (incoming->state == INCOMING_ABORTED)
 		tell_reason(incomings, request->id, ret_response);
 	incoming_leave(incomings, incoming);
@@ -233,6 +244,22 @@ status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 }
 
 /* --- query, settle --- */
+
+/* Whether pages are missing, and how it went. What is broken is not in the journal yet: it is no
+ * time to say that it is committed. */
+static bool tell_fill(const struct incoming *incoming, Haul__V1__QueryResponse *response)
+{
+	struct lazy_report report = incoming->lazy_report;
+	enum lazy_state state =
+	    incoming->lazy != NULL ? lazy_state_of(incoming->lazy) : LAZY_STATE_FILLED;
+
+	if (incoming->lazy != NULL)
+		lazy_report_of(incoming->lazy, &report);
+	response->lazy_faults = report.faults;
+	response->fill_ms = report.fill_ms;
+	response->fill_was_frozen = report.was_frozen;
+	return state == LAZY_STATE_FILLING || state == LAZY_STATE_BROKEN;
+}
 
 status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 		       const Haul__V1__QueryRequest *request, Haul__V1__QueryResponse *ret_response)
@@ -250,6 +277,7 @@ status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 	}
 	if (st != NULL && status_code_of(st) != STATUS_NOT_FOUND)
 		return st;
+	bool is_filling = st == NULL && tell_fill(incoming, ret_response);
 	if (st == NULL)
 		incoming_leave(incomings, incoming);
 	status_free(st);
@@ -257,8 +285,11 @@ status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 	if (st != NULL)
 		return st;
 	ret_response->outcome = remembered(incomings, call, request->id, &ret_response->pid);
-	if (ret_response->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
-		ret_response->alive = proc_is_alive(ret_response->pid, 0);
+	if (ret_response->outcome != HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
+		return NULL;
+	ret_response->alive = proc_is_alive(ret_response->pid, 0);
+	if (is_filling)
+		ret_response->outcome = HAUL__V1__OUTCOME__OUTCOME_FILLING;
 	return NULL;
 }
 
@@ -344,6 +375,7 @@ static Haul__V1__Migration *recorded_view(const Haul__V1__JournalRecord *record)
 	view->peer = text_copy(record->peer_identity);
 	view->tracking = text_copy("");
 	view->doubt = text_copy("");
+	view->restore = text_copy("");
 	view->restored_pid = record->pid;
 	view->started_unix_ms = record->unix_ms;
 	return view;
@@ -367,6 +399,7 @@ static void show_end(Haul__V1__Migration *view, const Haul__V1__JournalRecord *r
 static bool is_over(const Haul__V1__JournalRecord *record)
 {
 	return record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED ||
+	       record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_BROKEN ||
 	       record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED;
 }
 
@@ -416,9 +449,16 @@ static void end_restoring_criu(struct core *core, const char *id, const char *gr
 
 /* Committed: it runs, or must; a tree that the kernel's restart took has ended. */
 static status *recover_committed(struct incomings *incomings, struct incoming *incoming,
-				 bool is_same_boot)
+				 bool is_same_boot, bool is_filled)
 {
 	incoming_set_state(incomings, incoming, INCOMING_COMMITTED);
+	if (!is_filled)
+		return incoming_break(
+		    incomings, incoming,
+		    status_errorf(
+			STATUS_DATA_LOSS,
+			"both processes that held its memory ended before all of it was in "
+			"place: the tree is killed"));
 	incoming_remove_images(incoming);
 	if (!is_same_boot)
 		incoming->pid = 0; /* the caretaker finds it gone and journals the end */
@@ -446,6 +486,8 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 		core_end_leftover_criu(core, CRIU_GROUP_IN, record->id);
 	else
 		end_restoring_criu(core, record->id, incoming->group);
+	bool is_restored = record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED;
+	bool is_filled = incoming_recover_fill(core, record->id, is_committed || is_restored);
 	status *st = incomings_add(incomings, incoming, 0);
 	if (st != NULL) {
 		incoming_free(incoming);
@@ -453,9 +495,9 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	}
 	show_recorded(incomings, record);
 	if (is_committed)
-		return recover_committed(incomings, incoming, is_same_boot);
+		return recover_committed(incomings, incoming, is_same_boot, is_filled);
 	bool is_whole = false;
-	if (record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED && is_same_boot)
+	if (is_restored && is_same_boot && is_filled)
 		st = incoming_look(incoming, &is_whole);
 	if (st != NULL)
 		return st;
@@ -491,7 +533,8 @@ static void kill_leftover(void *self, const char *id)
 			 is_frozen ? "frozen" : "running", id);
 		return;
 	}
-	if (record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED)
+	if (record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED &&
+	    record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_BROKEN)
 		return;
 	end_restoring_criu(incomings->core, id, group);
 	scoped(status) status *st = cgroup_kill(group, GROUP_TIMEOUT_MS);
@@ -510,9 +553,9 @@ static void remove_leftover_files(void *self, const char *id)
 	    journal_find(incomings->core->journal, id, false);
 	scoped(status) status *st = NULL;
 
-	if (record != NULL && record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED &&
-	    record->event != HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED)
+	if (record != NULL && !is_over(record))
 		return; /* its own recovery decides */
+	(void)incoming_recover_fill(incomings->core, id, false);
 	cgroup_path(incomings->core->cgroups, "in", id, group);
 	if (record != NULL)
 		end_restoring_criu(incomings->core, id, group);

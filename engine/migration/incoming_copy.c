@@ -87,6 +87,7 @@ static Haul__V1__Migration *view_of(const struct incoming *incoming)
 	view->started_unix_ms = clock_unix_ms();
 	view->tracking = text_copy("");
 	view->doubt = text_copy("");
+	view->restore = text_copy("");
 	return view;
 }
 
@@ -106,7 +107,15 @@ static status *open_session(struct incoming *incoming, const struct rpc_call *ca
 		st = cgroup_make(incoming->group);
 	if (st == NULL)
 		st = cgroup_make(incoming->criu_group);
-	struct swrk_options options = {core->config.criu, incoming->criu_group, work, false, true};
+	struct swrk_options options = {
+	    .criu = core->config.criu,
+	    .cgroup = incoming->criu_group,
+	    .work_dir = work,
+	    .outlives_engine = true,
+	    .without_huge_pages = incoming_wants_lazy(incoming) ? core->config.program : NULL,
+	};
+	if (st == NULL)
+		st = incoming_open_lazy(incoming);
 	if (st == NULL)
 		st = swrk_open(&options, &incoming->swrk);
 	if (st == NULL)
@@ -193,6 +202,7 @@ static struct incoming *session_for(struct core *core, const struct rpc_call *ca
 	(void)snprintf(incoming->root, sizeof(incoming->root), "%s", request->root);
 	incoming->shell_job = request->shell_job;
 	incoming->tcp_close = request->tcp_close;
+	incoming->restore_mode = request->restore;
 	core_limits(core, request->memory_bytes, &incoming->limits);
 	incoming->size =
 	    (struct cost_size){(double)request->memory_bytes / PAGE_BYTES, (double)request->n_pids};
@@ -204,7 +214,9 @@ static struct incoming *session_for(struct core *core, const struct rpc_call *ca
 /* What a restore takes here, by those that were. */
 static status *tell_cost(const struct incoming *incoming, Haul__V1__PrepareResponse *ret_response)
 {
-	struct cost cost = costs_now(incoming->core->costs, COST_RESTORE);
+	struct cost cost =
+	    costs_now(incoming->core->costs,
+		      incoming_wants_lazy(incoming) ? COST_RESTORE_LAZY : COST_RESTORE);
 	Haul__V1__RestoreCost *told = malloc(sizeof(*told));
 
 	if (told == NULL)
@@ -244,6 +256,7 @@ static status *fill_session(struct incoming *incoming, const struct rpc_call *ca
 static void undo_prepare(struct incomings *incomings, struct incoming *incoming, const status *why)
 {
 	incoming_set_state(incomings, incoming, INCOMING_ABORTED);
+	incoming_end_lazy(incoming, true);
 	incoming_close_channels(incoming, true);
 	if (cgroup_exists(incoming->group))
 		status_free(cgroup_kill(incoming->group, FREEZE_TIMEOUT_MS));
@@ -414,7 +427,7 @@ static status *end_round(struct incoming *incoming, const struct rpc_call *call,
 		return status_copy(incoming->images_status);
 	ret_response->pages = incoming->received.pages_sent;
 	ret_response->digest = incoming->received.digest;
-	return NULL;
+	return incoming_lazy_round(incoming);
 }
 
 status *incoming_end_round(struct incomings *incomings, const struct rpc_call *call,
@@ -444,7 +457,7 @@ static status *freeze_restored(void *self, pid_t root)
 	(void)root;
 	if (st == NULL)
 		st = cgroup_freeze(incoming->group, FREEZE_TIMEOUT_MS);
-	return st;
+	return st == NULL && incoming->lazy != NULL ? lazy_restored(incoming->lazy) : st;
 }
 
 status *incoming_look(const struct incoming *incoming, bool *ret_is_whole)
@@ -468,7 +481,12 @@ static status *run_criu(struct incoming *incoming)
 	(void)snprintf(below, sizeof(below), "images/%u", incoming->round);
 	core_path(incoming->core, "in", incoming->id, below, images);
 	core_path(incoming->core, "in", incoming->id, "work", work);
+	bool is_lazy = false;
+	status *st = incoming_begin_lazy(incoming, &is_lazy);
+	if (st != NULL)
+		return st;
 	struct criu_restore restore = {
+	    .is_lazy = is_lazy,
 	    .images_dir = images,
 	    .work_dir = work,
 	    .log_file = "restore.log",
@@ -479,7 +497,7 @@ static status *run_criu(struct incoming *incoming)
 	};
 	/* Into the tree's own group: all that it restores is in there from its first instruction.
 	 */
-	status *st = cgroup_add(incoming->group, swrk_pid(incoming->swrk));
+	st = cgroup_add(incoming->group, swrk_pid(incoming->swrk));
 	if (st == NULL)
 		st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
 					 &incoming->pid);
@@ -532,9 +550,11 @@ status *incoming_restore(struct incomings *incomings, const struct rpc_call *cal
 	st = restore(incomings, incoming, call, request);
 	ret_response->pid = incoming->pid;
 	ret_response->restore_ms = clock_monotonic_fine_ms() - begun;
+	ret_response->lazy_pages = incoming->lazy_pages;
 	const struct cost_sample sample = {incoming->size, ret_response->restore_ms};
 	if (st == NULL) {
-		costs_note(incoming->core->costs, COST_RESTORE, &sample);
+		costs_note(incoming->core->costs,
+			   incoming->lazy_pages > 0 ? COST_RESTORE_LAZY : COST_RESTORE, &sample);
 		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored",
 			      NULL);
 	} else if (incoming->state == INCOMING_PREPARED) {

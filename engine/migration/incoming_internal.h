@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by incoming.c (the set, leases, the caretaker), incoming_copy.c (prepare, rounds, restore)
- * and incoming_commit.c (commit, abort, query, recovery). */
+/* Shared by incoming.c (the set, leases, the caretaker), incoming_copy.c (prepare, rounds,
+ * restore), incoming_lazy.c (memory that comes later) and incoming_commit.c (commit, abort, query,
+ * recovery).
+ */
 #ifndef HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
 
 #include <pthread.h>
 
+#include "engine/lazy/lazy.h"
 #include "engine/migration/costs.h"
 #include "engine/migration/incoming.h"
 #include "engine/pipe/image_pipe.h"
@@ -26,6 +29,7 @@ struct incoming {
 	char root[1024];
 	bool shell_job, tcp_close;
 	struct cost_size size; /* of the tree, as the source has surveyed it */
+	Haul__V1__RestoreMode restore_mode;
 	struct criu_limits limits;
 	char group[CGROUP_PATH]; /* in-<id> */
 	char criu_group[CGROUP_PATH];
@@ -66,6 +70,9 @@ struct incoming {
 	struct memory_round received;
 	status *received_status, *images_status;
 	struct image_totals images_received;
+	struct lazy *lazy;		/* from Prepare to the last page; NULL: eager */
+	uint64_t lazy_pages;		/* that come later; 0: eager */
+	struct lazy_report lazy_report; /* when all are here */
 };
 
 struct incomings {
@@ -111,6 +118,27 @@ must_check status *incoming_let_run(struct incomings *incomings, struct incoming
 /* Whether the restored tree is whole and waiting. An error tells nothing: no reason to give it up,
  * nor to commit. */
 must_check status *incoming_look(const struct incoming *incoming, bool *ret_is_whole);
+/* incoming_lazy.c. Turn held, in all of them. */
+bool incoming_wants_lazy(const struct incoming *incoming);
+must_check status *incoming_open_lazy(struct incoming *incoming);
+must_check status *incoming_lazy_round(struct incoming *incoming);
+must_check status *incoming_begin_lazy(struct incoming *incoming, bool *ret_is_lazy);
+must_check status *incoming_check_lazy(struct incoming *incoming); /* what it came to so far */
+/* The thaw of a committed tree, now or when its memory allows it. */
+must_check status *incoming_thaw(struct incoming *incoming);
+bool incoming_is_filling(const struct incoming *incoming);
+void incoming_note_filled(struct incoming *incoming);
+/* A committed tree whose memory cannot be filled: it is killed, and this is journaled. Takes why.
+ */
+must_check status *incoming_break(struct incomings *incomings, struct incoming *incoming,
+				  status *why);
+/* Lets the fill go: to the guard, if the tree lives and pages are missing. */
+void incoming_end_lazy(struct incoming *incoming, bool is_tree_gone);
+void incoming_await_filled(struct incoming *incoming, int64_t most_ms);
+/* What an earlier hauld left: waits for its guard if that is wanted, and ends it. Are all pages in
+ * place? */
+bool incoming_recover_fill(const struct core *core, const char *id, bool is_wanted);
+
 void incoming_show(struct incomings *incomings, const struct incoming *incoming,
 		   Haul__V1__MigrationState state, const char *stage, const status *error);
 

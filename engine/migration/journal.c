@@ -55,6 +55,7 @@ bool journal_event_is_final(Haul__V1__JournalEvent event)
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_ABORTED:
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED:
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED:
+	case HAUL__V1__JOURNAL_EVENT__J_DEST_BROKEN:
 		return true;
 	default:
 		return false;
@@ -62,11 +63,15 @@ bool journal_event_is_final(Haul__V1__JournalEvent event)
 }
 
 /* A decision once made is never unmade by a later record: what was committed only gets SETTLED and
- * ENDED behind it, what ended in another way nothing. */
+ * ENDED behind it, or BROKEN as long as its source does not know better; what ended in another way
+ * nothing. */
 static bool may_follow(Haul__V1__JournalEvent earlier, Haul__V1__JournalEvent later)
 {
 	switch ((int)earlier) {
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_COMMITTED:
+		return later == HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED ||
+		       later == HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED ||
+		       later == HAUL__V1__JOURNAL_EVENT__J_DEST_BROKEN;
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED:
 	case HAUL__V1__JOURNAL_EVENT__J_DEST_ENDED:
 		return later == HAUL__V1__JOURNAL_EVENT__J_DEST_SETTLED ||

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The source's side of one migration: a stage table (source_stages.c) walked by one thread.
  *
- *   preflight → prepare → pre-copy × N → freeze → restore → commit → finish
- *        └──────────┴──────────┴── abort    └───────┴── resume  └── in doubt ⇄ ask
+ *   preflight → prepare → pre-copy × N → freeze → restore → commit → fill → finish
+ *        └──────────┴──────────┴── abort    └───────┴── resume  └──────┴── in doubt ⇄ ask
  *
  * Until commit begins any failure lets the tree run here. From then on only the destination's word
  * decides (verdict.h). */

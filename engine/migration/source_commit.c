@@ -22,20 +22,34 @@ enum {
 	ASK_LONGEST_MS = 5000,
 	ABORT_BEST_EFFORT_MS = 2000,
 	DOUBT_SHOWN_AFTER = 2, /* questions; before that it is only slow */
+	FILL_FIRST_MS = 10,    /* between questions about memory that comes in by itself */
+	FILL_LONGEST_MS = 250,
+	FILL_UNHEARD = 3, /* questions without an answer; then it is in doubt */
 	REASON_BYTES = 256,
 };
 
 /* --- what can be asked and said --- */
 
-static status *send_commit(struct source *source, bool source_is_gone)
+static status *send_commit(struct source *source, bool source_is_gone, bool *ret_filling)
 {
 	Haul__V1__CommitRequest request = HAUL__V1__COMMIT_REQUEST__INIT;
 	scoped(message) ProtobufCMessage *response = NULL;
 
 	request.id = source->id;
 	request.source_is_gone = source_is_gone;
-	return source_call(source, "Commit", &request.base, source->core->config.call_timeout_ms,
-			   &response);
+	status *st = source_call(source, "Commit", &request.base,
+				 source->core->config.call_timeout_ms, &response);
+	if (st == NULL)
+		*ret_filling = ((const Haul__V1__CommitResponse *)response)->filling;
+	return st;
+}
+
+static void show_fill(void *self, Haul__V1__Migration *view)
+{
+	const Haul__V1__QueryResponse *there = self;
+
+	view->lazy_faults = there->lazy_faults;
+	view->fill_ms = there->fill_ms;
 }
 
 static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
@@ -46,9 +60,17 @@ static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
 	request.id = source->id;
 	status *st = source_call(source, "Query", &request.base,
 				 source->core->config.call_timeout_ms, &response);
-	if (st == NULL)
-		*ret_outcome = ((const Haul__V1__QueryResponse *)response)->outcome;
-	return st;
+	if (st != NULL)
+		return st;
+	Haul__V1__QueryResponse *there = (Haul__V1__QueryResponse *)response;
+	*ret_outcome = there->outcome;
+	if (there->fill_ms > 0)
+		registry_change(source->core->registry, source->id, show_fill, there);
+	if (there->fill_was_frozen && there->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
+		source_note(source,
+			    "the last of its memory was filled with the tree frozen, at the "
+			    "destination");
+	return NULL;
 }
 
 /* *ret_given_up (may be NULL): why the destination gave it up, empty unless it did. */
@@ -104,7 +126,7 @@ status *source_commit(struct source *source)
 		source->error = status_first(source->error, st);
 		return NULL;
 	}
-	st = send_commit(source, false);
+	st = send_commit(source, false, &source->is_filling);
 	if (st != NULL)
 		return status_wrapf(st, "commit at %s", source->to);
 	source_measured(source, clock_monotonic_fine_ms() - source->frozen_ms);
@@ -112,6 +134,34 @@ status *source_commit(struct source *source)
 }
 
 /* --- in doubt: ask until the destination tells --- */
+
+static bool wait_to_ask(struct source *source, int64_t delay_ms);
+static enum destination_says ask(struct source *source);
+
+/* It runs there, and was not to wait for its memory. Until all of that is in place the tree here is
+ * the only one that nothing but this machine can take away: it stays, frozen. */
+status *source_fill(struct source *source)
+{
+	int64_t delay = FILL_FIRST_MS;
+	unsigned unheard = 0;
+
+	while (source->is_filling) {
+		if (!wait_to_ask(source, delay)) {
+			source->stage = SRC_OVER; /* the next hauld goes on from the journal */
+			return NULL;
+		}
+		enum destination_says says = ask(source);
+		unheard = says == SAYS_NOTHING ? unheard + 1 : 0;
+		source->is_filling =
+		    says == SAYS_FILLING || (unheard > 0 && unheard < FILL_UNHEARD);
+		if (!source->is_filling && says != SAYS_COMMITTED)
+			return status_errorf(STATUS_UNAVAILABLE,
+					     "%s does not say that all memory is in place",
+					     source->to);
+		delay = delay * 2 > FILL_LONGEST_MS ? FILL_LONGEST_MS : delay * 2;
+	}
+	return NULL;
+}
 
 static void look_here(struct source *source, struct source_situation *ret_here)
 {
@@ -219,10 +269,15 @@ static void act_on(struct source *source, enum verdict verdict, const struct sou
 	case VERDICT_LOST:
 		source->stage = SRC_LOST;
 		break;
+	case VERDICT_WAIT:
+		source->is_filling = true;
+		source->stage = SRC_FILL;
+		break;
 	case VERDICT_COMMIT: {
-		scoped(status) status *st = send_commit(source, !here->tree_exists);
+		scoped(status) status *st =
+		    send_commit(source, !here->tree_exists, &source->is_filling);
 		if (st == NULL)
-			source->stage = SRC_FINISH;
+			source->stage = SRC_FILL;
 		break;
 	}
 	case VERDICT_ABORT_FIRST:

@@ -16,6 +16,8 @@
 #include "engine/migration/throttle.h"
 #include "haul/v1/peer.pb-c.h"
 #include "proto/clock.h"
+#include "proto/envelope.h"
+#include "proto/reason.h"
 
 enum {
 	CPUINFO_LIMIT = 64 * 1024,
@@ -25,6 +27,7 @@ enum {
 	IMAGES_MEMORY_PART = 256, /* for the lists of pages */
 	ROOM_LEFT = 1024 * 1024,
 	COST_MOST_MS = 3600 * 1000, /* of a restore's part; more is no measurement */
+	FILL_RETRY_MS = 1000,
 };
 
 /* --- preflight --- */
@@ -40,6 +43,43 @@ static status *agree_on_codecs(struct source *source, const Haul__V1__HelloRespo
 	    status_errorf(STATUS_FAILED_PRECONDITION,
 			  "destination %s cannot unpack what --compression asks for", source->to),
 	    "next", "use --compression auto, or a newer haul there");
+}
+
+static status *agree_on_restore(struct source *source, const Haul__V1__HelloResponse *there)
+{
+	if (there->lazy_restore)
+		return NULL;
+	if (source->restore_mode == HAUL__V1__RESTORE_MODE__RESTORE_LAZY)
+		return status_detailf(
+		    status_errorf(STATUS_FAILED_PRECONDITION,
+				  "destination %s cannot restore lazily, which --restore asks for: "
+				  "%s",
+				  source->to,
+				  there->lazy_trouble[0] != '\0' ? there->lazy_trouble
+								 : "it does not know how"),
+		    "next", "use --restore auto or eager");
+	source->restore_mode = HAUL__V1__RESTORE_MODE__RESTORE_EAGER;
+	return NULL;
+}
+
+/* CRIU does not see pages that are not in place yet. */
+static status *check_filled(const struct source *source)
+{
+	char own[CGROUP_PATH], guard[CGROUP_PATH], in[CGROUP_PATH];
+
+	scoped(status) status *st = cgroup_of(source->pid, source->core->cgroup_mount, own);
+	cgroup_path(source->core->cgroups, "in", "", in);
+	if (st != NULL || strncmp(own, in, strlen(in)) != 0)
+		return NULL;
+	cgroup_path(source->core->cgroups, LAZY_GROUP, own + strlen(in), guard);
+	if (!cgroup_exists(guard))
+		return NULL;
+	return status_retry_after(
+	    status_detailf(status_errorf(STATUS_UNAVAILABLE,
+					 "the workload came here a moment ago, and not all of its "
+					 "memory is in place yet"),
+			   "next", "migrate it again in a few seconds"),
+	    FILL_RETRY_MS);
 }
 
 static status *check_destination(struct source *source)
@@ -79,7 +119,8 @@ static status *check_destination(struct source *source)
 	if (there->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
 		return status_errorf(STATUS_FAILED_PRECONDITION,
 				     "destination has another page size");
-	return agree_on_codecs(source, there);
+	status *lacking = agree_on_restore(source, there);
+	return lacking == NULL ? agree_on_codecs(source, there) : lacking;
 }
 
 static status *open_session(struct source *source)
@@ -91,7 +132,10 @@ static status *open_session(struct source *source)
 	status *st = files_make_directory(dir);
 	if (st == NULL)
 		st = cgroup_make(group);
-	struct swrk_options options = {source->core->config.criu, group, dir, true, false};
+	struct swrk_options options = {.criu = source->core->config.criu,
+				       .cgroup = group,
+				       .work_dir = dir,
+				       .with_memory = true};
 	struct swrk *swrk = NULL;
 	if (st == NULL)
 		st = swrk_open(&options, &swrk);
@@ -162,7 +206,9 @@ status *source_preflight(struct source *source)
 		return status_detailf(
 		    status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble), "next",
 		    "install CRIU 4.1 or give hauld --criu PATH, then restart hauld");
-	status *st = preflight_tree(source->pid, &source->options, &source->survey);
+	status *st = check_filled(source);
+	if (st == NULL)
+		st = preflight_tree(source->pid, &source->options, &source->survey);
 	if (st != NULL)
 		return st;
 	source->start_ticks = source->survey.start_ticks;
@@ -267,6 +313,7 @@ static status *call_prepare(struct source *source, const struct buffer *cpu)
 	request.root = source->dest_root;
 	request.shell_job = source->options.shell_job;
 	request.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE;
+	request.restore = source->restore_mode;
 	request.lease_ms = (uint32_t)source->core->config.lease_ms;
 	source->is_reserved = true;
 	status *st =
@@ -407,6 +454,7 @@ status *source_freeze(struct source *source)
 
 struct restore_view {
 	double restore_ms;
+	uint64_t lazy_pages;
 	int32_t pid;
 };
 
@@ -416,6 +464,8 @@ static void show_restore(void *self, Haul__V1__Migration *view)
 
 	view->criu_restore_ms = restore->restore_ms;
 	view->restored_pid = restore->pid;
+	view->lazy_pages = restore->lazy_pages;
+	text_set(&view->restore, restore->lazy_pages > 0 ? "lazy" : "eager");
 }
 
 status *source_restore(struct source *source)
@@ -432,7 +482,7 @@ status *source_restore(struct source *source)
 	if (st != NULL)
 		return status_wrapf(st, "restore at %s", source->to);
 	const Haul__V1__RestoreResponse *there = (const Haul__V1__RestoreResponse *)response;
-	struct restore_view shown = {there->restore_ms, there->pid};
+	struct restore_view shown = {there->restore_ms, there->lazy_pages, there->pid};
 	source->restore_ms = there->restore_ms;
 	registry_change(source->core->registry, source->id, show_restore, &shown);
 	return NULL;

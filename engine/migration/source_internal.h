@@ -25,7 +25,8 @@ enum source_stage {
 	SRC_FREEZE,
 	SRC_RESTORE,
 	SRC_COMMIT,
-	SRC_ASK, /* in doubt */
+	SRC_FILL, /* it runs there; the tree here is kept until all its memory is there */
+	SRC_ASK,  /* in doubt */
 	SRC_FINISH,
 	SRC_ABORT,  /* the tree was never frozen, or runs again by CRIU's own hand */
 	SRC_RESUME, /* the tree is behind the fence and may run again */
@@ -47,6 +48,9 @@ enum tracking {
 /* From "auto" (or ""), "soft-dirty", "hash", "none". INVALID_ARGUMENT. */
 must_check status *tracking_parse(const char *text, enum tracking *ret_tracking);
 const char *tracking_name(enum tracking tracking);
+
+/* From "auto" (or ""), "lazy", "eager". INVALID_ARGUMENT. */
+must_check status *restore_mode_parse(const char *text, Haul__V1__RestoreMode *ret_mode);
 
 struct source {
 	struct core *core;
@@ -98,7 +102,9 @@ struct source {
 	enum tracking tracking; /* AUTO until preflight knows the kernel */
 	bool is_reserved;	/* Prepare left */
 	bool is_dumped;		/* CRIU holds the tree at post-dump */
-	bool is_resumed_told;	/* RESUMED is in the journal */
+	bool is_filling;	/* the destination runs the tree, and has not got all its memory */
+	Haul__V1__RestoreMode restore_mode; /* wanted; EAGER where the destination knows no other */
+	bool is_resumed_told;		    /* RESUMED is in the journal */
 	bool
 	    is_before_fence; /* recovered, and no final dump had begun: no whole copy is anywhere */
 	bool was_recovered;  /* by a new hauld: no CRIU session, no pipes */
@@ -144,6 +150,7 @@ status *source_restore(struct source *source);
 status *source_precopy(struct source *source);
 /* source_commit.c: */
 status *source_commit(struct source *source);
+status *source_fill(struct source *source);
 status *source_ask(struct source *source);
 status *source_finish(struct source *source);
 status *source_abort(struct source *source);

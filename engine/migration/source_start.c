@@ -106,6 +106,27 @@ static status *check_on_timeout(Haul__V1__OnTimeout strategy)
 	    "next", "use --on-timeout abort or stop-copy");
 }
 
+status *restore_mode_parse(const char *text, Haul__V1__RestoreMode *ret_mode)
+{
+	static const char *const names[] = {
+	    [HAUL__V1__RESTORE_MODE__RESTORE_EAGER] = "eager",
+	    [HAUL__V1__RESTORE_MODE__RESTORE_AUTO] = "auto",
+	    [HAUL__V1__RESTORE_MODE__RESTORE_LAZY] = "lazy",
+	};
+
+	*ret_mode = HAUL__V1__RESTORE_MODE__RESTORE_AUTO;
+	if (text[0] == '\0')
+		return NULL;
+	for (size_t i = 0; i < array_len(names); i++) {
+		if (strcmp(text, names[i]) == 0) {
+			*ret_mode = (Haul__V1__RestoreMode)i;
+			return NULL;
+		}
+	}
+	return status_errorf(STATUS_INVALID_ARGUMENT,
+			     "--restore: \"%.40s\" is none of auto, lazy, eager", text);
+}
+
 static status *check_options(const Haul__V1__StartRequest *request)
 {
 	const Haul__V1__MigrateOptions *options = request->options;
@@ -124,9 +145,12 @@ static status *check_options(const Haul__V1__StartRequest *request)
 		return unknown;
 	struct batch_codecs codecs;
 	enum tracking tracking;
+	Haul__V1__RestoreMode restore;
 	st = batch_codecs_parse(options->compression, &codecs);
 	if (st == NULL)
 		st = tracking_parse(options->tracking, &tracking);
+	if (st == NULL)
+		st = restore_mode_parse(options->restore, &restore);
 	if (st != NULL)
 		return st;
 	if (options->dest_root[0] != '\0' &&
@@ -159,7 +183,9 @@ static void take_options(struct source *source, const Haul__V1__StartRequest *re
 				   &source->tracking));
 	source->may_throttle = source->options.auto_converge;
 	atomic_init(&source->is_promise, source->options.max_downtime_ms != 0);
-	source->options.compression = source->options.tracking = NULL;
+	status_free(restore_mode_parse(request->options != NULL ? request->options->restore : "",
+				       &source->restore_mode));
+	source->options.compression = source->options.tracking = source->options.restore = NULL;
 	source->options.dest_root = source->dest_root;
 	atomic_init(&source->max_downtime_ms,
 		    source->options.max_downtime_ms != 0 ? source->options.max_downtime_ms : 300);
@@ -187,6 +213,7 @@ Haul__V1__Migration *source_view(const struct source *source)
 	view->started_unix_ms = clock_unix_ms();
 	view->tracking = text_copy(tracking_name(source->tracking));
 	view->doubt = text_copy("");
+	view->restore = text_copy("");
 	view->pid = source->pid;
 	return view;
 }

@@ -14,6 +14,10 @@ enum destination_says verdict_says(Haul__V1__Outcome outcome)
 		return SAYS_COMMITTED;
 	case HAUL__V1__OUTCOME__OUTCOME_ABORTED:
 		return SAYS_ABORTED;
+	case HAUL__V1__OUTCOME__OUTCOME_FILLING:
+		return SAYS_FILLING;
+	case HAUL__V1__OUTCOME__OUTCOME_BROKEN:
+		return SAYS_BROKEN;
 	default: /* a newer destination's word: decides nothing here */
 		return SAYS_NOTHING;
 	}
@@ -24,6 +28,7 @@ static const enum verdict tree_waits[] = {
     [SAYS_NOTHING] = VERDICT_ASK_AGAIN,	   [SAYS_UNKNOWN] = VERDICT_OPERATOR,
     [SAYS_PREPARED] = VERDICT_ABORT_FIRST, [SAYS_RESTORED] = VERDICT_COMMIT,
     [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_RESUME,
+    [SAYS_FILLING] = VERDICT_WAIT,	   [SAYS_BROKEN] = VERDICT_OPERATOR,
 };
 
 /* The tree here is gone (its machine restarted, or it was killed): the destination's copy is all
@@ -32,6 +37,7 @@ static const enum verdict tree_gone[] = {
     [SAYS_NOTHING] = VERDICT_ASK_AGAIN,	   [SAYS_UNKNOWN] = VERDICT_OPERATOR,
     [SAYS_PREPARED] = VERDICT_ABORT_FIRST, [SAYS_RESTORED] = VERDICT_COMMIT,
     [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_LOST,
+    [SAYS_FILLING] = VERDICT_FINISH,	   [SAYS_BROKEN] = VERDICT_LOST,
 };
 
 enum verdict verdict_of(const struct source_situation *here, enum destination_says says)
@@ -46,7 +52,8 @@ enum verdict verdict_of(const struct source_situation *here, enum destination_sa
 	 * even then. */
 	if (!here->is_committing)
 		return VERDICT_RESUME;
-	if (here->tree_has_run && says != SAYS_NOTHING && says != SAYS_COMMITTED)
+	if (here->tree_has_run && says != SAYS_NOTHING && says != SAYS_COMMITTED &&
+	    says != SAYS_FILLING)
 		return VERDICT_RESUME;
 	return tree_waits[says];
 }
@@ -57,7 +64,7 @@ const char *verdict_name(enum verdict verdict)
 	    [VERDICT_RESUME] = "resume",       [VERDICT_FINISH] = "finish",
 	    [VERDICT_COMMIT] = "commit",       [VERDICT_ABORT_FIRST] = "abort first",
 	    [VERDICT_ASK_AGAIN] = "ask again", [VERDICT_OPERATOR] = "operator",
-	    [VERDICT_LOST] = "lost",
+	    [VERDICT_LOST] = "lost",	       [VERDICT_WAIT] = "wait",
 	};
 	return names[verdict];
 }
@@ -71,6 +78,11 @@ const char *verdict_doubt(const struct source_situation *here, enum destination_
 					 : "the tree here is gone and the destination has no "
 					   "record of this migration: look there, "
 					   "then `haulctl resolve`";
+	if (says == SAYS_BROKEN)
+		return "the workload ran at the destination and was killed there, because memory "
+		       "that it had not got yet was lost; the tree here is as it was at the "
+		       "commit: "
+		       "what it did since then would be undone by `haulctl resolve --resume`";
 	return here->tree_exists ? "the destination did not say whether it committed; the tree is "
 				   "kept frozen here and asked for until it does"
 				 : "the tree here is gone; the destination may hold a whole copy "

@@ -16,6 +16,8 @@ enum destination_says {
 	SAYS_RESTORED, /* not committed, whole copy kept frozen */
 	SAYS_COMMITTED,
 	SAYS_ABORTED, /* never committed, never will be */
+	SAYS_FILLING, /* committed and runs, but memory that it has not got yet may be lost */
+	SAYS_BROKEN,  /* committed, but it was ended because that was lost */
 };
 
 struct source_situation {
@@ -33,6 +35,7 @@ enum verdict {
 	VERDICT_ASK_AGAIN,   /* in doubt: keep frozen, ask with backoff */
 	VERDICT_OPERATOR,    /* in doubt, and asking will not tell: still asked, shown as such */
 	VERDICT_LOST,	     /* no copy anywhere: say so */
+	VERDICT_WAIT, /* it runs there: keep the tree here, frozen, until all its memory is there */
 };
 
 enum verdict verdict_of(const struct source_situation *here, enum destination_says says);

@@ -44,6 +44,8 @@ static status *info(void *self, const struct rpc_call *call, const ProtobufCMess
 	node->identity = text_copy(ours.identity);
 	node->certificate_expires_unix_ms = ours.expire_unix_ms;
 	node->crl_expires_unix_ms = ours.crl_expire_unix_ms;
+	node->lazy_restore = core->has_lazy_restore;
+	node->lazy_trouble = text_copy(core->lazy_trouble);
 	node->draining = atomic_load(&core->is_draining);
 	*ret_response = &node->base;
 	return NULL;
@@ -66,7 +68,8 @@ static void add_finding(Haul__V1__CheckResponse *response, const char *check, co
 	response->migratable = response->migratable && st == NULL;
 }
 
-static status *ask_destination(const struct core *core, const struct rpc_call *call, const char *to)
+static status *ask_destination(const struct core *core, const struct rpc_call *call, const char *to,
+			       bool *ret_is_lazy)
 {
 	Haul__V1__HelloRequest request = HAUL__V1__HELLO_REQUEST__INIT;
 	scoped(rpc_client) struct rpc_client *client = NULL;
@@ -89,6 +92,7 @@ static status *ask_destination(const struct core *core, const struct rpc_call *c
 	const Haul__V1__HelloResponse *there = (const Haul__V1__HelloResponse *)response;
 	if (!there->criu_works)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "%s", there->criu_trouble);
+	*ret_is_lazy = there->lazy_restore;
 	return NULL;
 }
 
@@ -125,8 +129,14 @@ static status *check(void *self, const struct rpc_call *call, const ProtobufCMes
 		? "dirty page tracking works: memory moves while it runs"
 		: "no dirty page tracking here: memory moves while it runs, compared by content");
 	if (asked->to[0] != '\0') {
-		scoped(status) status *there = ask_destination(core, call, asked->to);
+		bool is_lazy = false;
+		scoped(status) status *there = ask_destination(core, call, asked->to, &is_lazy);
 		add_finding(response, "destination", there, "it answers, and CRIU works there");
+		if (there == NULL)
+			add_finding(response, "restore", NULL,
+				    is_lazy
+					? "lazy: it goes on there before all memory is in place"
+					: "eager: all memory is in place there before it goes on");
 	}
 	*ret_response = &response->base;
 	return NULL;

@@ -36,6 +36,8 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 	response->criu_works = core->criu_version != 0;
 	response->criu_trouble = text_copy(core->trouble);
 	response->batch_codecs = BATCH_CODECS_ALL;
+	response->lazy_restore = core->has_lazy_restore;
+	response->lazy_trouble = text_copy(core->lazy_trouble);
 	*ret_response = &response->base;
 	return NULL;
 }

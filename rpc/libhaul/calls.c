@@ -79,6 +79,7 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	scoped(str) char *root = text_copy(known.dest_root);
 	scoped(str) char *tracking = text_copy(known.tracking);
 	scoped(str) char *compression = text_copy(known.compression);
+	scoped(str) char *restore = text_copy(known.restore);
 	wanted.max_downtime_ms = known.max_downtime_ms;
 	wanted.max_rounds = known.max_rounds;
 	wanted.no_precopy = known.no_precopy;
@@ -88,6 +89,7 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	wanted.timeout_ms = known.timeout_ms;
 	wanted.tracking = tracking;
 	wanted.compression = compression;
+	wanted.restore = restore;
 	wanted.bandwidth_bytes_per_s = known.bandwidth_bytes_per_s;
 	wanted.on_timeout = (Haul__V1__OnTimeout)known.on_timeout;
 	wanted.auto_converge = known.auto_converge;

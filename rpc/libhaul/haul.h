@@ -192,9 +192,10 @@ struct haul_options {
 	uint64_t bandwidth_bytes_per_s; /* of memory that is copied ahead; 0: no limit */
 	uint32_t on_timeout;		/* enum haul_on_timeout */
 	bool auto_converge;		/* slow the workload down while it writes too fast */
+	const char *restore;		/* "auto", "lazy", "eager"; NULL: auto */
 };
 #define HAUL_OPTIONS_INIT                                                                          \
-	{sizeof(struct haul_options), 0, 0, false, false, 0, NULL, 0, NULL, NULL, 0, 0, false}
+	{sizeof(struct haul_options), 0, 0, false, false, 0, NULL, 0, NULL, NULL, 0, 0, false, NULL}
 
 /* Begins to move `workload` ("pid:4711") to `to` ("tls+tcp://host:port"); returns at once, the
  * migration's id is in what it gives out. options: NULL for the usual. A request that got lost on

@@ -10,8 +10,10 @@
 
 #include "criu/rpc.pb-c.h"
 #include "engine/criu/page_stream.h"
+#include "engine/criu/pagemap.h"
 #include "haul/v1/journal.pb-c.h"
 #include "haul/v1/pipe.pb-c.h"
+#include "mm.pb-c.h"
 #include "proto/envelope.h"
 #include "proto/metadata.h"
 #include "proto/schema.h"
@@ -318,6 +320,38 @@ static void json(const char *corpus)
 		   "[\"0s\"], \"@other\": \"\"}");
 }
 
+static void lazy(const char *corpus)
+{
+	struct pagemap_run runs[] = {{0x10000, 2, PAGE_PRESENT | PAGE_LAZY},
+				     {0x12000, 5, PAGE_IN_PARENT},
+				     {0x20000, 1, PAGE_LAZY}};
+	const struct pagemap map = {.pages_id = 1, .runs = runs, .count = 3};
+	struct buffer image = {0};
+	Haul__Mm__Vma vma = HAUL__MM__VMA__INIT, *vmas[] = {&vma};
+	Haul__Mm__Mm mm = HAUL__MM__MM__INIT;
+	struct seed pages = {.size = 0}, mappings = {.size = 0}, words = {.size = 0};
+
+	if (pagemap_encode(&map, &image) != NULL)
+		abort();
+	add(&pages, image.data, image.size);
+	buffer_free(&image);
+	write_seed(corpus, "lazy", "pagemap", &pages);
+	vma.start = 0x10000;
+	vma.end = 0x21000;
+	vma.flags = 0x22;
+	vma.status = 1;
+	mm.vmas = vmas;
+	mm.n_vmas = 1;
+	uint32_t head[] = {htole32(0x54564319), htole32(0x57492820),
+			   htole32((uint32_t)haul__mm__mm__get_packed_size(&mm))};
+	add(&mappings, head, sizeof(head));
+	add_message(&mappings, &mm.base);
+	write_seed(corpus, "lazy", "mm", &mappings);
+	uint32_t said[] = {htole32((uint32_t)-42), htole32(0x52535446)};
+	add(&words, said, sizeof(said));
+	write_seed(corpus, "lazy", "words", &words);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -331,6 +365,7 @@ int main(int argc, char **argv)
 	criu(argv[1]);
 	pages(argv[1]);
 	images(argv[1]);
+	lazy(argv[1]);
 	journal(argv[1]);
 	descriptors(argv[1]);
 	json(argv[1]);

@@ -100,7 +100,9 @@ holds safety -DCRASHES=2 -DPOWER=1
 holds safety -DCRASHES=1 -DPOWER=1 -DSHORT_HOLD=1
 holds safety -DCRASHES=1 -DPOWER=1 -DJFAIL=1
 holds safety -DCRASHES=1 -DPOWER=0 -DLOSE=1
+holds safety -DCRASHES=1 -DPOWER=1 -DLAZY=1 -DGKILLS=1
 holds liveness -DCRASHES=1 -DPOWER=1
+holds liveness -DCRASHES=1 -DPOWER=0 -DLAZY=1 -DGKILLS=1
 holds liveness -DCRASHES=1 -DPOWER=0 -DJFAIL=1
 if [[ ${HAUL_FULL:-} == 1 ]]; then
     holds safety -DCRASHES=3 -DPOWER=2 -DKILLS=2
@@ -148,8 +150,18 @@ caught safety '-DCRASHES=0 -DPOWER=0 -DKILLS=1' "Commit does not look whether th
     's/:: dj == RESTORED && dt == FROZEN && !d_broken ->/:: dj == RESTORED \&\& !d_broken ->/'
 caught liveness "$ONE" "an abort leaves the copy" '/d_at == D_KILL ->/,/d_at = D_IDLE/s/dt = GONE/skip/'
 caught safety "$ONE" "the hold ends a committed copy" 's/is_served && dj == RESTORED && \(!calm/is_served \&\& (dj == RESTORED || dj == COMMITTED) \&\& (!calm/'
-caught safety "$ONE" "a new hauld gives a whole copy up" 's|:: dj == RESTORED && dt == FROZEN -> skip /\* RECOVER RESTORED \*/|:: dj == RESTORED \&\& dt == FROZEN -> d_give_up(0, OK)|'
+caught safety "$ONE" "a new hauld gives a whole copy up" 's|:: dj == RESTORED && dt == FROZEN && !is_missing -> skip /\* RECOVER RESTORED \*/|:: dj == RESTORED \&\& dt == FROZEN \&\& !is_missing -> d_give_up(0, OK)|'
 caught liveness "$ONE" "a new hauld does not thaw what was committed" 's|-> dt = RUNS; d_ran = true :: else -> skip fi /\* RECOVER COMMITTED \*/|-> skip :: else -> skip fi|'
+# Memory that comes later.
+LAZY='-DCRASHES=1 -DPOWER=0 -DLAZY=1 -DGKILLS=1'
+caught safety "$LAZY" "the guard, left alone, does not freeze the tree" 's|dt = FROZEN; is_held = true :: else -> skip fi /\* ALONE G \*/|skip :: else -> skip fi|'
+caught safety "$LAZY" "hauld, left alone, does not freeze the tree" 's|dt = FROZEN; is_held = true :: else -> skip fi /\* ALONE D \*/|skip :: else -> skip fi|'
+caught safety "$LAZY" "a tree whose guard is dead is thawed before it is filled" 's/!is_held && \(guard \|\| !is_missing\)/!is_held/'
+caught safety "$LAZY" "the source ends its tree while memory is missing" 's|at = AT_ASK /\* VERDICT FILLING \*/|at = AT_FINISH|'
+caught safety "$LAZY" "\"filling\" is not told from \"committed\"" 's|d_reply\(QUERY, SAYS_FILLING\) /\* MISSING \*/|d_reply(QUERY, SAYS_COMMITTED)|'
+caught safety "$LAZY" "Commit's answer does not tell that memory is missing" 's/\(is_missing -> SAYS_FILLING : OK\)/OK/'
+caught safety "$LAZY" "a new hauld thaws a tree whose memory is missing" 's/:: is_committed\(dj\) && is_missing -> if/:: false -> if/; s/:: is_committed\(dj\) && !is_missing -> if/:: is_committed(dj) -> if/'
+caught safety "$LAZY" "a new hauld keeps a restored tree whose memory is missing" 's/\(dt != FROZEN \|\| is_missing\)/(dt != FROZEN)/; s/dt == FROZEN && !is_missing -> skip/dt == FROZEN -> skip/'
 while ((STARTED > 0)); do
     wait -n || FAILED=$((FAILED + 1))
     STARTED=$((STARTED - 1))

@@ -13,7 +13,8 @@
  *
  * Bounds, set by check.sh with -D: CRASHES of each hauld, POWER cuts of each machine, KILLS of a tree by
  * somebody else, JFAIL failed journal writes, LOSE = the destination's state directory may be lost,
- * SHORT_HOLD = a whole copy may be given up while the source's machine is down.
+ * SHORT_HOLD = a whole copy may be given up while the source's machine is down, LAZY = the restored tree has
+ * not got all its memory, GKILLS = kills of the guard that holds that memory beside hauld.
  */
 #ifndef CRASHES
 #define CRASHES 1
@@ -34,6 +35,13 @@
 #define SHORT_HOLD 0
 #endif
 
+#ifndef LAZY
+#define LAZY 0
+#endif
+#ifndef GKILLS
+#define GKILLS 0
+#endif
+
 /* The source's journal. */
 #define BEGUN 0
 #define RESERVED 1
@@ -50,6 +58,7 @@
 #define ABORTED 4
 #define SETTLED 5
 #define ENDED 6
+#define BROKEN 7
 #define is_committed(j) ((j) == COMMITTED || (j) == SETTLED || (j) == ENDED)
 /* Trees. HELD: stopped by CRIU only. FROZEN: in a frozen cgroup, whole. */
 #define NONE 0
@@ -73,6 +82,8 @@
 #define SAYS_RESTORED 5
 #define SAYS_COMMITTED 6
 #define SAYS_ABORTED 7
+#define SAYS_FILLING 8
+#define SAYS_BROKEN 9
 /* Where the source is. */
 #define AT_PREPARE 0
 #define AT_PREPARE_CALL 1
@@ -107,10 +118,14 @@
 #define D_THAW 3
 #define D_KILL 4
 #define D_UNREADABLE 5
+#define D_BROKEN 6
 
 /* What stays. */
 byte sj = BEGUN, dj = NOTHING;
 byte st = RUNS, dt = NONE;
+/* Memory that the tree at the destination has not got: the marker, which stays. The guard: whoever of the two is
+ * left alone freezes the tree before it goes on filling (is_held). */
+bool is_missing = false, guard = false, is_held = false;
 /* What a crash forgets. */
 bool s_up = true, d_up = true;
 byte at = AT_PREPARE, call = 0, answer = UNANSWERED;
@@ -131,13 +146,16 @@ byte jfails = JFAIL;
 /* The tree at the source is a copy until the destination's journal says "committed"; the frozen one at the
  * destination is one from RESTORED on until the source's journal says "resumed" (or, when that could not be
  * written, until the source has told it to give up). */
-#define source_copy (st != GONE && !is_committed(dj))
-#define destination_copy ((dt == FROZEN && is_committed(dj)) || dt == RUNS || \
-	(dt == FROZEN && dj == RESTORED && sj != RESUMED && !ran_on && !(JFAIL && sent[ABORT])))
+#define is_fillable (!is_missing || d_up && d_at != D_RECOVER || guard)
+#define source_copy (st != GONE && (!is_committed(dj) || is_missing))
+#define destination_copy ((dt == FROZEN && is_committed(dj) && is_fillable) || (dt == RUNS && is_fillable) || \
+	(dt == FROZEN && is_fillable && dj == RESTORED && sj != RESUMED && !ran_on && !(JFAIL && sent[ABORT])))
 
 #define never_two (!(st == RUNS && dt == RUNS))
 #define never_none (source_copy || destination_copy || excused)
 #define runs_only_if_committed (dt != RUNS || is_committed(dj))
+/* It never runs without somebody who holds what it has not got. */
+#define never_zeros (dt != RUNS || is_fillable)
 
 inline s_write(event, ret_ok)
 {
@@ -191,7 +209,12 @@ inline s_decide(says)
 		if
 		:: says == UNANSWERED || says == ERROR -> at = AT_ASK /* VERDICT NOTHING */
 		:: says == SAYS_COMMITTED -> at = AT_FINISH
-		:: tree_exists && tree_has_run && says > ERROR && says != SAYS_COMMITTED -> at = AT_RESUME
+		:: says == SAYS_FILLING && tree_exists -> at = AT_ASK /* VERDICT FILLING */
+		:: says == SAYS_FILLING && !tree_exists -> at = AT_FINISH
+		:: says == SAYS_BROKEN && tree_exists -> at = AT_RESUME /* by an operator */
+		:: says == SAYS_BROKEN && !tree_exists -> at = AT_LOST
+		:: tree_exists && tree_has_run && says > ERROR && says != SAYS_COMMITTED &&
+			says != SAYS_FILLING && says != SAYS_BROKEN -> at = AT_RESUME
 		:: !(tree_exists && tree_has_run) && says == SAYS_UNKNOWN -> at = AT_ASK /* VERDICT UNKNOWN */
 		:: !(tree_exists && tree_has_run) && says == SAYS_PREPARED -> s_call(ABORT, AT_ABORT_FIRST_CALL)
 		:: !(tree_exists && tree_has_run) && says == SAYS_RESTORED -> s_call(COMMIT, AT_COMMIT_AGAIN_CALL) /* VERDICT RESTORED */
@@ -232,7 +255,7 @@ end:	do
 		if :: ok -> at = AT_COMMIT_SEND :: !ok -> at = AT_RESUME fi }
 	:: atomic { s_up && at == AT_COMMIT_SEND -> s_call(COMMIT, AT_COMMIT_CALL) }
 	:: atomic { is_answered(AT_COMMIT_CALL) ->
-		if :: answer == OK -> at = AT_FINISH :: answer != OK -> at = AT_ASK /* NO ANSWER */ fi; hang_up() }
+		if :: answer == OK -> at = AT_FINISH /* NOT FILLING */ :: answer != OK -> at = AT_ASK /* NO ANSWER */ fi; hang_up() }
 	/* in doubt */
 	:: atomic { s_up && at == AT_ASK ->
 		if
@@ -257,13 +280,13 @@ end:	do
 		if :: ok -> at = AT_OPEN :: !ok -> s_call(ABORT, AT_RESUME_ABORT_CALL) fi }
 	:: atomic { is_answered(AT_RESUME_ABORT_CALL) -> at = AT_OPEN; hang_up() }
 	:: atomic { s_up && at == AT_OPEN ->
-		if :: st == FROZEN -> st = RUNS; ran_on = true; assert(!d_ran) :: else -> skip fi; at = AT_TELL_ABORT }
+		if :: st == FROZEN -> st = RUNS; ran_on = true; assert(!d_ran || dj == BROKEN) :: else -> skip fi; at = AT_TELL_ABORT }
 	:: atomic { s_up && at == AT_TELL_ABORT -> sent[ABORT] = true; at = AT_OVER }
 	:: atomic { s_up && at == AT_LOST -> s_write(LOST, ok); at = AT_OVER }
 	/* a new hauld */
 	:: atomic { s_up && at == AT_RECOVER ->
 		if
-		:: sj == RESUMED && st == FROZEN -> st = RUNS; ran_on = true; assert(!d_ran); at = AT_OVER
+		:: sj == RESUMED && st == FROZEN -> st = RUNS; ran_on = true; assert(!d_ran || dj == BROKEN); at = AT_OVER
 		:: (sj == DONE || sj == LOST) && st == FROZEN -> st = GONE; at = AT_OVER
 		:: is_final(sj) && st != FROZEN -> at = AT_OVER
 		:: !is_final(sj) -> is_committing = (sj >= COMMITTING); at = AT_ASK
@@ -314,7 +337,8 @@ end:	do
 		fi }
 	:: atomic { is_served && sent[RESTORE] -> d_take(RESTORE);
 		if
-		:: dj == PREPARED && is_copied && dt == NONE -> dt = FROZEN; d_at = D_RESTORED
+		:: dj == PREPARED && is_copied && dt == NONE -> dt = FROZEN; d_at = D_RESTORED;
+			is_missing = LAZY; guard = LAZY
 		:: dj == PREPARED && is_copied && dt == NONE -> d_give_up(RESTORE, ERROR) /* it failed */
 		:: dj == PREPARED && !(is_copied && dt == NONE) -> d_reply(RESTORE, ERROR)
 		:: dj == RESTORED -> d_reply(RESTORE, OK)
@@ -331,21 +355,27 @@ end:	do
 			fi
 		:: dj == RESTORED && dt == FROZEN && d_broken -> d_reply(COMMIT, ERROR)
 		:: dj == RESTORED && dt != FROZEN -> d_give_up(COMMIT, ERROR)
-		:: is_committed(dj) -> d_reply(COMMIT, OK)
+		:: is_committed(dj) -> d_reply(COMMIT, (is_missing -> SAYS_FILLING : OK))
 		:: !is_committed(dj) && dj != RESTORED -> d_reply(COMMIT, ERROR)
 		fi }
 	:: atomic { d_up && d_at == D_THAW ->
-		if :: dt == FROZEN -> dt = RUNS; d_ran = true :: else -> skip fi;
-		d_at = D_IDLE; d_reply(COMMIT, OK) }
+		if
+		:: dt == FROZEN && !is_held && (guard || !is_missing) -> dt = RUNS; d_ran = true
+		:: dt == FROZEN && is_missing && !guard -> is_held = true /* ALONE AT THE COMMIT */
+		:: else -> skip
+		fi;
+		d_at = D_IDLE; d_reply(COMMIT, (is_missing -> SAYS_FILLING : OK)) }
 	:: atomic { is_served && sent[ABORT] -> d_take(ABORT);
 		if
 		:: dj == PREPARED || dj == RESTORED -> d_give_up(ABORT, SAYS_ABORTED)
 		:: is_committed(dj) -> d_reply(ABORT, SAYS_COMMITTED) /* ABORT TOO LATE */
 		:: dj == ABORTED -> d_reply(ABORT, SAYS_ABORTED)
+		:: dj == BROKEN -> d_reply(ABORT, SAYS_BROKEN)
 		:: dj == NOTHING -> d_write(ABORTED, d_ok); d_reply(ABORT, SAYS_UNKNOWN)
 		fi }
 	:: atomic { d_up && d_at == D_KILL ->
 		if :: dt != NONE -> dt = GONE :: else -> skip fi;
+		is_missing = false; guard = false; is_held = false;
 		d_at = D_IDLE; d_reply(d_method, d_answer); d_method = 0; d_answer = OK }
 	:: atomic { is_served && sent[QUERY] -> d_take(QUERY);
 		if
@@ -354,7 +384,9 @@ end:	do
 		:: !d_broken && dj == PREPARED -> d_reply(QUERY, SAYS_PREPARED)
 		:: !d_broken && dj == RESTORED -> d_reply(QUERY, SAYS_RESTORED)
 		:: !d_broken && dj == ABORTED -> d_reply(QUERY, SAYS_ABORTED)
-		:: !d_broken && is_committed(dj) -> d_reply(QUERY, SAYS_COMMITTED)
+		:: !d_broken && is_committed(dj) && !is_missing -> d_reply(QUERY, SAYS_COMMITTED)
+		:: !d_broken && is_committed(dj) && is_missing -> d_reply(QUERY, SAYS_FILLING) /* MISSING */
+		:: !d_broken && dj == BROKEN -> d_reply(QUERY, SAYS_BROKEN)
 		fi }
 	:: atomic { is_served && sent[SETTLE] && dj == COMMITTED && !d_broken -> d_take(SETTLE); dj = SETTLED }
 	/* the caretaker: the lease, the hold, the end of a committed tree */
@@ -362,17 +394,49 @@ end:	do
 	:: atomic { is_served && dj == RESTORED && (!calm || at == AT_OVER) &&
 		(SHORT_HOLD || st != GONE || is_final(sj)) -> d_give_up(0, OK);
 		if :: !source_copy && SHORT_HOLD -> excused = true :: else -> skip fi }
-	:: atomic { is_served && (dj == COMMITTED || dj == SETTLED) && dt == GONE && !d_broken -> dj = ENDED }
+	:: atomic { is_served && (dj == COMMITTED || dj == SETTLED) && dt == GONE && !d_broken -> dj = ENDED;
+		is_missing = false; guard = false; is_held = false }
 	/* a new hauld, before it serves */
-	:: atomic { d_up && d_at == D_RECOVER ->
+	:: atomic { d_up && d_at == D_RECOVER && !(guard && is_missing) /* AWAIT GUARD */ ->
 		d_at = D_IDLE;
 		if
-		:: dj == PREPARED || (dj == RESTORED && dt != FROZEN) -> d_give_up(0, OK)
-		:: dj == RESTORED && dt == FROZEN -> skip /* RECOVER RESTORED */
-		:: dj == ABORTED -> if :: dt != NONE -> dt = GONE :: else -> skip fi
-		:: is_committed(dj) -> if :: dt == FROZEN -> dt = RUNS; d_ran = true :: else -> skip fi /* RECOVER COMMITTED */
+		:: is_committed(dj) && is_missing -> if :: dt != NONE -> dt = GONE :: else -> skip fi; d_at = D_BROKEN
+		:: dj == BROKEN -> is_missing = false
+		:: dj == PREPARED || (dj == RESTORED && (dt != FROZEN || is_missing)) -> d_give_up(0, OK)
+		:: dj == RESTORED && dt == FROZEN && !is_missing -> skip /* RECOVER RESTORED */
+		:: dj == ABORTED -> if :: dt != NONE -> dt = GONE :: else -> skip fi; is_missing = false; guard = false
+		:: is_committed(dj) && !is_missing -> if :: dt == FROZEN -> dt = RUNS; d_ran = true :: else -> skip fi /* RECOVER COMMITTED */
 		:: dj == NOTHING -> skip
 		fi }
+	/* it is dead by now */
+	:: atomic { d_up && d_at == D_BROKEN -> d_write(BROKEN, d_ok);
+		if :: d_ok -> d_at = D_IDLE; is_missing = false :: !d_ok -> d_at = D_UNREADABLE fi }
+	/* an operator restarts it */
+	:: atomic { d_up && d_at == D_UNREADABLE -> d_up = false; d_at = D_RECOVER; d_broken = false }
+	od
+}
+
+/* hauld's thread: the last page comes; alone, with the tree frozen. */
+active proctype Filler()
+{
+end:	do
+	:: atomic { d_up && d_at != D_RECOVER && is_missing && (dt == FROZEN || dt == RUNS) && (guard || dt == FROZEN) ->
+		is_missing = false; guard = false;
+		if :: is_held -> dt = RUNS; d_ran = true :: else -> skip fi;
+		is_held = false }
+	od
+}
+
+/* hauld is gone: its guard holds the memory, freezes, fills, and lets go what was committed. */
+active proctype Guard()
+{
+end:	do
+	:: atomic { guard && is_missing && (!d_up || d_at == D_RECOVER) && (dt == FROZEN || dt == RUNS) ->
+		if :: dt == RUNS -> dt = FROZEN; is_held = true :: else -> skip fi; /* GUARD FREEZES */
+		is_missing = false; guard = false;
+		if :: is_held -> dt = RUNS :: else -> skip fi;
+		is_held = false }
+	:: atomic { guard && is_missing && (!d_up || d_at == D_RECOVER) && (dt == NONE || dt == GONE) -> guard = false }
 	od
 }
 
@@ -397,21 +461,32 @@ inline d_forget()
 
 active proctype Faults()
 {
-	byte s_crashes = CRASHES, d_crashes = CRASHES, s_cuts = POWER, d_cuts = POWER, kills = KILLS, losses = LOSE;
+	byte s_crashes = CRASHES, d_crashes = CRASHES, s_cuts = POWER, d_cuts = POWER, kills = KILLS, losses = LOSE,
+		g_kills = GKILLS;
 
 	do
 	/* hauld dies: CRIU lets go of what only it held, the fence holds */
 	:: atomic { s_up && s_crashes > 0 -> s_crashes--; s_forget();
 		if :: st == HELD -> st = RUNS; ran_on = true :: else -> skip fi /* FENCE */ }
-	:: atomic { d_up && d_crashes > 0 -> d_crashes--; d_forget() }
+	:: atomic { d_up && d_crashes > 0 -> d_crashes--; d_forget();
+		if :: is_missing && guard && dt == RUNS -> dt = FROZEN; is_held = true :: else -> skip fi /* ALONE G */;
+		if :: is_missing && st == GONE && !is_fillable -> excused = true /* both holders, and the source's machine */
+		   :: else -> skip fi }
+	:: atomic { guard && is_missing && g_kills > 0 -> g_kills--; guard = false;
+		if :: dt == RUNS -> dt = FROZEN; is_held = true :: else -> skip fi /* ALONE D */;
+		if :: is_missing && st == GONE && !is_fillable -> excused = true :: else -> skip fi }
 	/* the machine's power */
 	:: atomic { st != GONE && s_cuts > 0 -> s_cuts--; s_forget(); st = GONE; /* FSYNC S */
+		if :: is_missing && !is_fillable -> excused = true :: else -> skip fi;
 		if :: !source_copy && !destination_copy -> excused = true :: else -> skip fi }
 	:: atomic { d_cuts > 0 && dj != NOTHING -> d_cuts--; d_forget(); if :: dt != NONE -> dt = GONE :: else -> skip fi; /* FSYNC D */
+		guard = false; is_held = false;
+		if :: is_missing -> is_missing = false :: true -> skip fi; /* the marker is not synced */
 		if :: !source_copy && !destination_copy -> excused = true :: else -> skip fi }
 	/* an operator restarts an engine whose journal is broken */
 	:: atomic { s_up && s_broken -> s_forget(); if :: st == HELD -> st = RUNS; ran_on = true :: else -> skip fi }
-	:: atomic { d_up && d_broken -> d_forget() }
+	:: atomic { d_up && d_broken -> d_forget();
+		if :: is_missing && guard && dt == RUNS -> dt = FROZEN; is_held = true :: else -> skip fi }
 	:: atomic { !s_up -> s_up = true }
 	:: atomic { !d_up -> d_up = true }
 	/* somebody kills the tree: the workload has ended, wherever it was at home */
@@ -428,6 +503,7 @@ active proctype Monitor()
 {
 end:	do
 	:: atomic { !never_two -> assert(never_two) }
+	:: atomic { !never_zeros -> assert(never_zeros) }
 	:: atomic { !never_none && !LOSE -> assert(never_none) }
 	:: atomic { !runs_only_if_committed && !LOSE -> assert(runs_only_if_committed) }
 #ifdef LIVENESS
@@ -438,7 +514,7 @@ end:	do
 
 /* Everybody knows, nothing is left frozen, and it runs in one place unless the last copy was taken. */
 #define is_settled (at == AT_OVER && d_at == D_IDLE && dj != PREPARED && dj != RESTORED && \
-	st != FROZEN && st != HELD && dt != FROZEN && (st == RUNS || dt == RUNS || excused))
+	st != FROZEN && st != HELD && dt != FROZEN && !is_missing && (st == RUNS || dt == RUNS || excused))
 #ifdef LIVENESS
 ltl ends { [] (calm -> <> [] is_settled) }
 #endif

@@ -7,12 +7,15 @@
  * - "record EVENT before" or "after": the journal record of that number (journal.proto) is about to
  *   be written, or is durable;
  * - "freeze KIND before" or "after": the group haul/KIND-<id> is frozen (KIND: out or in);
- * - "thaw KIND before" or "after".
+ * - "thaw KIND before" or "after";
+ * - "fill N running": the Nth piece of memory from now on is about to be filled into a lazily
+ *   restored tree that has been thawed. "fill N restored": thawed or not.
  *
  * The journal's file, lock and format are not touched: what is stalled is hauld as it ships. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,6 +29,7 @@ enum { LINE = 64, PATH = 4096, RECORD_HEADER = 8, FIELD_EVENT = 0x08 };
 /* Of the record that this thread wrote last. */
 static _Thread_local unsigned last_event;
 static bool is_on;
+static atomic_bool has_thawed;
 
 /* In hauld only, and not in what it starts. */
 __attribute__((constructor)) static void choose_process(void)
@@ -137,6 +141,50 @@ ssize_t write(int fd, const void *data, size_t size)
 	ssize_t wrote = syscall(SYS_write, fd, data, size);
 	int saved = errno;
 	stall(what, kind, "after");
+	if (strcmp(kind, "in") == 0)
+		atomic_store(&has_thawed, strcmp(what, "thaw") == 0);
 	errno = saved;
 	return wrote;
+}
+
+/* --- memory that comes later --- */
+
+/* Counts down in the file. */
+static void count_fill(FILE *file)
+{
+	unsigned left = 0;
+	char when[LINE] = "";
+
+	if (fscanf(file, "fill %u %60s", &left, when) != 2 ||
+	    (strcmp(when, "running") == 0 && !atomic_load(&has_thawed)))
+		return;
+	(void)fseek(file, 0, SEEK_SET);
+	(void)fprintf(file, "fill %u %s          \n", left - 1, when);
+	if (left > 1)
+		return;
+	(void)fflush(file);
+	(void)unlink(getenv("HAUL_STALL"));
+	(void)raise(SIGSTOP);
+}
+
+static void stall_at_fill(int fd)
+{
+	char path[PATH];
+
+	path_of(fd, path);
+	const char *name = strrchr(path, '/');
+	if (name == NULL || strncmp(name, "/pages-", strlen("/pages-")) != 0)
+		return;
+	FILE *file = fopen(getenv("HAUL_STALL"), "r+e");
+	if (file == NULL)
+		return;
+	count_fill(file);
+	(void)fclose(file);
+}
+
+ssize_t pread(int fd, void *data, size_t size, off_t at)
+{
+	if (is_on && size >= PATH)
+		stall_at_fill(fd);
+	return syscall(SYS_pread64, fd, data, size, at);
 }

@@ -21,6 +21,7 @@ static Haul__V1__Migration *migration_new(Haul__V1__MigrationState state, const 
 	migration->peer = text_copy("tls+tcp://b:7777");
 	migration->role = text_copy("source");
 	migration->tracking = text_copy("none");
+	migration->restore = text_copy("");
 	migration->doubt = text_copy("");
 	return migration;
 }

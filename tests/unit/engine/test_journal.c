@@ -286,7 +286,8 @@ static void decided_is_decided(void **state)
 							J(SOURCE_LOST)};
 	static const Haul__V1__JournalEvent dest[] = {J(DEST_PREPARED),	 J(DEST_RESTORED),
 						      J(DEST_COMMITTED), J(DEST_ABORTED),
-						      J(DEST_SETTLED),	 J(DEST_ENDED)};
+						      J(DEST_SETTLED),	 J(DEST_ENDED),
+						      J(DEST_BROKEN)};
 	char id[16];
 
 	for (size_t i = 0; i < array_len(source) * array_len(source); i++) {
@@ -310,7 +311,9 @@ static void decided_is_decided(void **state)
 		(void)snprintf(id, sizeof(id), "d%zu", i);
 		assert_ok(append(journal, id, first));
 		bool allowed = first < J(DEST_COMMITTED) ||
-			       (first != J(DEST_ABORTED) && then >= J(DEST_SETTLED));
+			       (first != J(DEST_ABORTED) && first != J(DEST_BROKEN) &&
+				(then == J(DEST_SETTLED) || then == J(DEST_ENDED))) ||
+			       (first == J(DEST_COMMITTED) && then == J(DEST_BROKEN));
 		assert_code(append(journal, id, then),
 			    allowed ? STATUS_OK : STATUS_FAILED_PRECONDITION);
 		assert_int_equal(event_of(journal, id, false), allowed ? then : first);

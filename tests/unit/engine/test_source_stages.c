@@ -30,8 +30,10 @@ static bool may_choose(enum source_stage from, enum source_stage to)
 {
 	if (from == SRC_COMMIT)
 		return to == SRC_RESUME;
-	return from == SRC_ASK &&
-	       (to == SRC_RESUME || to == SRC_FINISH || to == SRC_LOST || to == SRC_OVER);
+	if (from == SRC_FILL)
+		return to == SRC_OVER;
+	return from == SRC_ASK && (to == SRC_FILL || to == SRC_RESUME || to == SRC_FINISH ||
+				   to == SRC_LOST || to == SRC_OVER);
 }
 
 static bool leads_to(enum source_stage from, enum source_stage to)
@@ -72,7 +74,7 @@ static void all_going_well_it_ends_finished(void **state)
 	(void)state;
 	static const enum source_stage want[] = {SRC_PREFLIGHT, SRC_PREPARE, SRC_PRECOPY,
 						 SRC_FREEZE,	SRC_RESTORE, SRC_COMMIT,
-						 SRC_FINISH,	SRC_OVER};
+						 SRC_FILL,	SRC_FINISH,  SRC_OVER};
 	enum source_stage stage = SRC_PREFLIGHT;
 	for (size_t i = 0; i < array_len(want); i++) {
 		assert_int_equal(stage, want[i]);
@@ -89,14 +91,18 @@ static void an_error_of_a_frozen_stage_leads_to_one_that_resumes_or_asks(void **
 	}
 	assert_int_equal(source_row(SRC_COMMIT)->on_error, SRC_ASK);
 	assert_true(source_row(SRC_COMMIT)->is_frozen);
+	/* What runs there may still lose memory: the tree here is kept for as long. */
+	assert_int_equal(source_row(SRC_FILL)->on_error, SRC_ASK);
+	assert_true(source_row(SRC_FILL)->is_frozen);
 	assert_true(source_row(SRC_ASK)->is_frozen);
 	/* The frozen stages lie together: once frozen, only resume, finish or lost end it. */
 	for (unsigned from = SRC_FREEZE; from <= SRC_ASK; from++)
 		for (unsigned to = 0; to < STAGES; to++)
 			if (leads_to((enum source_stage)from, (enum source_stage)to))
-				assert_true(source_row((enum source_stage)to)->is_frozen ||
-					    to == SRC_FINISH || to == SRC_LOST ||
-					    (from == SRC_ASK && to == SRC_OVER));
+				assert_true(
+				    source_row((enum source_stage)to)->is_frozen ||
+				    to == SRC_FINISH || to == SRC_LOST ||
+				    ((from == SRC_ASK || from == SRC_FILL) && to == SRC_OVER));
 }
 
 static void after_commit_nothing_leads_back_to_abort(void **state)
@@ -110,6 +116,7 @@ static void after_commit_nothing_leads_back_to_abort(void **state)
 	/* By the table alone, from commit on only the destination's word (an action's choice)
 	 * resumes. */
 	assert_int_not_equal(source_row(SRC_COMMIT)->on_error, SRC_RESUME);
+	assert_int_not_equal(source_row(SRC_FILL)->on_error, SRC_RESUME);
 	assert_int_not_equal(source_row(SRC_ASK)->on_ok, SRC_RESUME);
 	assert_int_not_equal(source_row(SRC_ASK)->on_error, SRC_RESUME);
 }

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by lazy_fill.c (while the tree runs) and lazy_complete.c (while it is frozen). */
+#ifndef HAUL_ENGINE_LAZY_LAZY_FILL_INTERNAL_H
+#define HAUL_ENGINE_LAZY_LAZY_FILL_INTERNAL_H
+
+#include <linux/userfaultfd.h>
+
+#include "engine/criu/page_stream.h"
+#include "engine/lazy/lazy_fill.h"
+
+enum { LAZY_CHUNK_PAGES = 64 };
+
+/* Pages of a run that are not filled, and where they are now: an event may have moved them. */
+struct lazy_rest {
+	uint64_t address; /* now */
+	uint64_t origin;  /* as dumped */
+	uint64_t pages;
+};
+
+struct lazy_memory {
+	const struct lazy_task *task;
+	int uffd;		/* -1: it has ended */
+	int waits;		/* its file in /proc/self/fdinfo: how many wait for a page */
+	uint64_t *filled;	/* a bit for each page; NULL for a fork's */
+	uint64_t next;		/* none below is to be filled */
+	struct lazy_rest *rest; /* from the first event on */
+	size_t rest_count, rest_room;
+};
+
+struct lazy_fill {
+	const struct lazy_map *map;
+	int images;
+	int poll;
+	int *files; /* -1: not open yet */
+	struct lazy_memory *memories;
+	size_t memory_count, current;
+	struct uffd_msg early; /* an event that was read by chance */
+	size_t early_memory;
+	bool has_early;
+	struct lazy_watch watch;
+	struct lazy_counts counts;
+	uint8_t *chunk; /* LAZY_CHUNK_PAGES */
+};
+
+/* What the kernel made of putting pages into a memory. */
+enum lazy_put {
+	PUT_ALL,
+	PUT_BUSY,    /* an event waits to be read */
+	PUT_PRESENT, /* the page behind the *done first is there already */
+	PUT_NOWHERE, /* there is nothing mapped */
+	PUT_GONE,    /* the memory has ended */
+};
+
+/* The content of `pages` (at most LAZY_CHUNK_PAGES, of one run) from `origin` on, to `address`. */
+must_check status *lazy_put(struct lazy_fill *fill, struct lazy_memory *memory,
+			    const struct lazy_rest *what, uint64_t *ret_done,
+			    enum lazy_put *ret_put);
+must_check status *lazy_put_zero(const struct lazy_memory *memory, uint64_t address,
+				 enum lazy_put *ret_put);
+/* Lets those go on that wait for a page that is there. */
+void lazy_wake(const struct lazy_memory *memory, uint64_t address, uint64_t pages);
+
+/* Adds a memory; takes the descriptor. */
+must_check status *lazy_add_memory(struct lazy_fill *fill, const struct lazy_task *task, int uffd,
+				   struct lazy_memory **ret_memory);
+void lazy_end_memory(struct lazy_fill *fill, struct lazy_memory *memory);
+
+/* *ret_got false when there is nothing to read. */
+must_check status *lazy_read(const struct lazy_memory *memory, struct uffd_msg *ret_message,
+			     bool *ret_got);
+
+/* Tells the watcher of an event; nothing for a page that is waited for. */
+must_check status *lazy_tell(struct lazy_fill *fill, size_t memory, const struct uffd_msg *message);
+
+static inline bool lazy_is_filled(const struct lazy_memory *memory, uint64_t page)
+{
+	return (memory->filled[page / 64] >> (page % 64) & 1) != 0;
+}
+
+#endif

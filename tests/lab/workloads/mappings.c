@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mappings: a process that moves, drops and unmaps its memory and forks all the time, and knows
+ * what must be where.
+ *
+ * usage: mappings STATUS MIB [PAUSE_MS]
+ *
+ * Memory is pieces of 64 pages with a content that follows from number and generation, or with none
+ * (zeros). One step is: move a piece (mremap), drop one (MADV_DONTNEED) and find zeros, unmap one
+ * and map it anew, or fork a child that checks some of all. PAUSE_MS: between steps (10). */
+#include "tests/lab/workloads/heartbeat.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+	PIECE_WORDS = 64 * 512,
+	PIECE_BYTES = PIECE_WORDS * 8,
+	PIECES_PER_MIB = 1024 * 1024 / PIECE_BYTES,
+	CHECKED_BY_CHILD = 64,
+	CHECKED_A_STEP = 4,
+	CHILD_FOUND = 3,
+};
+
+struct piece {
+	uint64_t *at;
+	uint32_t generation; /* 0: zeros */
+};
+
+static uint64_t state = 88172645463325252u;
+
+static uint64_t draw(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+static uint64_t word_of(size_t piece, uint32_t generation, size_t word)
+{
+	if (generation == 0)
+		return 0;
+	uint64_t x =
+	    ((uint64_t)piece << 40 | (uint64_t)generation << 20 | word) * 0x9e3779b97f4a7c15u;
+	return x ^ (x >> 31);
+}
+
+static void *map_piece(void)
+{
+	void *at =
+	    mmap(NULL, PIECE_BYTES, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	if (at == MAP_FAILED)
+		heartbeat_die("memory");
+	return at;
+}
+
+static void fill(struct piece *pieces, size_t number)
+{
+	struct piece *piece = &pieces[number];
+	piece->generation++;
+	for (size_t word = 0; word < PIECE_WORDS; word++)
+		piece->at[word] = word_of(number, piece->generation, word);
+}
+
+/* One word of each page, another each time. */
+static bool is_right(const struct piece *piece, size_t number)
+{
+	for (size_t page = 0; page < PIECE_WORDS / 512; page++) {
+		size_t word = page * 512 + draw() % 512;
+		if (piece->at[word] != word_of(number, piece->generation, word))
+			return false;
+	}
+	return true;
+}
+
+static void check(const struct piece *pieces, size_t number, const char *when)
+{
+	if (!is_right(&pieces[number], number))
+		heartbeat_corrupt("piece %zu generation %u %s", number, pieces[number].generation,
+				  when);
+}
+
+static void move(struct piece *piece)
+{
+	void *to = map_piece();
+	if (mremap(piece->at, PIECE_BYTES, PIECE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		heartbeat_die("mremap");
+	piece->at = to;
+}
+
+static void drop(struct piece *piece)
+{
+	if (madvise(piece->at, PIECE_BYTES, MADV_DONTNEED) != 0)
+		heartbeat_die("madvise");
+	piece->generation = 0;
+}
+
+static void map_anew(struct piece *piece)
+{
+	if (munmap(piece->at, PIECE_BYTES) != 0)
+		heartbeat_die("munmap");
+	piece->at = map_piece();
+	piece->generation = 0;
+}
+
+static void ask_child(const struct piece *pieces, size_t count)
+{
+	int ended = 0;
+	pid_t child = fork();
+	if (child < 0)
+		heartbeat_die("fork");
+	if (child == 0) {
+		for (int i = 0; i < CHECKED_BY_CHILD; i++) {
+			size_t number = draw() % count;
+			if (!is_right(&pieces[number], number))
+				_exit(CHILD_FOUND);
+		}
+		_exit(0);
+	}
+	while (waitpid(child, &ended, 0) != child)
+		;
+	if (!WIFEXITED(ended) || WEXITSTATUS(ended) != 0)
+		heartbeat_corrupt("a child ended with %#x", (unsigned)ended);
+}
+
+static void step(struct piece *pieces, size_t count, uint64_t steps)
+{
+	size_t number = draw() % count;
+	struct piece *piece = &pieces[number];
+	switch (steps % 4) {
+	case 0:
+		move(piece);
+		check(pieces, number, "after it was moved");
+		break;
+	case 1:
+		drop(piece);
+		check(pieces, number, "after it was dropped");
+		fill(pieces, number);
+		break;
+	case 2:
+		map_anew(piece);
+		check(pieces, number, "after it was mapped anew");
+		fill(pieces, number);
+		break;
+	default:
+		ask_child(pieces, count);
+	}
+	for (int i = 0; i < CHECKED_A_STEP; i++)
+		check(pieces, draw() % count, "left alone");
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 3) {
+		fprintf(stderr, "usage: mappings STATUS MIB [PAUSE_MS]\n");
+		return 2;
+	}
+	size_t count = (size_t)strtoul(argv[2], NULL, 10) * PIECES_PER_MIB;
+	int pause = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 10;
+	struct piece *pieces = calloc(count, sizeof(*pieces));
+	if (count == 0 || pieces == NULL)
+		return 2;
+	heartbeat_open(argv[1]);
+	for (size_t i = 0; i < count; i++) {
+		pieces[i].at = map_piece();
+		fill(pieces, i);
+	}
+	for (uint64_t steps = 0;; steps++) {
+		char text[64];
+		step(pieces, count, steps);
+		snprintf(text, sizeof(text), "steps=%llu", (unsigned long long)steps);
+		heartbeat_beat("ok", text);
+		heartbeat_sleep(pause);
+	}
+}
