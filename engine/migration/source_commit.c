@@ -439,6 +439,9 @@ static void give_up_there(struct source *source)
 	enum status_code failed = status_code_of(source->error);
 	if (source->error == NULL || failed == STATUS_CANCELLED)
 		return;
+	/* No broken channel looks like that: it is this side's disk, whoever answers. */
+	if (failed == STATUS_RESOURCE_EXHAUSTED && told != NULL)
+		return;
 	if (status_code_of(told) == STATUS_UNAVAILABLE ||
 	    status_code_of(told) == STATUS_DEADLINE_EXCEEDED) {
 		scoped(status) status *first = source->error;
