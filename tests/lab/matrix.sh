@@ -164,6 +164,10 @@ has_come() {
         tail -n "+$(($1 + 1))" "$SHARED/hauld-$FROM.log" | grep -qE 'msg="state (ABORTED|CANCELLED|LOST)"'
 }
 
+has_turned_back() {
+    tail -n "+$(($1 + 1))" "$SHARED/hauld-$FROM.log" | grep -qE 'msg="stage (abort|resume|lost)"'
+}
+
 moment() {
     local side point when seen flags=()
     read -r side point when <<<"${STAGE_POINT[$1]}"
@@ -175,6 +179,12 @@ moment() {
     migrate_begin ${flags[@]+"${flags[@]}"}
     if ! eventually 400 has_come "$seen" || ! is_stopped "$STALLED"; then
         echo "stage $1 was never reached: $(<"$LAB/begun.json") $(<"$LAB/begun.err")" >&2
+        return 1
+    fi
+    # The way back passes some points too.
+    if has_turned_back "$seen"; then
+        stall_forget
+        go_on
         return 1
     fi
     [[ $1 != dump ]] || moment_dump
@@ -197,6 +207,7 @@ reach() {
         echo "  ($1: a lease ran out before, on a busy machine; again)"
         wait "$BEGUN_JOB" || true
         link_rate
+        stall_forget
         settled || return 1
     done
     return 1
