@@ -52,6 +52,15 @@ status *core_check_destination(const struct core *core, const char *to)
 	return policy_check_destination(core->config.policy, endpoint.host);
 }
 
+void core_stand_still(struct core *core, bool begins)
+{
+	if (begins)
+		(void)atomic_fetch_add(&core->still, 1);
+	else
+		(void)atomic_fetch_sub(&core->still, 1);
+	registry_hush(core->registry, begins);
+}
+
 struct policy_limits core_limits_of(const struct core *core, const struct identity *caller)
 {
 	if (core->config.policy == NULL)

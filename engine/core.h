@@ -33,6 +33,7 @@ struct core {
 	char trouble[LIMIT_STATUS_TEXT];
 	int64_t started_unix_ms;
 	atomic_bool is_draining;
+	atomic_uint still; /* core_stand_still */
 	struct criu_limits criu_limits;
 };
 
@@ -43,6 +44,10 @@ must_check status *core_journal(struct core *core, const char *id, Haul__V1__Jou
 /* Deadlines of CRIU's stages for a tree of this size: the configured silence, and the time its
  * memory takes at the slowest rate worth waiting for. */
 void core_limits(const struct core *core, uint64_t resident_bytes, struct criu_limits *ret_limits);
+
+/* A workload stands still because of us from now on (begins), or no longer: until then others wait
+ * for what they only want to know. */
+void core_stand_still(struct core *core, bool begins);
 
 /* "<state_dir>/<kind>/<id>[/<below>]". */
 void core_path(const struct core *core, const char *kind, const char *id, const char *below,

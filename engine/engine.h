@@ -45,6 +45,10 @@ const struct rpc_service *engine_services(struct engine *engine);
  * left is in the journal. */
 void engine_drain(struct engine *engine, int64_t grace_ms);
 
+/* How long a call of this method, which only reads, should wait before it is served: some while a
+ * workload stands still between two hosts, so that nobody's curiosity makes that longer; else 0. */
+int64_t engine_pause_ms(struct engine *engine, const char *method);
+
 void engine_free(struct engine *engine);
 
 DEFINE_SCOPE(engine, struct engine *, engine_free);

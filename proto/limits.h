@@ -48,8 +48,9 @@ enum {
 	 * remembers the answer. */
 	LIMIT_RETRY_MS = 5 * 60 * 1000,
 	LIMIT_ANSWER_MS = 10 * 60 * 1000,
-	/* Streams open at a server at a time: each has threads and a port. */
-	LIMIT_STREAMS = 256,
+	/* Streams open at a server at a time: each has three threads, and a port if it is a remote
+	 * one. A quarter of them for one caller, unless the policy gives it more or less. */
+	LIMIT_STREAMS = 1280,
 	/* Entries of a call's or stream's metadata. */
 	LIMIT_METADATA = 16,
 	/* A message of CRIU's RPC; its own replies are far smaller. */

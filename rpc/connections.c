@@ -10,20 +10,28 @@
 #include "rpc/nng_error.h"
 #include "rpc/tls_engine.h"
 
+/* Looked at in every call, all of them: small, and next to each other. */
 struct connection {
 	int pipe_id; /* 0 = free */
 	unsigned calls;
 	int64_t heard_ms;
+};
+
+/* Who is at the other end of it. */
+struct party {
 	struct peer_address from;
 	struct identity identity;
 };
 
 struct connections {
 	enum transport transport;
+	void (*lost)(void *self); /* NULL: nobody wants to know */
+	void *lost_self;
 	pthread_mutex_t lock;
 	unsigned refusal_count;
 	struct refusal refusals[REFUSALS_KEPT];
 	struct connection table[LIMIT_CONNECTIONS];
+	struct party parties[LIMIT_CONNECTIONS]; /* of the same place in the table */
 };
 
 status *connections_new(enum transport transport, struct connections **ret_connections)
@@ -35,6 +43,12 @@ status *connections_new(enum transport transport, struct connections **ret_conne
 	(void)pthread_mutex_init(&connections->lock, NULL);
 	*ret_connections = connections;
 	return NULL;
+}
+
+void connections_on_loss(struct connections *connections, void (*lost)(void *self), void *self)
+{
+	connections->lost = lost;
+	connections->lost_self = self;
 }
 
 void connections_free(struct connections *connections)
@@ -121,21 +135,36 @@ static struct connection *find(struct connections *connections, int pipe_id)
 	return NULL;
 }
 
+static struct party *party_of(struct connections *connections, const struct connection *connection)
+{
+	return &connections->parties[connection - connections->table];
+}
+
 /* Why there is no place for one from there, or NULL. Caller holds the lock. */
 static const char *no_place(const struct connections *connections, const struct peer_address *from)
 {
 	unsigned all = 0;
 	unsigned neighbours = 0;
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
-		const struct connection *other = &connections->table[i];
-		if (other->pipe_id == 0)
+		if (connections->table[i].pipe_id == 0)
 			continue;
 		all++;
-		neighbours += peer_address_is_same_host(&other->from, from) ? 1 : 0;
+		neighbours +=
+		    peer_address_is_same_host(&connections->parties[i].from, from) ? 1 : 0;
 	}
 	if (all == LIMIT_CONNECTIONS)
 		return "too many connections";
 	return neighbours >= LIMIT_HOST_CONNECTIONS ? "too many connections from one host" : NULL;
+}
+
+/* Caller holds the lock, and there is a place. */
+static void enter(struct connections *connections, nng_pipe pipe, const struct peer_address *from,
+		  const struct identity *id)
+{
+	struct connection *connection = find(connections, 0);
+	*connection =
+	    (struct connection){.pipe_id = nng_pipe_id(pipe), .heard_ms = clock_monotonic_ms()};
+	*party_of(connections, connection) = (struct party){.from = *from, .identity = *id};
 }
 
 static void admit(struct connections *connections, nng_pipe pipe)
@@ -147,10 +176,7 @@ static void admit(struct connections *connections, nng_pipe pipe)
 	if (why == NULL)
 		why = no_place(connections, &from);
 	if (why == NULL)
-		*find(connections, 0) = (struct connection){.pipe_id = nng_pipe_id(pipe),
-							    .heard_ms = clock_monotonic_ms(),
-							    .from = from,
-							    .identity = id};
+		enter(connections, pipe, &from, &id);
 	else
 		add_refusal(connections, from.text, why);
 	(void)pthread_mutex_unlock(&connections->lock);
@@ -169,6 +195,8 @@ void connections_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self)
 		if (connection != NULL)
 			*connection = (struct connection){0};
 		(void)pthread_mutex_unlock(&connections->lock);
+		if (connection != NULL && connections->lost != NULL)
+			connections->lost(connections->lost_self);
 	}
 }
 
@@ -177,9 +205,9 @@ static unsigned calls_of(const struct connections *connections, const struct ide
 {
 	unsigned calls = 0;
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
-		const struct connection *other = &connections->table[i];
-		if (other->calls > 0 && identity_equal(&other->identity, caller))
-			calls += other->calls;
+		unsigned open = connections->table[i].calls;
+		if (open > 0 && identity_equal(&connections->parties[i].identity, caller))
+			calls += open;
 	}
 	return calls;
 }
@@ -193,9 +221,10 @@ bool connections_begin_call(struct connections *connections, nng_pipe pipe,
 	if (connection != NULL) {
 		connection->calls++;
 		connection->heard_ms = clock_monotonic_ms();
-		ret_origin->caller = connection->identity;
-		memcpy(ret_origin->peer, connection->from.text, sizeof(ret_origin->peer));
-		ret_origin->calls = calls_of(connections, &connection->identity);
+		const struct party *party = party_of(connections, connection);
+		ret_origin->caller = party->identity;
+		memcpy(ret_origin->peer, party->from.text, sizeof(ret_origin->peer));
+		ret_origin->calls = calls_of(connections, &party->identity);
 	}
 	(void)pthread_mutex_unlock(&connections->lock);
 	return connection != NULL;

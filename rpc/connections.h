@@ -21,6 +21,10 @@ struct connections;
 
 must_check status *connections_new(enum transport transport, struct connections **ret_connections);
 
+/* lost(self) is called whenever a connection is gone, by one of nng's threads: it must not block.
+ */
+void connections_on_loss(struct connections *connections, void (*lost)(void *self), void *self);
+
 /* nng's pipe callback, with the connections as its argument. */
 void connections_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self);
 

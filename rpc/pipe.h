@@ -20,7 +20,7 @@ struct pipe_place {
 	const char *directory;
 };
 
-/* Listens on the first free port of the range with fresh keys (RESOURCE_EXHAUSTED when none is).
+/* Listens on a free port of the range with fresh keys (RESOURCE_EXHAUSTED when none is).
  * *ret_address: heap, for the caller to put in a response (haul__v1__pipe_address__free_unpacked).
  */
 must_check status *pipe_listen(const struct pipe_place *place, struct pipe **ret_pipe,

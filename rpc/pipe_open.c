@@ -211,7 +211,12 @@ static int listen_at(struct pipe *pipe, const char *url)
 static status *listen_tcp(struct pipe *pipe, const struct pipe_place *place, char *url, size_t size)
 {
 	bool is_v6 = strchr(place->host, ':') != NULL;
-	for (unsigned port = place->port_low; port <= place->port_high; port++) {
+	/* From anywhere on: with a thousand open, looking from the first one would take as many
+	 * tries. */
+	unsigned ports = (unsigned)place->port_high - place->port_low + 1;
+	unsigned first = (unsigned)pipe->pipe_id[0] << 8 | pipe->pipe_id[1];
+	for (unsigned i = 0; i < ports; i++) {
+		unsigned port = place->port_low + (first + i) % ports;
 		(void)snprintf(url, size, is_v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", place->host,
 			       port);
 		int rv = listen_at(pipe, url);

@@ -27,10 +27,12 @@ void running_calls_free(struct running_calls *all)
 	free(all);
 }
 
-void running_add(struct running_calls *all, const struct identity *caller, const uint8_t *id,
+void running_add(struct running_calls *all, const struct rpc_call *call, bool ends_with_connection,
 		 struct running_call *running)
 {
-	*running = (struct running_call){.all = all, .caller = caller, .id = id};
+	*running = (struct running_call){.all = all,
+					 .call = call,
+					 .ends_with_connection = ends_with_connection};
 	(void)pthread_mutex_lock(&all->lock);
 	running->next = all->first;
 	all->first = running;
@@ -47,17 +49,31 @@ void running_remove(struct running_call *running)
 	(void)pthread_mutex_unlock(&running->all->lock);
 }
 
+/* Caller holds the lock. */
+static void cancel(struct running_call *running)
+{
+	atomic_store(&running->cancel.is_set, true);
+	if (running->onward != NULL)
+		rpc_client_cancel(running->onward, &running->cancel);
+}
+
 void running_cancel(struct running_calls *all, const struct identity *caller, const uint8_t *id)
 {
 	(void)pthread_mutex_lock(&all->lock);
-	for (struct running_call *running = all->first; running != NULL; running = running->next) {
-		if (!identity_equal(running->caller, caller) ||
-		    memcmp(running->id, id, REQUEST_ID_BYTES) != 0)
-			continue;
-		atomic_store(&running->cancel.is_set, true);
-		if (running->onward != NULL)
-			rpc_client_cancel(running->onward, &running->cancel);
-	}
+	for (struct running_call *running = all->first; running != NULL; running = running->next)
+		if (identity_equal(running->call->caller, caller) &&
+		    memcmp(running->call->request_id, id, REQUEST_ID_BYTES) == 0)
+			cancel(running);
+	(void)pthread_mutex_unlock(&all->lock);
+}
+
+void running_cancel_lost(struct running_calls *all, struct connections *connections)
+{
+	(void)pthread_mutex_lock(&all->lock);
+	for (struct running_call *running = all->first; running != NULL; running = running->next)
+		if (running->ends_with_connection && running->call->connections == connections &&
+		    !connections_has(connections, running->call->connection_id))
+			cancel(running);
 	(void)pthread_mutex_unlock(&all->lock);
 }
 

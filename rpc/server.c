@@ -78,7 +78,9 @@ static void set_busy(struct worker *worker, bool is_busy)
 	worker->is_busy = is_busy;
 	listener->busy = is_busy ? listener->busy + 1 : listener->busy - 1;
 	server->running = is_busy ? server->running + 1 : server->running - 1;
-	(void)pthread_cond_broadcast(&server->changed);
+	/* Only rpc_server_stop waits for it; the watchdogs need not wake up for each call. */
+	if (server->phase != SERVER_RUNS)
+		(void)pthread_cond_broadcast(&server->changed);
 	(void)pthread_mutex_unlock(&server->lock);
 }
 
@@ -153,6 +155,15 @@ static bool may_close_silent(const struct listener *listener)
 	       clock_monotonic_ms() - listener->all_busy_ms > LIMIT_SILENT_MS;
 }
 
+/* Whoever waits for its sake ends at once; the watchdog sees to it, at its next round if it just
+ * looks elsewhere. */
+static void on_loss(void *self)
+{
+	struct listener *listener = self;
+	atomic_store(&listener->has_lost, true);
+	(void)pthread_cond_broadcast(&listener->server->changed);
+}
+
 static void *run_watchdog(void *argument)
 {
 	struct listener *listener = argument;
@@ -161,7 +172,10 @@ static void *run_watchdog(void *argument)
 	int64_t next_ms = clock_monotonic_ms() + WATCHDOG_MS;
 	while (server->phase != SERVER_STOPPED) {
 		struct timespec until = clock_at(next_ms);
-		if (pthread_cond_timedwait(&server->changed, &server->lock, &until) == 0)
+		int rv = pthread_cond_timedwait(&server->changed, &server->lock, &until);
+		if (atomic_exchange(&listener->has_lost, false))
+			running_cancel_lost(server->running_calls, listener->connections);
+		if (rv == 0)
 			continue;
 		bool may_close = may_close_silent(listener);
 		(void)pthread_mutex_unlock(&server->lock);
@@ -328,6 +342,8 @@ status *rpc_server_listen(struct rpc_server *server, const char *url,
 				     "%s needs a certificate, its key and a certificate authority",
 				     url);
 	st = connections_new(listener->endpoint.transport, &listener->connections);
+	if (st == NULL)
+		connections_on_loss(listener->connections, on_loss, listener);
 	if (st == NULL)
 		st = open_socket(listener);
 	if (st == NULL)

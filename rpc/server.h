@@ -32,6 +32,10 @@ struct rpc_server_config {
 	/* The same for streams; NULL or 0: a quarter of LIMIT_STREAMS. */
 	rpc_calls_most streams_most;
 	void *authorize_self; /* of all three */
+	/* How long a call of a method that only reads waits before it is carried out, when the
+	 * server's program has more urgent things to do; NULL: not at all. */
+	int64_t (*pause_ms)(void *self, const char *method);
+	void *pause_self;
 	struct rpc_observer observer;
 	/* Where streams may listen: ports for remote callers, a directory for local ones. */
 	struct pipe_place stream_place;

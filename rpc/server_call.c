@@ -181,8 +181,8 @@ static void run_new(struct job *job, const uint64_t *ticket, struct buffer *ret_
 	ProtobufCMessage *response = NULL;
 	(void)clock_gettime(CLOCK_MONOTONIC, &start);
 	struct running_call running;
-	running_add(job->listener->server->running_calls, job->call.caller, job->call.request_id,
-		    &running);
+	/* One that changes something may be asked for again, over another connection. */
+	running_add(job->listener->server->running_calls, &job->call, ticket == NULL, &running);
 	job->call.running = &running;
 	status *st = run_handler(job, &response);
 	job->call.running = NULL;
@@ -268,6 +268,19 @@ static status *explain(enum dedupe_verdict verdict)
 	}
 }
 
+/* Its thread is kept, so that there are only so many of them in that time. */
+static void pause_for_others(const struct job *job)
+{
+	const struct rpc_server_config *config = &job->listener->server->config;
+	int64_t most_ms =
+	    config->pause_ms != NULL ? config->pause_ms(config->pause_self, job->call.method) : 0;
+	int64_t pause_ms = most_ms > 0 ? rpc_call_budget_ms(&job->call, most_ms) : 0;
+	const struct timespec pause = {.tv_sec = pause_ms / 1000,
+				       .tv_nsec = pause_ms % 1000 * 1000000};
+	if (pause_ms > 0)
+		(void)nanosleep(&pause, NULL);
+}
+
 static void answer_request(struct job *job, struct buffer *ret_reply)
 {
 	uint64_t ticket = 0;
@@ -277,6 +290,7 @@ static void answer_request(struct job *job, struct buffer *ret_reply)
 		return;
 	}
 	if (only_reads(job)) {
+		pause_for_others(job);
 		run_new(job, NULL, ret_reply);
 		return;
 	}

@@ -40,6 +40,7 @@ struct listener {
 	bool has_socket;
 	struct tls_context *tls;
 	struct connections *connections;
+	atomic_bool has_lost; /* a connection, and the watchdog has not seen to it */
 	pthread_t watchdog;
 	bool has_watchdog;
 	unsigned worker_count;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "proto/metadata.h"
@@ -135,7 +136,8 @@ static status *dequeue(struct stream *stream, int64_t deadline_ms, struct stream
 	uint32_t cost = (uint32_t)item->size + MESSAGE_COST;
 	stream->window += cost;
 	stream->owed += cost;
-	(void)pthread_cond_broadcast(&stream->changed);
+	if (stream_owes_much(stream))
+		(void)pthread_cond_broadcast(&stream->changed);
 	*ret_item = item;
 	return NULL;
 }
@@ -239,6 +241,15 @@ void stream_end(struct stream *stream, const status *verdict, int64_t timeout_ms
 		if (!wait_until(stream, deadline_ms))
 			break;
 	(void)pthread_mutex_unlock(&stream->lock);
+}
+
+void stream_set_background(struct stream *stream)
+{
+	(void)pthread_mutex_lock(&stream->lock);
+	stream->is_background = true;
+	stream_renice(stream);
+	(void)pthread_mutex_unlock(&stream->lock);
+	(void)setpriority(PRIO_PROCESS, 0, BACKGROUND_NICE);
 }
 
 bool stream_is_cancelled(struct stream *stream)

@@ -61,6 +61,10 @@ void stream_half_close(struct stream *stream);
  * the other side has read that. A client's end with an error cancels the stream. */
 void stream_end(struct stream *stream, const status *verdict, int64_t timeout_ms);
 
+/* Its threads and the calling one get less of the processors than others from now on: for those who
+ * only look on. */
+void stream_set_background(struct stream *stream);
+
 /* The other side has cancelled it, or is gone: nobody waits for more. */
 bool stream_is_cancelled(struct stream *stream);
 

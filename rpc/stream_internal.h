@@ -9,6 +9,9 @@
 
 enum {
 	MESSAGE_COST = 64, /* of a message's bookkeeping, so that empty ones are not free */
+	/* Credit goes back by this part of the window: a frame for each message would be as many
+	 * frames back as there are messages. */
+	CREDIT_PART = 4,
 };
 
 struct stream_item {
@@ -27,6 +30,8 @@ struct stream {
 	struct stream_options options;
 	pthread_t sender, receiver;
 	bool has_sender, has_receiver;
+	bool is_background; /* the lock's, and so are the threads' numbers, 0 before they run */
+	pid_t sender_tid, receiver_tid;
 
 	pthread_mutex_t lock; /* of all that follows */
 	pthread_cond_t changed;
@@ -54,6 +59,11 @@ struct stream {
 	bool is_waking;
 };
 
+enum { BACKGROUND_NICE = 10 };
+
+/* Makes the threads that run by now what is_background says; caller holds the lock. */
+void stream_renice(const struct stream *stream);
+
 /* The threads. */
 void *stream_run_sender(void *stream);
 void *stream_run_receiver(void *stream);
@@ -66,6 +76,9 @@ struct stream_item *stream_queue_take(struct stream_queue *queue);
 
 /* Nobody reads any more what we send; caller holds the lock. */
 bool stream_is_over(const struct stream *stream);
+
+/* Is it time to give credit back? Caller holds the lock. */
+bool stream_owes_much(const struct stream *stream);
 
 /* Tells the waker; caller holds the lock, which is given up meanwhile. */
 void stream_wake(struct stream *stream);

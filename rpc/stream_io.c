@@ -5,7 +5,9 @@
 #include "rpc/stream_internal.h"
 
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "proto/envelope.h"
 #include "proto/metadata.h"
@@ -31,6 +33,11 @@ struct stream_item *stream_queue_take(struct stream_queue *queue)
 bool stream_is_over(const struct stream *stream)
 {
 	return stream->lost != NULL || stream->is_interrupted || stream->is_ended;
+}
+
+bool stream_owes_much(const struct stream *stream)
+{
+	return stream->owed > 0 && stream->owed >= stream->options.window / CREDIT_PART;
 }
 
 void stream_wake(struct stream *stream)
@@ -76,7 +83,7 @@ struct errand {
 static void choose(struct stream *stream, struct errand *errand)
 {
 	*errand = (struct errand){0};
-	if (stream->owed > 0) {
+	if (stream_owes_much(stream)) {
 		errand->kind = HAUL__V1__FRAME_KIND__FRAME_CREDIT;
 		errand->credit = stream->owed;
 		stream->owed = 0;
@@ -151,10 +158,22 @@ static void give_up_sending(struct stream *stream, status *st)
 		status_free(st);
 }
 
+void stream_renice(const struct stream *stream)
+{
+	if (!stream->is_background)
+		return;
+	if (stream->sender_tid != 0)
+		(void)setpriority(PRIO_PROCESS, (id_t)stream->sender_tid, BACKGROUND_NICE);
+	if (stream->receiver_tid != 0)
+		(void)setpriority(PRIO_PROCESS, (id_t)stream->receiver_tid, BACKGROUND_NICE);
+}
+
 void *stream_run_sender(void *argument)
 {
 	struct stream *stream = argument;
 	(void)pthread_mutex_lock(&stream->lock);
+	stream->sender_tid = gettid();
+	stream_renice(stream);
 	while (!stream->is_closing && stream->lost == NULL) {
 		struct errand errand;
 		choose(stream, &errand);
@@ -307,6 +326,10 @@ void *stream_run_receiver(void *argument)
 {
 	struct stream *stream = argument;
 	bool is_over = false;
+	(void)pthread_mutex_lock(&stream->lock);
+	stream->receiver_tid = gettid();
+	stream_renice(stream);
+	(void)pthread_mutex_unlock(&stream->lock);
 	while (!is_over) {
 		status *st = receive_one(stream);
 		if (st != NULL) {

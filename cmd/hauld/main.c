@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "cmd/hauld/audit.h"
@@ -152,6 +153,11 @@ static void wait_for_signal(const sigset_t *signals, struct security *security)
 	}
 }
 
+static int64_t pause_ms(void *self, const char *method)
+{
+	return engine_pause_ms(self, method);
+}
+
 static status *serve(const struct config *config, const sigset_t *signals)
 {
 	scoped(security) struct security security = {0};
@@ -171,6 +177,8 @@ static status *serve(const struct config *config, const sigset_t *signals)
 	    .authorize = authorize,
 	    .calls_most = calls_most,
 	    .authorize_self = security.policy,
+	    .pause_ms = pause_ms,
+	    .pause_self = engine,
 	    .observer = audit_observer,
 	    .streams_most = streams_most,
 	    .stream_place = {.port_low = config->port_low,
@@ -216,6 +224,20 @@ static void block_signals(sigset_t *signals)
 	(void)sigprocmask(SIG_BLOCK, signals, NULL);
 }
 
+/* A thousand streams are more than the 1024 descriptors that a program has by default. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
+		return;
+	scoped(status) status *st = status_errnof(errno, "cannot raise the limit of open files");
+	log_status(LOG_LEVEL_WARN, NULL, "few streams", st);
+}
+
 int main(int argc, char **argv)
 {
 	/* Its own helpers. */
@@ -241,6 +263,7 @@ int main(int argc, char **argv)
 	}
 	block_signals(&signals);
 	log_configure(strcmp(config.log_format, "json") == 0, config.least_level);
+	raise_descriptors();
 	warn_insecure(&config);
 	st = serve(&config, &signals);
 	return st != NULL ? fail(st) : 0;

@@ -24,7 +24,8 @@ struct registry *registry_new(void)
 	(void)pthread_mutex_init(&registry->keeping, NULL);
 	(void)pthread_condattr_init(&attributes);
 	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&registry->changed, &attributes);
+	for (size_t i = 0; i < REGISTRY_BELLS; i++)
+		(void)pthread_cond_init(&registry->changed[i], &attributes);
 	(void)pthread_condattr_destroy(&attributes);
 	return registry;
 }
@@ -36,7 +37,8 @@ void registry_free(struct registry *registry)
 	for (size_t i = 0; i < registry->count; i++)
 		migration_view_free(registry->views[i]);
 	free(registry->views);
-	(void)pthread_cond_destroy(&registry->changed);
+	for (size_t i = 0; i < REGISTRY_BELLS; i++)
+		(void)pthread_cond_destroy(&registry->changed[i]);
 	(void)pthread_mutex_destroy(&registry->keeping);
 	(void)pthread_mutex_destroy(&registry->lock);
 	free(registry);
@@ -68,6 +70,23 @@ Haul__V1__Migration *view_copy(const Haul__V1__Migration *view)
 	if (copy == NULL)
 		abort();
 	return copy;
+}
+
+/* FNV-1a: ids are a few dozen characters. */
+static pthread_cond_t *bell_of(struct registry *registry, const char *id)
+{
+	uint32_t hash = 2166136261U;
+
+	for (; *id != '\0'; id++)
+		hash = (hash ^ (uint8_t)*id) * 16777619U;
+	return &registry->changed[hash % REGISTRY_BELLS];
+}
+
+/* Caller holds the lock. */
+static void ring_all(struct registry *registry)
+{
+	for (size_t i = 0; i < REGISTRY_BELLS; i++)
+		(void)pthread_cond_broadcast(&registry->changed[i]);
 }
 
 static Haul__V1__Migration *find(struct registry *registry, const char *id)
@@ -215,7 +234,8 @@ void registry_change(struct registry *registry, const char *id,
 		change(self, view);
 		view->sequence++;
 		is_over = migration_is_over(view);
-		(void)pthread_cond_broadcast(&registry->changed);
+		if (registry->hushes == 0 || is_over)
+			(void)pthread_cond_broadcast(bell_of(registry, id));
 	}
 	(void)pthread_mutex_unlock(&registry->lock);
 	if (is_over)
@@ -225,7 +245,16 @@ void registry_change(struct registry *registry, const char *id,
 void registry_wake(struct registry *registry)
 {
 	(void)pthread_mutex_lock(&registry->lock);
-	(void)pthread_cond_broadcast(&registry->changed);
+	ring_all(registry);
+	(void)pthread_mutex_unlock(&registry->lock);
+}
+
+void registry_hush(struct registry *registry, bool begins)
+{
+	(void)pthread_mutex_lock(&registry->lock);
+	registry->hushes = begins ? registry->hushes + 1 : registry->hushes - 1;
+	if (registry->hushes == 0)
+		ring_all(registry);
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 
@@ -285,7 +314,8 @@ status *registry_wait(struct registry *registry, const char *id, uint64_t sequen
 			st = status_errorf(STATUS_CANCELLED, "this engine stops");
 			break;
 		}
-		if (pthread_cond_timedwait(&registry->changed, &registry->lock, &at) == ETIMEDOUT) {
+		if (pthread_cond_timedwait(bell_of(registry, id), &registry->lock, &at) ==
+		    ETIMEDOUT) {
 			st = status_errorf(STATUS_DEADLINE_EXCEEDED, "no change");
 			break;
 		}
@@ -306,7 +336,7 @@ static void wait_locked(struct registry *registry, const char *id, int64_t until
 		if (view == NULL || migration_is_over(view) || registry->is_closed ||
 		    now >= until_ms || !is_wanted(self))
 			return;
-		(void)pthread_cond_timedwait(&registry->changed, &registry->lock, &at);
+		(void)pthread_cond_timedwait(bell_of(registry, id), &registry->lock, &at);
 	}
 }
 
@@ -338,7 +368,7 @@ void registry_close(struct registry *registry)
 {
 	(void)pthread_mutex_lock(&registry->lock);
 	registry->is_closed = true;
-	(void)pthread_cond_broadcast(&registry->changed);
+	ring_all(registry);
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 

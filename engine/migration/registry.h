@@ -52,6 +52,10 @@ must_check status *registry_await_end(struct registry *registry, const char *id,
 /* Those who wait shall look again. */
 void registry_wake(struct registry *registry);
 
+/* While hushed (as often as it begins, it must end), changes wake nobody but those who wait for an
+ * end: registry_wait sees others when it looks next, or when it is over. */
+void registry_hush(struct registry *registry, bool begins);
+
 /* Forgets a finished one: NOT_FOUND, FAILED_PRECONDITION when it is not over. */
 must_check status *registry_delete(struct registry *registry, const char *id);
 

@@ -7,10 +7,14 @@
 
 #include "engine/migration/registry.h"
 
+/* A change of one migration wakes those who wait for it, not the thousand who wait for others. */
+enum { REGISTRY_BELLS = 64 };
+
 struct registry {
 	pthread_mutex_t lock;
-	pthread_cond_t changed; /* on CLOCK_MONOTONIC */
+	pthread_cond_t changed[REGISTRY_BELLS]; /* by the id; on CLOCK_MONOTONIC */
 	bool is_closed;
+	unsigned hushes;
 	unsigned waits;		 /* registry_await_end */
 	pthread_mutex_t keeping; /* around the keeper's calls, taken before `lock` */
 	struct registry_keeper keeper;

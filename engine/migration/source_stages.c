@@ -43,12 +43,23 @@ static bool may_be_interrupted(const status *st)
 	       status_code_of(st) == STATUS_DEADLINE_EXCEEDED;
 }
 
+/* Not in doubt: that may last. */
+static bool is_hasty(enum source_stage stage)
+{
+	return stage == SRC_FREEZE || stage == SRC_RESTORE || stage == SRC_COMMIT;
+}
+
 void source_walk(struct source *source)
 {
+	bool was_hasty = false;
+
 	while (source->stage != SRC_OVER) {
 		const struct source_row *row = source_row(source->stage);
 		enum source_stage before = source->stage;
 
+		if (is_hasty(before) != was_hasty)
+			core_stand_still(source->core, !was_hasty);
+		was_hasty = is_hasty(before);
 		enter(source, source->stage);
 		status *st = row->action(source);
 		if (before < SRC_COMMIT)

@@ -70,6 +70,7 @@ static status *watch(void *self, const struct rpc_call *call, const ProtobufCMes
 	int last = -1;
 
 	(void)call;
+	stream_set_background(stream);
 	do {
 		Grpc__Health__V1__HealthCheckResponse event =
 		    GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;

@@ -67,9 +67,18 @@ ANSWER(begin_round, Haul__V1__BeginRoundRequest, Haul__V1__BeginRoundResponse,
 ANSWER(end_round, Haul__V1__EndRoundRequest, Haul__V1__EndRoundResponse,
        haul__v1__end_round_response__descriptor,
        incoming_end_round(services->incomings, call, asked, response))
+static status *restore_hastily(struct services *services, const struct rpc_call *call,
+			       const Haul__V1__RestoreRequest *request,
+			       Haul__V1__RestoreResponse *response)
+{
+	core_stand_still(services->core, true);
+	status *st = incoming_restore(services->incomings, call, request, response);
+	core_stand_still(services->core, false);
+	return st;
+}
+
 ANSWER(restore, Haul__V1__RestoreRequest, Haul__V1__RestoreResponse,
-       haul__v1__restore_response__descriptor,
-       incoming_restore(services->incomings, call, asked, response))
+       haul__v1__restore_response__descriptor, restore_hastily(services, call, asked, response))
 ANSWER(commit, Haul__V1__CommitRequest, Haul__V1__CommitResponse,
        haul__v1__commit_response__descriptor,
        incoming_commit(services->incomings, call, asked, response))

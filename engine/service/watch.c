@@ -7,7 +7,13 @@
 #include "proto/clock.h"
 #include "rpc/stream.h"
 
-enum { SEND_MS = 30000, TICK_MS = 1000 };
+enum {
+	SEND_MS = 30000,
+	TICK_MS = 1000,
+	/* Changes that come closer are one for a watcher: a thousand of them must not keep the
+	 * engine from its migrations. */
+	APART_MS = 100,
+};
 
 struct watchers {
 	pthread_mutex_t lock;
@@ -100,9 +106,11 @@ static status *next_view(struct registry *registry, const char *id, uint64_t seq
 status *watch_migration(struct registry *registry, const char *id, uint64_t after_sequence,
 			struct stream *stream)
 {
+	static const struct timespec apart = {.tv_nsec = APART_MS * 1000000L};
 	uint64_t sequence = 0;
 	status *st = first_sequence(registry, id, after_sequence, &sequence);
 
+	stream_set_background(stream);
 	while (st == NULL) {
 		scoped(migration_view) Haul__V1__Migration *view = NULL;
 		st = next_view(registry, id, sequence, stream, &view);
@@ -112,6 +120,7 @@ status *watch_migration(struct registry *registry, const char *id, uint64_t afte
 		st = stream_send(stream, &view->base, SEND_MS);
 		if (migration_is_over(view))
 			return st;
+		(void)nanosleep(&apart, NULL);
 	}
 	return st;
 }

@@ -7,6 +7,9 @@ usage: abuse.py frames TARGET [CA CERT KEY]   garbage, truncated and oversized f
        abuse.py churn TARGET N                N connections that connect, half-close and reset
        abuse.py silent TARGET N S CA CERT KEY N connections that say nothing for up to S seconds:
                                               TCP only, half a ClientHello, a whole handshake
+       abuse.py flood TARGET N CA             N connections, FLOOD_OPEN at a time, as fast as they
+                                              come: reset at once, garbage, handshakes without a
+                                              certificate; says "flooding" when a tenth was there
        abuse.py strangers TARGET CA           handshakes without a certificate, and with TLS 1.2
 
 TARGET is HOST:PORT or the path of a socket. Every answer that is not a reply to a well-formed
@@ -22,6 +25,7 @@ import sys
 import time
 
 WAIT_S = 20
+FLOOD_OPEN = 400
 REQ, REP, PAIR = 0x30, 0x31, 0x10
 LIMIT = 1024 * 1024
 
@@ -223,6 +227,80 @@ def silent(target, number, seconds, *certificates):
     print(f"dropped after {time.monotonic() - begin:.1f} s")
 
 
+class Flooder:
+    """One connection of a flood after the other, on one selector."""
+
+    def __init__(self, target, number, ca):
+        host, port = target.rsplit(":", 1)
+        self.address = (host, int(port))
+        self.left = int(number)
+        self.tls = context(ca)
+        self.open = {}
+        self.poll = select.poll()
+        self.done = 0
+
+    def begin(self):
+        self.left -= 1
+        kind = self.left % 3
+        sock = socket.create_connection(self.address, timeout=WAIT_S)
+        sock.setblocking(False)
+        if kind == 2:
+            try:
+                sock = self.tls.wrap_socket(sock, do_handshake_on_connect=False)
+            except OSError:  # closed already: as many are open from here as may be
+                reset(sock)
+                self.done += 1
+                return
+        self.open[sock.fileno()] = [sock, kind, False, time.monotonic()]
+        self.poll.register(sock, select.POLLIN | select.POLLOUT)
+
+    def end(self, fd):
+        sock = self.open.pop(fd)[0]
+        self.poll.unregister(fd)
+        reset(sock)
+        self.done += 1
+
+    def go_on(self, fd):
+        """What is next on this connection."""
+        entry = self.open[fd]
+        sock, kind, is_greeted, _ = entry
+        try:
+            if kind == 2 and not is_greeted:
+                sock.do_handshake()
+                entry[2] = True
+                self.poll.modify(fd, select.POLLIN)
+            elif kind == 1 and not is_greeted:
+                sock.send(bytes.fromhex("16030100c8010000c40303") + os.urandom(200))
+                entry[2] = True
+                self.poll.modify(fd, select.POLLIN)
+            elif kind == 0 or not sock.recv(4096):
+                self.end(fd)
+        except ssl.SSLWantReadError:
+            self.poll.modify(fd, select.POLLIN)
+        except ssl.SSLWantWriteError:
+            self.poll.modify(fd, select.POLLOUT)
+        except OSError:
+            self.end(fd)
+
+    def run(self):
+        number, begin, is_said = self.left, time.monotonic(), False
+        while self.left or self.open:
+            while self.left and len(self.open) < FLOOD_OPEN:
+                self.begin()
+            for fd, _ in self.poll.poll(200):
+                self.go_on(fd)
+            for fd in [fd for fd, entry in self.open.items() if time.monotonic() > entry[3] + WAIT_S]:
+                self.end(fd)
+            if self.done >= number / 10 and not is_said:
+                is_said = True
+                print("flooding", flush=True)
+        print(f"{number} connections in {time.monotonic() - begin:.1f} s")
+
+
+def flood(target, number, ca):
+    Flooder(target, number, ca).run()
+
+
 def refused(tls, target, what):
     with connect(target) as sock:
         try:
@@ -242,7 +320,7 @@ def strangers(target, ca):
     refused(old, target, "a client of TLS 1.2")
 
 
-COMMANDS = {"frames": frames, "churn": churn, "silent": silent, "strangers": strangers}
+COMMANDS = {"frames": frames, "churn": churn, "silent": silent, "flood": flood, "strangers": strangers}
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] not in COMMANDS:

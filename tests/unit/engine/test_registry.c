@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/migration/registry.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/limits.h"
 #include "proto/pack.h"
@@ -126,6 +128,7 @@ struct waiter {
 	pthread_t thread;
 	uint64_t sequence;
 	int64_t timeout_ms;
+	atomic_int tid;
 	Haul__V1__Migration *got;
 	status *st;
 };
@@ -134,6 +137,7 @@ static void *wait_for_change(void *self)
 {
 	struct waiter *waiter = self;
 
+	atomic_store(&waiter->tid, gettid());
 	waiter->st = registry_wait(waiter->registry, "a", waiter->sequence, waiter->timeout_ms,
 				   &waiter->got);
 	return NULL;
@@ -166,6 +170,58 @@ static void all_who_wait_are_woken_by_a_change(void **state)
 		assert_true(waiters[i].got->sequence == 2);
 		migration_view_free(waiters[i].got);
 	}
+}
+
+/* Once it sleeps, it does so in registry_wait: nobody else has the lock for long. */
+static void await_asleep(struct waiter *waiter)
+{
+	char path[64], state = 'R';
+
+	while (state != 'S') {
+		(void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat",
+			       atomic_load(&waiter->tid));
+		FILE *file = fopen(path, "re");
+		if (file != NULL) {
+			assert_int_equal(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+			(void)fclose(file);
+		}
+	}
+}
+
+static void while_hushed_only_an_end_wakes_watchers(void **state)
+{
+	(void)state;
+	scoped(registry) struct registry *registry = registry_new();
+	struct waiter waiters[4];
+	assert_ok(add(registry, "a", RUNNING));
+	start_waiters(registry, waiters, 1);
+	for (int i = 0; i < 4; i++)
+		await_asleep(&waiters[i]);
+	registry_hush(registry, true);
+	registry_hush(registry, true);
+	registry_change(registry, "a", set_stage, (void *)"freeze");
+	registry_change(registry, "a", set_stage, (void *)"restore");
+	registry_hush(registry, false);
+	/* One of two has ended: still nobody was told. */
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_tryjoin_np(waiters[i].thread, NULL), EBUSY);
+	registry_hush(registry, false);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(pthread_join(waiters[i].thread, NULL), 0);
+		assert_ok(waiters[i].st);
+		assert_string_equal(waiters[i].got->stage, "restore");
+		migration_view_free(waiters[i].got);
+	}
+	start_waiters(registry, waiters, 3);
+	registry_hush(registry, true);
+	registry_change(registry, "a", set_over, NULL);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(pthread_join(waiters[i].thread, NULL), 0);
+		assert_ok(waiters[i].st);
+		assert_true(waiters[i].got->state == COMPLETED);
+		migration_view_free(waiters[i].got);
+	}
+	registry_hush(registry, false);
 }
 
 static void closing_ends_all_waiting(void **state)
@@ -494,6 +550,7 @@ int main(void)
 	    cmocka_unit_test(an_unknown_id_is_not_found_and_a_known_one_not_added),
 	    cmocka_unit_test(active_ones_are_limited_and_finished_ones_forgotten),
 	    cmocka_unit_test(all_who_wait_are_woken_by_a_change),
+	    cmocka_unit_test(while_hushed_only_an_end_wakes_watchers),
 	    cmocka_unit_test(closing_ends_all_waiting),
 	    cmocka_unit_test(waiting_ends_with_the_time),
 	    cmocka_unit_test(a_watcher_misses_no_end_however_fast_the_changes),

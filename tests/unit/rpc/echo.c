@@ -14,7 +14,7 @@
 
 #include "rpc/nng_error.h"
 
-static void pause_ms(long ms)
+static void sleep_ms(long ms)
 {
 	struct timespec time = {.tv_nsec = ms * 1000000};
 	(void)nanosleep(&time, NULL);
@@ -41,9 +41,10 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 	(void)atomic_fetch_add(&echo->runs, 1);
 	atomic_store(&echo->last_deadline_ms, call->deadline_ms);
 	while (strcmp(id, "block") == 0 && !atomic_load(&echo->is_released))
-		pause_ms(2);
-	while (strcmp(id, "attend") == 0 && !rpc_call_is_cancelled(call))
-		pause_ms(2);
+		sleep_ms(2);
+	while (strcmp(id, "attend") == 0 && !rpc_call_is_cancelled(call) &&
+	       !atomic_load(&echo->is_released))
+		sleep_ms(2);
 	if (strcmp(id, "onward") == 0)
 		return ask_onward(echo, call, ret_response);
 	if (strcmp(id, "fail") == 0)
@@ -83,7 +84,10 @@ static status *query(void *self, const struct rpc_call *call, const ProtobufCMes
 	struct echo *echo = self;
 	const char *text = metadata_find(call->metadata, "say");
 	const char *id = ((const Haul__V1__QueryRequest *)request)->id;
+	scoped(message) ProtobufCMessage *onward = NULL;
 	status *st = text != NULL ? rpc_call_add_trailing(call, "said", text) : NULL;
+	if (st == NULL && strcmp(id, "onward") == 0)
+		st = ask_onward(echo, call, &onward);
 	if (st == NULL && strcmp(id, "fail") == 0)
 		st = status_errorf(STATUS_ABORTED, "it failed");
 	if (st != NULL)
@@ -134,6 +138,12 @@ static unsigned calls_most(void *self, const struct identity *caller)
 	return atomic_load(&echo->calls_most);
 }
 
+static int64_t pause_ms(void *self, const char *method)
+{
+	const struct echo *echo = self;
+	return echo->pause_ms != NULL ? echo->pause_ms(NULL, method) : 0;
+}
+
 void echo_start(struct echo *echo)
 {
 	memset(echo, 0, sizeof(*echo));
@@ -147,6 +157,8 @@ void echo_start(struct echo *echo)
 	    .authorize = authorize,
 	    .calls_most = calls_most,
 	    .authorize_self = echo,
+	    .pause_ms = pause_ms,
+	    .pause_self = echo,
 	    .observer = {.self = echo, .called = on_called, .refused = on_refused},
 	};
 	assert_ok(rpc_start());
@@ -213,7 +225,7 @@ bool is_at_least(atomic_int *value, int wanted, int64_t timeout_ms)
 {
 	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	while (atomic_load(value) < wanted && left_ms(deadline_ms) > 0)
-		pause_ms(2);
+		sleep_ms(2);
 	return atomic_load(value) >= wanted;
 }
 

@@ -2,8 +2,9 @@
 /* A server for tests: haul.v1.Peer of which only Hello, Abort and Query exist. Query's pid says
  * how often it was carried out, and the entry "say" of its metadata comes back as "said". Hello
  * does what its `id` says: "" or anything = answer at once with the caller's name in `node`;
- * "block" = until released; "attend" = until the caller has gone; "onward" = ask another server to
- * attend; "fail" = an error with details; "nothing" = no answer; "big" = an answer over the limit.
+ * "block" = until released; "attend" = until the caller has gone, or released; "onward" = ask
+ * another server to attend; "fail" = an error with details; "nothing" = no answer; "big" = an
+ * answer over the limit.
  */
 #ifndef HAUL_TESTS_UNIT_RPC_ECHO_H
 #define HAUL_TESTS_UNIT_RPC_ECHO_H
@@ -31,7 +32,8 @@ struct echo {
 	char last_peer[LIMIT_PEER_TEXT];
 	char last_refusal[512];
 	_Atomic int64_t last_deadline_ms;
-	struct rpc_client *onward; /* whom Hello "onward" asks */
+	struct rpc_client *onward;			     /* whom Hello and Query "onward" ask */
+	int64_t (*pause_ms)(void *self, const char *method); /* before reads, or NULL */
 	char url[128];
 	char directory[64];
 };

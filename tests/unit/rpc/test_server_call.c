@@ -8,10 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/clock.h"
 #include "proto/envelope.h"
 #include "tests/unit/rpc/echo.h"
 
-enum { TIMEOUT_MS = 60000 };
+enum { TIMEOUT_MS = 60000, LINGER_MS = 300 };
 
 /* Names and values in turn, of the next requests; NULL: none. */
 static const char *const *raw_metadata;
@@ -55,16 +56,14 @@ static void put_entry(Haul__V1__Metadata *metadata, const char *key, const char 
 }
 
 /* Sends a request of this method under an id of our choice; fills in the rest. */
-static status *ask(nng_socket socket, char *method, unsigned id, const ProtobufCMessage *message,
-		   Haul__V1__Reply **ret_reply)
+static void send_request(nng_socket socket, char *method, unsigned id,
+			 const ProtobufCMessage *message)
 {
 	uint8_t request_id[REQUEST_ID_BYTES] = {0};
 	scoped(metadata) Haul__V1__Metadata *metadata = metadata_new();
 	scoped(buffer) struct buffer payload = {0};
 	scoped(buffer) struct buffer whole = {0};
 	Haul__V1__Request request = HAUL__V1__REQUEST__INIT;
-	status *verdict = NULL;
-	nng_msg *msg = NULL;
 	memcpy(request_id, &id, sizeof(id));
 	assert_ok(pack_message(message, 1000, &payload));
 	request.version = ENVELOPE_VERSION;
@@ -77,10 +76,23 @@ static status *ask(nng_socket socket, char *method, unsigned id, const ProtobufC
 	request.metadata = metadata;
 	assert_ok(pack_message(&request.base, 64000, &whole));
 	assert_int_equal(nng_send(socket, whole.data, whole.size, 0), 0);
+}
+
+static status *receive_reply(nng_socket socket, Haul__V1__Reply **ret_reply)
+{
+	status *verdict = NULL;
+	nng_msg *msg = NULL;
 	assert_int_equal(nng_recvmsg(socket, &msg, 0), 0);
 	assert_ok(reply_decode(nng_msg_body(msg), nng_msg_len(msg), ret_reply, &verdict));
 	nng_msg_free(msg);
 	return verdict;
+}
+
+static status *ask(nng_socket socket, char *method, unsigned id, const ProtobufCMessage *message,
+		   Haul__V1__Reply **ret_reply)
+{
+	send_request(socket, method, id, message);
+	return receive_reply(socket, ret_reply);
 }
 
 /* Query says how often it was carried out. */
@@ -289,6 +301,81 @@ static void a_cancel_goes_on_to_whom_the_handler_asks(void **state)
 	echo_stop(&far);
 }
 
+/* Another server than raw's, that raw's asks; gone with `far`. */
+static void begin_onward(struct raw *raw, struct echo *far)
+{
+	echo_start(far);
+	echo_listen(far, "ipc", NULL, 2);
+	assert_ok(rpc_client_new(far->url, NULL, &raw->echo.onward));
+}
+
+static void a_caller_that_goes_cancels_what_its_question_asks_of_others(void **state)
+{
+	struct raw *raw = *state;
+	struct echo far;
+	char method[] = "/haul.v1.Peer/Query", id[] = "onward";
+	Haul__V1__QueryRequest message = HAUL__V1__QUERY_REQUEST__INIT;
+	message.id = id;
+	begin_onward(raw, &far);
+	send_request(raw->socket, method, 1, &message.base);
+	assert_true(is_at_least(&far.runs, 1, TIMEOUT_MS));
+	assert_int_equal(atomic_load(&far.called), 0);
+	(void)nng_socket_close(raw->socket);
+	assert_true(is_at_least(&far.called, 1, TIMEOUT_MS));
+	assert_true(is_at_least(&raw->echo.called, 1, TIMEOUT_MS));
+	rpc_client_free(raw->echo.onward);
+	echo_stop(&far);
+}
+
+static void a_caller_that_goes_does_not_end_what_it_has_changed(void **state)
+{
+	struct raw *raw = *state;
+	struct echo far;
+	char method[] = "/haul.v1.Peer/Hello", id[] = "onward";
+	Haul__V1__HelloRequest message = HAUL__V1__HELLO_REQUEST__INIT;
+	Haul__V1__Reply *reply = NULL;
+	nng_socket again;
+	message.id = id;
+	begin_onward(raw, &far);
+	send_request(raw->socket, method, 1, &message.base);
+	assert_true(is_at_least(&far.runs, 1, TIMEOUT_MS));
+	(void)nng_socket_close(raw->socket);
+	/* Its caller comes back, with the same id, and gets the answer of the one that ran on. */
+	assert_int_equal(nng_req0_open(&again), 0);
+	assert_int_equal(nng_dial(again, raw->echo.url, NULL, 0), 0);
+	send_request(again, method, 1, &message.base);
+	assert_false(is_at_least(&far.called, 1, LINGER_MS));
+	atomic_store(&far.is_released, true);
+	assert_ok(receive_reply(again, &reply));
+	haul__v1__reply__free_unpacked(reply, NULL);
+	assert_int_equal(atomic_load(&far.runs), 1);
+	(void)nng_socket_close(again);
+	rpc_client_free(raw->echo.onward);
+	echo_stop(&far);
+}
+
+static int64_t pause_of_reads(void *self, const char *method)
+{
+	(void)self;
+	assert_string_equal(method, "/haul.v1.Peer/Query");
+	return LINGER_MS;
+}
+
+static void questions_wait_while_there_is_something_more_urgent(void **state)
+{
+	struct raw *raw = *state;
+	char method[] = "/haul.v1.Peer/Abort";
+	Haul__V1__AbortRequest message = HAUL__V1__ABORT_REQUEST__INIT;
+	Haul__V1__Reply *reply = NULL;
+	raw->echo.pause_ms = pause_of_reads;
+	int64_t begun_ms = clock_monotonic_ms();
+	(void)query(raw->socket, 1);
+	assert_true(clock_monotonic_ms() - begun_ms >= LINGER_MS);
+	/* What changes something is never asked about. */
+	assert_ok(ask(raw->socket, method, 2, &message.base, &reply));
+	haul__v1__reply__free_unpacked(reply, NULL);
+}
+
 static void cancelling_what_does_not_run_is_fine(void **state)
 {
 	struct raw *raw = *state;
@@ -328,6 +415,12 @@ int main(void)
 					    raw_stop),
 	    cmocka_unit_test_setup_teardown(a_cancel_goes_on_to_whom_the_handler_asks, raw_start,
 					    raw_stop),
+	    cmocka_unit_test_setup_teardown(
+		a_caller_that_goes_cancels_what_its_question_asks_of_others, raw_start, raw_stop),
+	    cmocka_unit_test_setup_teardown(a_caller_that_goes_does_not_end_what_it_has_changed,
+					    raw_start, raw_stop),
+	    cmocka_unit_test_setup_teardown(questions_wait_while_there_is_something_more_urgent,
+					    raw_start, raw_stop),
 	    cmocka_unit_test_setup_teardown(cancelling_what_does_not_run_is_fine, raw_start,
 					    raw_stop),
 	};
