@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# test.sh: builds the image, brings the cluster of compose.yaml up, asks engines across it and moves a
-# process from one to the other.
+# test.sh: builds the image, brings the cluster of compose.yaml up, asks engines across it, and moves a process
+# around it as far as their policies let it. One engine is restarted and one paused in the middle of that.
 #
 # usage: docker/test.sh       as root on a Debian-like machine; the last line is "N passed, N failed"
 #
@@ -182,15 +182,19 @@ stranger() {
         exec haulctl --timeout 5s --ca /etc/haul/pki/ca.pem --cert $d/x.pem --key $d/x.key --server tls+tcp://a:7777 node'
 }
 
-# Counts in its memory, and tells on a signal how far it is.
+# counter NODE [MIB]: a process that counts, and tells on a signal how far it is. With MIB it has so much memory
+# that no two pages of it are the same.
 counter() {
     # shellcheck disable=SC2016 # runs there
     compose exec -T "$1" sh -c '
         n=0
         while [ $n -lt 300 ]; do /bin/true; n=$((n + 1)); done # pids of its own, free at the destination
-        setsid sh -c "trap \"echo \\\$i >/tmp/count\" USR1; i=0; while :; do i=\$((i + 1)); sleep 0.05; done" \
+        setsid perl -e "\$i = 0; \$SIG{USR1} = sub { open(my \$f, q(>), q(/tmp/count)); print \$f \$i; };
+            \$m = join q(), map { pack q(L), rand 2**32 } 1 .. \$ARGV[0] * 262144; open(my \$f, q(>), q(/tmp/up));
+            close \$f; while (1) { \$i++; select(undef, undef, undef, 0.05); }" "$0" \
             </dev/null >/dev/null 2>&1 &
-        echo $!'
+        n=0; while [ ! -e /tmp/up ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done; rm /tmp/up
+        echo $!' "${2:-0}"
 }
 
 # count NODE PID: how far it is
@@ -201,14 +205,107 @@ count() {
         cat /tmp/count' "$2"
 }
 
+goes_on() {
+    local before after
+    before=$(count "$1" "$2")
+    after=$(count "$1" "$2")
+    echo "process $2 at $1 has counted from $before to $after"
+    ((after > before))
+}
+
+# moves FROM TO: the process that COUNTER is
 moves() {
-    local pid before after
-    pid=$(counter a)
-    before=$(count a "$pid")
-    compose exec -T a haulctl migrate "pid:$pid" --to tls+tcp://b:7777
-    after=$(count b "$pid")
-    echo "process $pid had counted to $before at a and is at $after at b"
-    ((after > before)) && ! compose exec -T a sh -c "kill -0 $pid" 2>/dev/null
+    local before after
+    before=$(count "$1" "$COUNTER")
+    compose exec -T "$1" haulctl migrate "pid:$COUNTER" --to "tls+tcp://$2:7777"
+    after=$(count "$2" "$COUNTER")
+    echo "process $COUNTER had counted to $before at $1 and is at $after at $2"
+    ((after > before)) && ! compose exec -T "$1" sh -c "kill -0 $COUNTER" 2>/dev/null
+}
+
+# stays WHY FROM TO: COUNTER is refused, for that reason, and goes on where it is
+stays() {
+    local out status=0
+    out=$(compose exec -T "$2" haulctl --json migrate "pid:$COUNTER" --to "tls+tcp://$3:7777" 2>&1) || status=$?
+    echo "$out (status $status)"
+    ((status == 71)) && grep -qE "\"reason\":[[:space:]]*\"$1\"" <<<"$out" && goes_on "$2" "$COUNTER"
+}
+
+# denied CMD…: PERMISSION_DENIED
+denied() {
+    local out status=0
+    out=$("$@" 2>&1) || status=$?
+    echo "$out (status $status)"
+    ((status == 71))
+}
+
+# Calls node NODE until the file "enough" is there, each with a minute's time; "calls" counts them.
+call_on() {
+    local calls=0
+    rm -f "$WORK/enough"
+    until [[ -e $WORK/enough ]]; do
+        as client --timeout 60s --server "tls+tcp://$1:7777" node >"$WORK/call" 2>&1 || return 1
+        calls=$((calls + 1))
+        echo "$calls" >"$WORK/calls"
+    done
+}
+
+# a slow move of COUNTER from FROM to TO; SLOW is its job
+begin_slow() {
+    local try
+    compose exec -T "$1" haulctl --json migrate "pid:$COUNTER" --to "tls+tcp://$2:7777" --bandwidth 100KiB \
+        >"$WORK/slow" 2>&1 &
+    SLOW=$!
+    for ((try = 0; try < 100; try++)); do
+        ! compose exec -T "$1" haulctl --json list --active | grep -q '"stage":[[:space:]]*"pre-copy"' || return 0
+        sleep 0.2
+    done
+    cat "$WORK/slow"
+    return 1
+}
+
+# The slow move fails with one of these codes, before the commit, and the process goes on at NODE.
+slow_ends() {
+    local status=0
+    wait "$SLOW" || status=$?
+    cat "$WORK/slow"
+    echo "(status $status)"
+    ((status > 64 && status <= 80)) && goes_on "$1" "$COUNTER"
+}
+
+# b is restarted while the client calls it, and while a process is on its way to it.
+restart() {
+    local caller status=0
+    begin_slow a b || return 1
+    call_on b &
+    caller=$!
+    sleep 2 # some calls before
+    compose restart b
+    slow_ends a || status=1
+    answers b || status=1
+    sleep 2 # and some after
+    touch "$WORK/enough"
+    wait "$caller" || { cat "$WORK/call"; status=1; }
+    echo "$(<"$WORK/calls") calls, before, while and after b was restarted"
+    return $status
+}
+
+# c is paused: its callers hear of it in their time, the others answer, a process on its way to it stays.
+pause() {
+    local status=0 code=0 begun=$SECONDS
+    begin_slow b c || return 1
+    compose pause c
+    as client --timeout 5s --server tls+tcp://c:7777 node || code=$?
+    echo "a call to c ended with $code after $((SECONDS - begun)) s"
+    ((code == 64 + 4 || code == 64 + 14)) || status=1
+    answers a && answers b || status=1
+    slow_ends b || status=1
+    echo "given up after $((SECONDS - begun)) s"
+    compose unpause c
+    answers c || status=1
+    # Nothing is left of it.
+    ! compose exec -T c haulctl --json list --active | grep -q '"id"' || status=1
+    return $status
 }
 
 trap end EXIT
@@ -221,10 +318,22 @@ build_image
 UP=1
 compose up --detach --no-build >"$WORK/up.log" 2>&1 || { cat "$WORK/up.log"; exit 1; }
 expect "an engine answers the client" answers a
-expect "the other engine answers the client" answers b
+expect "the second engine answers the client" answers b
+expect "the third engine answers the client" answers c
 expect "a reaches b" node_is b across a b
 expect "b reaches a" node_is a across b a
 expect "the local socket answers" node_is a compose exec -T a haulctl --json node
-expect "a client may not start migrations" refused as client --server tls+tcp://a:7777 list
 expect "a certificate of another authority is refused" refused stranger
-expect "a process moves from a to b and goes on counting" moves
+for node in a b c; do
+    expect "the client may look at what $node does" as client --server "tls+tcp://$node:7777" list
+    expect "the client may not meddle with what $node does" denied as client --server "tls+tcp://$node:7777" cancel x
+    expect "an engine may not look at what $node does" denied as a --server "tls+tcp://$node:7777" list
+done
+COUNTER=$(counter a 64)
+expect "a process stays at a: c takes none from there" stays SOURCE_NOT_ACCEPTED a c
+expect "b is restarted in the middle of calls and of a migration to it" restart
+expect "a process moves from a to b and goes on counting" moves a b
+expect "c is paused in the middle of calls and of a migration to it" pause
+expect "the process moves from b to c, who takes it from there" moves b c
+expect "it stays at c: nothing may leave from there for a" stays DESTINATION_NOT_ALLOWED c a
+expect "it moves from c back to b" moves c b
