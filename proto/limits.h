@@ -51,6 +51,10 @@ enum {
 	/* Streams open at a server at a time: each has three threads, and a port if it is a remote
 	 * one. A quarter of them for one caller, unless the policy gives it more or less. */
 	LIMIT_STREAMS = 1280,
+	/* Connections that were handed over and are open at a time, one a migration; and the calls
+	 * that are served of all of them: two of each. */
+	LIMIT_HANDOVERS = 16,
+	LIMIT_HANDOVER_CALLS = 32,
 	/* Entries of a call's or stream's metadata. */
 	LIMIT_METADATA = 16,
 	/* A message of CRIU's RPC; its own replies are far smaller. */

@@ -33,8 +33,12 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self)
 		if (client->has_dialer &&
 		    nng_dialer_id(nng_pipe_dialer(pipe)) == nng_dialer_id(client->dialed.dialer))
 			client->pipe_id = nng_pipe_id(pipe);
+		if (client->has_given &&
+		    nng_listener_id(nng_pipe_listener(pipe)) == nng_listener_id(client->given))
+			client->pipe_id = nng_pipe_id(pipe);
 	} else if (client->pipe_id == nng_pipe_id(pipe)) {
 		client->pipe_id = 0;
+		client->has_given = false;
 	}
 	(void)pthread_cond_broadcast(&client->changed);
 	(void)pthread_mutex_unlock(&client->lock);

@@ -16,6 +16,11 @@ struct rpc_client;
 must_check status *rpc_client_new(const char *url, const struct credentials *credentials,
 				  struct rpc_client **ret_client);
 
+/* The first connection is this socket, that somebody else has connected to the server; before the
+ * first call. The client dials its URL when that is lost, not before. Takes the socket, also on
+ * error. */
+must_check status *rpc_client_give(struct rpc_client *client, int fd);
+
 /* One call. `service` and `method` name the method ("Commit"); request and *ret_response are its
  * messages; free the response with message_free. timeout_ms > 0 covers connecting too.
  * Errors: the server's own status; UNAVAILABLE "not connected, the request has not left" when no

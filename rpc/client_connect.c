@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "proto/reason.h"
+#include "rpc/handover.h"
 #include "rpc/nng_error.h"
 #include "rpc/probe.h"
 
@@ -182,7 +183,19 @@ static bool is_usable(const struct rpc_client *client)
 	/* Closing it under other calls only where they are tried again. */
 	if (client->is_suspect && client->does_retry)
 		return false;
+	if (client->has_given)
+		return client->pipe_id != 0;
 	return client->pipe_id != 0 && (client->active > 0 || !is_stale);
+}
+
+status *rpc_client_give(struct rpc_client *client, int fd)
+{
+	scoped(fd) int socket = fd;
+	(void)pthread_mutex_lock(&client->lock);
+	int rv = handover_to_nng(client->socket, &socket, &client->given);
+	client->has_given = rv == 0;
+	(void)pthread_mutex_unlock(&client->lock);
+	return rv == 0 ? NULL : nng_errorf(rv, "cannot use a socket that was handed over");
 }
 
 status *client_connect(struct rpc_client *client, int64_t deadline_ms)
@@ -194,7 +207,7 @@ status *client_connect(struct rpc_client *client, int64_t deadline_ms)
 		}
 		if (clock_monotonic_ms() >= deadline_ms)
 			return not_connected(client, "");
-		if (client->is_dialing) {
+		if (client->is_dialing || client->has_given) {
 			client_wait_until(client, deadline_ms);
 			continue;
 		}

@@ -49,6 +49,8 @@ struct rpc_client {
 	bool is_suspect; /* a call went unanswered: do not trust the connection */
 	struct dialed dialed;
 	int pipe_id; /* of the connection, 0 = none */
+	nng_listener given;
+	bool has_given; /* the connection is, or will be, the one that was handed over */
 	int64_t used_ms;
 	unsigned active; /* calls between connect and their end */
 	struct call *calls;

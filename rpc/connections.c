@@ -27,6 +27,8 @@ struct connections {
 	enum transport transport;
 	void (*lost)(void *self); /* NULL: nobody wants to know */
 	void *lost_self;
+	connections_identify identify;
+	void *identify_self;
 	pthread_mutex_t lock;
 	unsigned refusal_count;
 	struct refusal refusals[REFUSALS_KEPT];
@@ -51,6 +53,13 @@ void connections_on_loss(struct connections *connections, void (*lost)(void *sel
 	connections->lost_self = self;
 }
 
+void connections_set_identify(struct connections *connections, connections_identify identify,
+			      void *self)
+{
+	connections->identify = identify;
+	connections->identify_self = self;
+}
+
 void connections_free(struct connections *connections)
 {
 	if (connections == NULL)
@@ -67,13 +76,19 @@ static struct peer_address peer_of(nng_pipe pipe)
 	return peer_address_of(&address);
 }
 
+int connection_pid(nng_pipe pipe)
+{
+	uint64_t pid = 0;
+	return nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_PID, &pid) == 0 ? (int)pid : 0;
+}
+
 void connection_reached_host(nng_pipe pipe, const struct endpoint *listener,
 			     char ret_host[LIMIT_NAME + 1])
 {
 	nng_sockaddr address;
 	const char *own = listener->host;
 
-	if (listener->transport == TRANSPORT_IPC)
+	if (listener->transport == TRANSPORT_IPC || listener->transport == TRANSPORT_SOCKET)
 		return;
 	(void)snprintf(ret_host, LIMIT_NAME + 1, "%s", own);
 	if ((strcmp(own, "0.0.0.0") != 0 && strcmp(own, "::") != 0 && own[0] != '\0') ||
@@ -106,10 +121,13 @@ bool connections_take_refusal(struct connections *connections, struct refusal *r
 }
 
 /* Who is there, as far as the transport can prove it. Returns why not, or NULL. */
-static const char *identify(enum transport transport, nng_pipe pipe, struct identity *id)
+static const char *identify(const struct connections *connections, nng_pipe pipe,
+			    struct identity *id)
 {
 	uint64_t uid = 0;
-	switch (transport) {
+	switch (connections->transport) {
+	case TRANSPORT_SOCKET:
+		return connections->identify(connections->identify_self, pipe, id);
 	case TRANSPORT_IPC:
 		if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) != 0)
 			return "the kernel does not say who it is";
@@ -171,7 +189,7 @@ static void admit(struct connections *connections, nng_pipe pipe)
 {
 	struct peer_address from = peer_of(pipe);
 	struct identity id = {0};
-	const char *why = identify(connections->transport, pipe, &id);
+	const char *why = identify(connections, pipe, &id);
 	(void)pthread_mutex_lock(&connections->lock);
 	if (why == NULL)
 		why = no_place(connections, &from);
@@ -254,6 +272,8 @@ void connections_close_silent(struct connections *connections)
 {
 	nng_pipe silent[LIMIT_CONNECTIONS];
 	size_t count = 0;
+	if (connections->transport == TRANSPORT_SOCKET) /* whoever connected it sees to that */
+		return;
 	int64_t limit = clock_monotonic_ms() - LIMIT_SILENT_MS;
 	(void)pthread_mutex_lock(&connections->lock);
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {

@@ -25,6 +25,12 @@ must_check status *connections_new(enum transport transport, struct connections 
  */
 void connections_on_loss(struct connections *connections, void (*lost)(void *self), void *self);
 
+/* Of TRANSPORT_SOCKET: who is there, or why not. */
+typedef const char *(*connections_identify)(void *self, nng_pipe pipe,
+					    struct identity *ret_identity);
+void connections_set_identify(struct connections *connections, connections_identify identify,
+			      void *self);
+
 /* nng's pipe callback, with the connections as its argument. */
 void connections_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *self);
 
@@ -49,6 +55,9 @@ void connections_close_silent(struct connections *connections);
 bool connections_take_refusal(struct connections *connections, struct refusal *ret_refusal);
 
 void connections_free(struct connections *connections);
+
+/* The process that made a connection of the local socket; 0: the kernel does not say. */
+int connection_pid(nng_pipe pipe);
 
 /* The host by which the caller reached this listener: where it will find our other ports too. One
  * on every address (0.0.0.0, [::]) does not say; the connection does. Untouched for ipc. */

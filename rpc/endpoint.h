@@ -38,7 +38,8 @@ struct credentials_info {
 
 void credentials_describe(const struct credentials *credentials, struct credentials_info *ret_info);
 
-enum transport { TRANSPORT_IPC, TRANSPORT_TLS, TRANSPORT_TCP };
+/* The last one: a socket that was handed over; it has no URL. */
+enum transport { TRANSPORT_IPC, TRANSPORT_TLS, TRANSPORT_TCP, TRANSPORT_SOCKET };
 
 struct endpoint {
 	enum transport transport;

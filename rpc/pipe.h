@@ -18,6 +18,8 @@ struct pipe_place {
 	const char *host; /* for tcp; NULL = ipc in `directory` */
 	uint16_t port_low, port_high;
 	const char *directory;
+	int socket; /* instead, when it is > 0: one that is connected to the dialer already; taken
+		     */
 };
 
 /* Listens on a free port of the range with fresh keys (RESOURCE_EXHAUSTED when none is).
@@ -31,6 +33,10 @@ must_check status *pipe_accept(struct pipe *pipe, int64_t timeout_ms);
 
 must_check status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms,
 			     struct pipe **ret_pipe);
+
+/* The same over a socket that is connected to the listener already; taken, also on error. */
+must_check status *pipe_dial_socket(const Haul__V1__PipeAddress *address, int fd,
+				    int64_t timeout_ms, struct pipe **ret_pipe);
 
 /* A frame to be sent: write `size` bytes at the returned place, then pipe_send_frame. */
 struct pipe_out {

@@ -26,6 +26,7 @@ struct pipe {
 	bool has_socket;
 	bool is_listener;
 	nng_dialer dialer;
+	bool is_given; /* its one connection was handed over: there will be no other */
 	struct seal *out;
 	struct seal *in;
 	uint8_t pipe_id[SEAL_ID_BYTES];

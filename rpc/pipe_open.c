@@ -16,6 +16,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "rpc/handover.h"
 #include "rpc/nng_error.h"
 
 enum {
@@ -246,10 +247,20 @@ static status *listen_ipc(struct pipe *pipe, const struct pipe_place *place, cha
 	return rv == 0 ? NULL : nng_errorf(rv, "cannot listen for a pipe at %s", url);
 }
 
+static status *take_socket(struct pipe *pipe, int *fd, char *url, size_t size)
+{
+	nng_listener listener;
+	pipe->is_given = true;
+	(void)snprintf(url, size, "socket://");
+	int rv = handover_to_nng(pipe->socket, fd, &listener);
+	return rv == 0 ? NULL : nng_errorf(rv, "cannot use a socket that was handed over");
+}
+
 status *pipe_listen(const struct pipe_place *place, struct pipe **ret_pipe,
 		    Haul__V1__PipeAddress **ret_address)
 {
 	char url[LIMIT_URL + 1];
+	scoped(fd) int socket = place->socket > 0 ? place->socket : -1;
 	scoped(pipe) struct pipe *pipe = NULL;
 	scoped(address) Haul__V1__PipeAddress *address = NULL;
 	status *st = new_pipe(&pipe);
@@ -261,7 +272,9 @@ status *pipe_listen(const struct pipe_place *place, struct pipe **ret_pipe,
 		st = make_seals(pipe, address);
 	if (st == NULL)
 		st = open_socket(pipe);
-	if (st == NULL)
+	if (st == NULL && socket > 0)
+		st = take_socket(pipe, &socket, url, sizeof(url));
+	else if (st == NULL)
 		st = place->host != NULL ? listen_tcp(pipe, place, url, sizeof(url))
 					 : listen_ipc(pipe, place, url, sizeof(url));
 	if (st != NULL)
@@ -297,7 +310,7 @@ static void dismiss(struct pipe *pipe, int id)
 static void close_silent_candidate(struct pipe *pipe)
 {
 	(void)pthread_mutex_lock(&pipe->lock);
-	bool is_silent = !pipe->is_attached && pipe->candidate_id != 0 &&
+	bool is_silent = !pipe->is_attached && !pipe->is_given && pipe->candidate_id != 0 &&
 			 clock_monotonic_ms() - pipe->candidate_ms > HELLO_MS;
 	int id = pipe->candidate_id;
 	if (is_silent)
@@ -458,6 +471,23 @@ static void settle(struct pipe *pipe)
 	(void)pthread_mutex_unlock(&pipe->lock);
 }
 
+/* A pipe that has everything but a connection, and the HELLO for it. */
+static status *prepare_to_dial(const Haul__V1__PipeAddress *address, struct pipe **ret_pipe,
+			       nng_msg **ret_hello)
+{
+	scoped(pipe) struct pipe *pipe = NULL;
+	status *st = new_pipe(&pipe);
+	if (st == NULL)
+		st = make_seals(pipe, address);
+	if (st == NULL)
+		st = open_socket(pipe);
+	if (st == NULL)
+		st = make_hello(pipe, ret_hello);
+	if (st == NULL)
+		*ret_pipe = TAKE(pipe);
+	return st;
+}
+
 status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms, struct pipe **ret_pipe)
 {
 	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
@@ -468,13 +498,7 @@ status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms, stru
 	if (st == NULL && endpoint.transport == TRANSPORT_TLS)
 		st = status_errorf(STATUS_INVALID_ARGUMENT, "a pipe cannot be at %s", endpoint.url);
 	if (st == NULL)
-		st = new_pipe(&pipe);
-	if (st == NULL)
-		st = make_seals(pipe, address);
-	if (st == NULL)
-		st = open_socket(pipe);
-	if (st == NULL)
-		st = make_hello(pipe, &hello);
+		st = prepare_to_dial(address, &pipe, &hello);
 	if (st != NULL)
 		return st;
 	st = start_dialer(pipe, endpoint.url);
@@ -484,6 +508,26 @@ status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeout_ms, stru
 		if (st != NULL)
 			settle(pipe);
 	}
+	nng_msg_free(hello);
+	if (st == NULL)
+		*ret_pipe = TAKE(pipe);
+	return st;
+}
+
+status *pipe_dial_socket(const Haul__V1__PipeAddress *address, int fd, int64_t timeout_ms,
+			 struct pipe **ret_pipe)
+{
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
+	char url[LIMIT_URL + 1];
+	scoped(fd) int socket = fd;
+	scoped(pipe) struct pipe *pipe = NULL;
+	nng_msg *hello = NULL;
+	status *st = prepare_to_dial(address, &pipe, &hello);
+	if (st != NULL)
+		return st;
+	st = take_socket(pipe, &socket, url, sizeof(url));
+	if (st == NULL)
+		st = exchange_hello(pipe, hello, "the socket that was handed over", deadline_ms);
 	nng_msg_free(hello);
 	if (st == NULL)
 		*ret_pipe = TAKE(pipe);

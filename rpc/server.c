@@ -31,12 +31,15 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 	if (st == NULL)
 		st = running_calls_new(&server->running_calls);
 	if (st == NULL)
+		st = handovers_new(&server->handovers);
+	if (st == NULL)
 		st = rpc_streams_new(&config->stream_place, config->streams_most,
 				     config->authorize_self, &server->streams);
 	if (st != NULL) {
 		dedupe_free(server->dedupe);
 		schema_free(server->schema);
 		running_calls_free(server->running_calls);
+		handovers_free(server->handovers);
 		free(server);
 		return st;
 	}
@@ -181,6 +184,8 @@ static void *run_watchdog(void *argument)
 		(void)pthread_mutex_unlock(&server->lock);
 		if (may_close)
 			connections_close_silent(listener->connections);
+		if (listener->endpoint.transport == TRANSPORT_SOCKET)
+			handovers_tend(server->handovers, listener->connections);
 		if (listener->tls != NULL)
 			tls_context_close_unfit(listener->tls);
 		report_refusals(listener);
@@ -324,8 +329,9 @@ static status *start_threads(struct listener *listener)
 	return NULL;
 }
 
-status *rpc_server_listen(struct rpc_server *server, const char *url,
-			  const struct credentials *credentials, unsigned calls)
+/* A listener of this endpoint; of TRANSPORT_SOCKET it is one that sockets are handed over to. */
+static status *open_listener(struct rpc_server *server, const struct endpoint *endpoint,
+			     const struct credentials *credentials, unsigned calls)
 {
 	scoped(listener) struct listener *listener = calloc(1, sizeof(*listener));
 	if (listener == NULL)
@@ -334,28 +340,53 @@ status *rpc_server_listen(struct rpc_server *server, const char *url,
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "at most %d listeners are possible",
 				     SERVER_LISTENERS);
 	listener->server = server;
-	status *st = endpoint_parse(url, &listener->endpoint);
-	if (st != NULL)
-		return st;
-	if (listener->endpoint.transport == TRANSPORT_TLS && credentials == NULL)
-		return status_errorf(STATUS_FAILED_PRECONDITION,
-				     "%s needs a certificate, its key and a certificate authority",
-				     url);
-	st = connections_new(listener->endpoint.transport, &listener->connections);
+	listener->endpoint = *endpoint;
+	status *st = connections_new(listener->endpoint.transport, &listener->connections);
 	if (st == NULL)
 		connections_on_loss(listener->connections, on_loss, listener);
 	if (st == NULL)
 		st = open_socket(listener);
 	if (st == NULL)
 		st = open_workers(listener, calls > 0 ? calls : 1);
-	if (st == NULL)
+	if (st == NULL && endpoint->transport != TRANSPORT_SOCKET)
 		st = open_endpoint(listener, credentials);
 	if (st != NULL)
 		return st;
+	if (endpoint->transport == TRANSPORT_SOCKET) {
+		connections_set_identify(listener->connections, handovers_identify,
+					 server->handovers);
+		handovers_set_socket(server->handovers, listener->socket);
+	}
 	/* From here the server owns it: threads that did start end with the server. */
 	struct listener *owned = TAKE(listener);
 	server->listeners[server->listener_count++] = owned;
 	return start_threads(owned);
+}
+
+status *rpc_server_listen(struct rpc_server *server, const char *url,
+			  const struct credentials *credentials, unsigned calls)
+{
+	struct endpoint endpoint;
+	status *st = endpoint_parse(url, &endpoint);
+	if (st != NULL)
+		return st;
+	if (endpoint.transport == TRANSPORT_TLS && credentials == NULL)
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "%s needs a certificate, its key and a certificate authority",
+				     url);
+	return open_listener(server, &endpoint, credentials, calls);
+}
+
+status *rpc_server_take_handovers(struct rpc_server *server, unsigned calls)
+{
+	const struct endpoint endpoint = {.transport = TRANSPORT_SOCKET,
+					  .url = "a socket that was handed over"};
+	return open_listener(server, &endpoint, NULL, calls);
+}
+
+struct handovers *rpc_server_handovers(struct rpc_server *server)
+{
+	return server->handovers;
 }
 
 void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
@@ -397,6 +428,7 @@ void rpc_server_free(struct rpc_server *server)
 	dedupe_free(server->dedupe);
 	schema_free(server->schema);
 	running_calls_free(server->running_calls);
+	handovers_free(server->handovers);
 	(void)pthread_cond_destroy(&server->changed);
 	(void)pthread_mutex_destroy(&server->lock);
 	free(server);

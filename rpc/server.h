@@ -51,6 +51,13 @@ must_check status *rpc_server_new(const struct rpc_server_config *config,
 must_check status *rpc_server_listen(struct rpc_server *server, const char *url,
 				     const struct credentials *credentials, unsigned calls);
 
+/* From now on handlers may give the server connections (rpc_call_hand_over), which have threads of
+ * their own, too. */
+must_check status *rpc_server_take_handovers(struct rpc_server *server, unsigned calls);
+
+/* Its handovers, as its handlers' calls have them; for tests. */
+struct handovers *rpc_server_handovers(struct rpc_server *server);
+
 /* Refuses new calls, waits for the running ones at most `grace_ms`, closes. */
 void rpc_server_stop(struct rpc_server *server, int64_t grace_ms);
 void rpc_server_free(struct rpc_server *server);

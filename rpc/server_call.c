@@ -340,6 +340,8 @@ void server_answer(struct listener *listener, const struct call_origin *origin, 
 	job.call.connections = listener->connections;
 	job.call.connection_id = nng_pipe_id(nng_msg_get_pipe(msg));
 	job.call.request_id = request->request_id.data;
+	job.call.handovers = listener->server->handovers;
+	job.call.peer_pid = origin->caller.is_local ? connection_pid(nng_msg_get_pipe(msg)) : 0;
 	job.call.metadata = request->metadata;
 	job.call.trailing = trailing;
 	if (request->timeout_ms > 0)

@@ -9,6 +9,7 @@
 #include "proto/schema.h"
 #include "rpc/connections.h"
 #include "rpc/dedupe.h"
+#include "rpc/handover.h"
 #include "rpc/operation.h"
 #include "rpc/running.h"
 #include "rpc/server.h"
@@ -55,6 +56,7 @@ struct rpc_server {
 	struct schema *schema; /* which methods only read */
 	struct running_calls *running_calls;
 	struct rpc_streams *streams;
+	struct handovers *handovers;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum server_phase phase;

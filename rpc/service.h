@@ -10,6 +10,7 @@
 #include "rpc/identity.h"
 
 struct connections;
+struct handovers;
 struct rpc_client;
 struct rpc_request;
 struct running_call;
@@ -33,6 +34,8 @@ struct rpc_call {
 	const Haul__V1__Metadata *metadata; /* the caller's, or NULL: metadata_find */
 	Haul__V1__Metadata *trailing;	    /* goes along with the answer; NULL in a stream */
 	struct running_call *running;	    /* of the server, or NULL */
+	struct handovers *handovers;	    /* of the server, or NULL */
+	int peer_pid;			    /* of a local caller */
 };
 
 /* Adds an entry to what goes along with the answer, good or bad: metadata_add. */
@@ -57,6 +60,23 @@ typedef status *(*rpc_handler)(void *self, const struct rpc_call *call,
 must_check status *rpc_call_forward(const struct rpc_call *call, struct rpc_client *client,
 				    const struct rpc_request *request,
 				    ProtobufCMessage **ret_response);
+
+/* What may be handed over (handover.h): stream sockets that somebody else has connected. */
+enum rpc_socket { RPC_SOCKET_CALLS, RPC_SOCKET_MEMORY, RPC_SOCKET_IMAGES, RPC_SOCKETS };
+
+/* Takes descriptor `number` of the local process that calls, which keeps its own. INVALID_ARGUMENT
+ * when that is not a connected stream socket. */
+must_check status *rpc_call_fetch_socket(const struct rpc_call *call, int number, int *ret_fd);
+
+/* Calls that come by sockets[RPC_SOCKET_CALLS] are served from now on, as of `name`; the others
+ * wait for rpc_call_take_socket. Takes the sockets, also on error. */
+must_check status *rpc_call_hand_over(const struct rpc_call *call, const char *name,
+				      int sockets[RPC_SOCKETS]);
+
+/* Did the call come by such a socket? And the other ones of it, each once; -1: there is none (any
+ * more). */
+bool rpc_call_came_by_handover(const struct rpc_call *call);
+int rpc_call_take_socket(const struct rpc_call *call, enum rpc_socket which);
 
 struct stream;
 

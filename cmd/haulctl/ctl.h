@@ -22,8 +22,8 @@ struct ctl {
 
 	/* The subcommand's flags: each reads those of its table only. */
 	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *restore, *bandwidth,
-	    *workload, *peer, *service, *on_timeout;
-	uint32_t max_rounds, days, limit, fd_rpc;
+	    *workload, *peer, *service, *on_timeout, *as;
+	uint32_t max_rounds, days, limit, fd_rpc, fd_memory, fd_images;
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, auto_converge, shell_job, detach, all, active, resume, kill, accept_risk;
 	struct flag_list sans, states;
@@ -50,11 +50,11 @@ struct command {
 	status *(*run)(struct ctl *ctl, int *ret_exit);
 };
 
-extern const struct command command_adjust, command_call, command_cancel, command_check,
-    command_criu_lease, command_delete, command_describe, command_list, command_list_services,
-    command_migrate, command_health, command_node, command_pki_crl, command_pki_init,
-    command_pki_issue, command_pki_list, command_pki_revoke, command_resolve, command_show,
-    command_version, command_wait, command_watch;
+extern const struct command command_accept, command_adjust, command_call, command_cancel,
+    command_check, command_criu_lease, command_delete, command_describe, command_list,
+    command_list_services, command_migrate, command_health, command_node, command_pki_crl,
+    command_pki_init, command_pki_issue, command_pki_list, command_pki_revoke, command_resolve,
+    command_show, command_version, command_wait, command_watch;
 
 /* One call; connects first when there is no connection yet. `service` and `method` as in
  * rpc_client_call. */
@@ -85,6 +85,9 @@ void ctl_close(struct ctl *ctl);
 must_check status *ctl_id(const struct ctl *ctl, char **ret_id);
 /* That, and connects. */
 must_check status *ctl_id_and_connect(struct ctl *ctl, char **ret_id);
+
+/* --fd-rpc, --fd-mem and --fd-fs are three sockets that are connected: INVALID_ARGUMENT. */
+must_check status *ctl_check_sockets(const struct ctl *ctl);
 
 /* Where a flag's value is kept. */
 #define CTL_FLAG(member) offsetof(struct ctl, member)

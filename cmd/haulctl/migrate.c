@@ -22,6 +22,18 @@ static uint32_t on_timeout_of(const char *word)
 					      : HAUL_ON_TIMEOUT_POST_COPY;
 }
 
+/* All or none; from 3 on: the others are haulctl's own. */
+static status *check_sockets(const struct ctl *ctl)
+{
+	if (ctl->fd_rpc == 0 && ctl->fd_memory == 0 && ctl->fd_images == 0)
+		return NULL;
+	if (ctl->server != NULL)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--fd-rpc: sockets are handed over by the local socket only, "
+				     "not with --server");
+	return ctl_check_sockets(ctl);
+}
+
 static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 {
 	if (ctl->max_rounds > LIMIT_ROUNDS)
@@ -50,6 +62,9 @@ static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 		if (st != NULL)
 			return status_wrapf(st, "--bandwidth");
 	}
+	options->fd_rpc = (int)ctl->fd_rpc;
+	options->fd_memory = (int)ctl->fd_memory;
+	options->fd_images = (int)ctl->fd_images;
 	options->timeout_ms = (uint32_t)ctl->migration_timeout_ms;
 	options->dest_root = ctl->dest_root;
 	options->tracking = ctl->tracking;
@@ -67,7 +82,9 @@ static status *start(struct ctl *ctl, Haul__V1__Migration **ret_started)
 		return status_errorf(
 		    STATUS_INVALID_ARGUMENT,
 		    "--to is missing: where to? For example --to tls+tcp://b:7777");
-	status *st = fill_options(ctl, &options);
+	status *st = check_sockets(ctl);
+	if (st == NULL)
+		st = fill_options(ctl, &options);
 	if (st == NULL)
 		st = ctl_connect(ctl);
 	if (st != NULL)
@@ -190,6 +207,11 @@ static const struct flag flags[] = {
     {"--on-timeout", "abort|stop-copy|post-copy", FLAG_CHOICE, CTL_FLAG(on_timeout),
      "when the time or the rounds are over and --max-downtime cannot be kept: roll back, or freeze "
      "and copy the rest while frozen; post-copy is not there yet (default: abort)"},
+    {"--fd-rpc", "N", FLAG_NUMBER, CTL_FLAG(fd_rpc),
+     "a stream socket that is open for haulctl and connected to the destination's `haulctl accept "
+     "--fd-rpc`: calls go by it, --to is asked only when it is lost"},
+    {"--fd-mem", "N", FLAG_NUMBER, CTL_FLAG(fd_memory), "the same, for memory"},
+    {"--fd-fs", "N", FLAG_NUMBER, CTL_FLAG(fd_images), "the same, for CRIU's images"},
     {"--detach", NULL, FLAG_SWITCH, CTL_FLAG(detach), "print the id and do not wait"},
 };
 

@@ -90,6 +90,8 @@ static status *open_listeners(const struct config *config, const struct credenti
 		st = check_directory(config->local_dir);
 	if (st == NULL)
 		st = rpc_server_listen(server, config->local, NULL, LIMIT_LOCAL_CALLS);
+	if (st == NULL)
+		st = rpc_server_take_handovers(server, LIMIT_HANDOVER_CALLS);
 	if (st != NULL)
 		return status_wrapf(st, "--local");
 	if (config->listen == NULL)

@@ -151,10 +151,19 @@ static status *open_pipes(struct incoming *incoming, const struct rpc_call *call
 	    .port_low = config->port_low,
 	    .port_high = config->port_high,
 	};
+	scoped(fd) int memory = rpc_call_take_socket(call, RPC_SOCKET_MEMORY);
+	scoped(fd) int images = rpc_call_take_socket(call, RPC_SOCKET_IMAGES);
+	if (rpc_call_came_by_handover(call) && (memory < 0 || images < 0))
+		return status_errorf(STATUS_FAILED_PRECONDITION,
+				     "the sockets that were handed over have had their migration: "
+				     "each needs its own");
+	place.socket = TAKE_FD(memory);
 	status *st = pipe_listen(&place, &incoming->memory, &ret_response->memory);
-
+	place.socket = TAKE_FD(images);
 	if (st == NULL)
 		st = pipe_listen(&place, &incoming->images, &ret_response->images);
+	else if (place.socket > 0)
+		(void)close(place.socket);
 	if (st != NULL)
 		return st;
 	return start_arrival(incoming, accept_pipes, &incoming->accepting, &incoming->is_accepting);

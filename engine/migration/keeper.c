@@ -26,8 +26,15 @@ static bool say_hello(struct source *source, int64_t timeout_ms)
 	request.node = (char *)source->core->config.node;
 	request.version = (char *)HAUL_VERSION;
 	request.id = source->id;
-	scoped(status) status *st = rpc_client_call(source->keeper, &haul__v1__peer__descriptor,
-						    "Hello", &request.base, timeout_ms, &response);
+	const struct rpc_request call = {.service = &haul__v1__peer__descriptor,
+					 .method = "Hello",
+					 .message = &request.base,
+					 .timeout_ms = timeout_ms,
+					 .cancel = &source->keeper_cancel};
+	scoped(status) status *st = source->is_handed_over
+					? rpc_client_request(source->peer, &call, &response, NULL)
+					: rpc_client_call(source->keeper, call.service, call.method,
+							  call.message, call.timeout_ms, &response);
 	if (st != NULL && status_code_of(st) != STATUS_CANCELLED)
 		log_status(LOG_LEVEL_DEBUG, source->id, "lease not renewed", st);
 	return st == NULL;
@@ -97,12 +104,15 @@ static void *keep(void *self)
 
 status *keeper_start(struct source *source)
 {
-	status *st = rpc_client_new(source->to, source->core->config.credentials, &source->keeper);
+	status *st = NULL;
 
+	if (!source->is_handed_over)
+		st = rpc_client_new(source->to, source->core->config.credentials, &source->keeper);
 	if (st != NULL)
 		return st;
 	/* A Hello may be said twice: nothing is decided by it. */
-	rpc_client_enable_retry(source->keeper);
+	if (!source->is_handed_over)
+		rpc_client_enable_retry(source->keeper);
 	int failed = pthread_create(&source->keeper_thread, NULL, keep, source);
 	if (failed != 0)
 		return status_errnof(failed, "cannot start a thread");
@@ -118,7 +128,11 @@ void keeper_stop(struct source *source)
 	source->is_over = true;
 	(void)pthread_cond_broadcast(&source->told);
 	(void)pthread_mutex_unlock(&source->lock);
-	rpc_client_interrupt(source->keeper);
+	/* Where there is one connection only, the others' calls go on. */
+	if (source->is_handed_over)
+		rpc_client_cancel(source->peer, &source->keeper_cancel);
+	else
+		rpc_client_interrupt(source->keeper);
 	(void)pthread_join(source->keeper_thread, NULL);
 	source->has_keeper = false;
 }

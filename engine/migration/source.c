@@ -32,6 +32,8 @@ struct source *source_new(struct core *core, const char *id)
 	source->core = core;
 	(void)snprintf(source->id, sizeof(source->id), "%s", id);
 	haul__v1__migrate_options__init(&source->options);
+	for (size_t i = 0; i < RPC_SOCKETS; i++)
+		source->sockets[i] = -1;
 	(void)pthread_mutex_init(&source->lock, NULL);
 	(void)pthread_condattr_init(&attributes);
 	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -47,6 +49,9 @@ void source_free(struct source *source)
 	source_tidy(source);
 	rpc_client_free(source->keeper);
 	rpc_client_free(source->peer);
+	for (size_t i = 0; i < RPC_SOCKETS; i++)
+		if (source->sockets[i] >= 0)
+			(void)close(source->sockets[i]);
 	fence_fini(&source->fence);
 	tree_survey_free(&source->survey);
 	status_free(source->error);

@@ -256,6 +256,16 @@ static void fill_files(Haul__V1__OpenFile *files, Haul__V1__OpenFile **list,
 	}
 }
 
+static status *open_pipe(struct source *source, enum rpc_socket which,
+			 const Haul__V1__PipeAddress *address, int64_t timeout,
+			 struct pipe **ret_pipe)
+{
+	timeout = source_budget_ms(source, timeout);
+	if (!source->is_handed_over)
+		return pipe_dial(address, timeout, ret_pipe);
+	return pipe_dial_socket(address, TAKE_FD(source->sockets[which]), timeout, ret_pipe);
+}
+
 static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse *there)
 {
 	int64_t timeout = source->core->config.call_timeout_ms;
@@ -264,10 +274,10 @@ static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse
 		return status_errorf(STATUS_DATA_LOSS, "destination offered no pipes");
 	scoped(pipe) struct pipe *memory = NULL;
 	scoped(pipe) struct pipe *images = NULL;
-	status *st = pipe_dial(there->memory, source_budget_ms(source, timeout), &memory);
+	status *st = open_pipe(source, RPC_SOCKET_MEMORY, there->memory, timeout, &memory);
 	if (st != NULL)
 		return status_wrapf(st, "memory pipe to %s", source->to);
-	st = pipe_dial(there->images, source_budget_ms(source, timeout), &images);
+	st = open_pipe(source, RPC_SOCKET_IMAGES, there->images, timeout, &images);
 	if (st != NULL)
 		return status_wrapf(st, "image pipe to %s", source->to);
 	source_own_pipes(source, TAKE(memory), TAKE(images));

@@ -91,7 +91,10 @@ struct source {
 	struct criu_limits limits; /* longer for more memory */
 	struct fence fence;
 	struct rpc_client *peer;
-	struct rpc_client *keeper; /* keeps the lease alive, on a connection of its own */
+	struct rpc_client *keeper;	 /* keeps the lease alive, on a connection of its own */
+	int sockets[RPC_SOCKETS];	 /* that were handed over, -1 once they are used */
+	bool is_handed_over;		 /* calls go by one of them: the keeper's too */
+	struct rpc_cancel keeper_cancel; /* of these */
 	pthread_t keeper_thread;
 	bool has_keeper;
 	struct swrk *swrk;

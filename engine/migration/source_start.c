@@ -218,6 +218,22 @@ Haul__V1__Migration *source_view(const struct source *source)
 	return view;
 }
 
+/* What the caller has connected. */
+static status *fetch_sockets(struct source *source, const struct rpc_call *call,
+			     const Haul__V1__Sockets *handed)
+{
+	status *st =
+	    rpc_call_fetch_socket(call, (int)handed->calls, &source->sockets[RPC_SOCKET_CALLS]);
+	if (st == NULL)
+		st = rpc_call_fetch_socket(call, (int)handed->memory,
+					   &source->sockets[RPC_SOCKET_MEMORY]);
+	if (st == NULL)
+		st = rpc_call_fetch_socket(call, (int)handed->images,
+					   &source->sockets[RPC_SOCKET_IMAGES]);
+	source->is_handed_over = st == NULL;
+	return st;
+}
+
 static status *start_locked(struct sources *sources, struct source *source)
 {
 	status *st = check_free_locked(sources, source->pid);
@@ -226,6 +242,8 @@ static status *start_locked(struct sources *sources, struct source *source)
 		st = journal_reserve(sources->core->journal);
 	if (st == NULL)
 		st = rpc_client_new(source->to, sources->core->config.credentials, &source->peer);
+	if (st == NULL && source->is_handed_over)
+		st = rpc_client_give(source->peer, TAKE_FD(source->sockets[RPC_SOCKET_CALLS]));
 	if (st == NULL)
 		st = source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_BEGUN, NULL);
 	if (st == NULL)
@@ -257,10 +275,14 @@ status *sources_start(struct sources *sources, const struct rpc_call *call,
 	struct source *source = source_new(sources->core, id);
 	source->pid = pid;
 	take_options(source, request);
-	(void)pthread_mutex_lock(&sources->lock);
-	sources_reap(sources);
-	st = start_locked(sources, source);
-	(void)pthread_mutex_unlock(&sources->lock);
+	if (request->sockets != NULL)
+		st = fetch_sockets(source, call, request->sockets);
+	if (st == NULL) {
+		(void)pthread_mutex_lock(&sources->lock);
+		sources_reap(sources);
+		st = start_locked(sources, source);
+		(void)pthread_mutex_unlock(&sources->lock);
+	}
 	if (st != NULL) {
 		source_free(source);
 		return st;

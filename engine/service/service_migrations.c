@@ -154,10 +154,40 @@ static status *adjust(void *self, const struct rpc_call *call, const ProtobufCMe
 			    (Haul__V1__Migration **)ret_response);
 }
 
-enum { METHODS = 9, WATCH = 4 };
+/* A migration will come over sockets of the caller's. */
+static status *accept_sockets(void *self, const struct rpc_call *call,
+			      const ProtobufCMessage *request, ProtobufCMessage **ret_response)
+{
+	const Haul__V1__AcceptRequest *wanted = (const Haul__V1__AcceptRequest *)request;
+	const Haul__V1__Sockets *handed = wanted->sockets;
+	scoped(fd) int calls = -1;
+	scoped(fd) int memory = -1;
+	scoped(fd) int images = -1;
 
-static const rpc_handler handlers[METHODS] = {start,   get,	 list,	     cancel, NULL,
-					      resolve, wait_for, delete_one, adjust};
+	(void)self;
+	if (handed == NULL)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "accept: which sockets?");
+	status *st = rpc_call_fetch_socket(call, (int)handed->calls, &calls);
+	if (st == NULL)
+		st = rpc_call_fetch_socket(call, (int)handed->memory, &memory);
+	if (st == NULL)
+		st = rpc_call_fetch_socket(call, (int)handed->images, &images);
+	if (st != NULL)
+		return st;
+	int sockets[RPC_SOCKETS] = {[RPC_SOCKET_CALLS] = TAKE_FD(calls),
+				    [RPC_SOCKET_MEMORY] = TAKE_FD(memory),
+				    [RPC_SOCKET_IMAGES] = TAKE_FD(images)};
+	st = rpc_call_hand_over(call, wanted->identity, sockets);
+	if (st == NULL)
+		*ret_response = response_new(&haul__v1__accept_response__descriptor);
+	return st;
+}
+
+enum { METHODS = 10, WATCH = 4 };
+
+static const rpc_handler handlers[METHODS] = {start,  get,	     list,     cancel,
+					      NULL,   resolve,	     wait_for, delete_one,
+					      adjust, accept_sockets};
 static const rpc_stream_handler streams[METHODS] = {[WATCH] = watch};
 
 struct rpc_service services_migrations(struct services *services)

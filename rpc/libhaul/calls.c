@@ -70,6 +70,7 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	struct haul_options known = HAUL_OPTIONS_INIT;
 	Haul__V1__StartRequest request = HAUL__V1__START_REQUEST__INIT;
 	Haul__V1__MigrateOptions wanted = HAUL__V1__MIGRATE_OPTIONS__INIT;
+	Haul__V1__Sockets sockets = HAUL__V1__SOCKETS__INIT;
 	status *st = options_read(options, &known);
 
 	if (st != NULL)
@@ -96,33 +97,75 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	request.workload = workload_copy;
 	request.to = to_copy;
 	request.options = &wanted;
+	sockets.calls = (uint32_t)known.fd_rpc;
+	sockets.memory = (uint32_t)known.fd_memory;
+	sockets.images = (uint32_t)known.fd_images;
+	if (known.fd_rpc != 0 || known.fd_memory != 0 || known.fd_images != 0)
+		request.sockets = &sockets;
 	return give_error(call_for_view(client, "Start", &request.base, ret_migration));
+}
+
+/* The same about one migration: request_id is where the request has its id. */
+static struct haul_error *call_about(struct haul_client *client, const char *method, const char *id,
+				     const ProtobufCMessage *request, char **request_id,
+				     struct haul_migration **ret_migration)
+{
+	scoped(str) char *copy = NULL;
+	status *st = id_read(id, &copy);
+
+	*request_id = copy;
+	if (st == NULL)
+		st = call_for_view(client, method, request, ret_migration);
+	return give_error(st);
 }
 
 struct haul_error *haul_get(struct haul_client *client, const char *id,
 			    struct haul_migration **ret_migration)
 {
 	Haul__V1__GetRequest request = HAUL__V1__GET_REQUEST__INIT;
-	scoped(str) char *copy = NULL;
-	status *st = id_read(id, &copy);
 
-	request.id = copy;
-	if (st == NULL)
-		st = call_for_view(client, "Get", &request.base, ret_migration);
-	return give_error(st);
+	return call_about(client, "Get", id, &request.base, &request.id, ret_migration);
 }
 
 struct haul_error *haul_cancel(struct haul_client *client, const char *id,
 			       struct haul_migration **ret_migration)
 {
 	Haul__V1__CancelRequest request = HAUL__V1__CANCEL_REQUEST__INIT;
-	scoped(str) char *copy = NULL;
-	status *st = id_read(id, &copy);
 
-	request.id = copy;
-	if (st == NULL)
-		st = call_for_view(client, "Cancel", &request.base, ret_migration);
-	return give_error(st);
+	return call_about(client, "Cancel", id, &request.base, &request.id, ret_migration);
+}
+
+struct haul_error *haul_adjust(struct haul_client *client, const char *id,
+			       const struct haul_limits *limits,
+			       struct haul_migration **ret_migration)
+{
+	struct haul_limits known = HAUL_LIMITS_INIT;
+	Haul__V1__AdjustRequest request = HAUL__V1__ADJUST_REQUEST__INIT;
+	status *st = struct_read(limits, &known, "haul_limits");
+
+	if (st != NULL)
+		return give_error(st);
+	request.bandwidth_bytes_per_s = known.bandwidth_bytes_per_s;
+	request.no_bandwidth_limit = known.no_bandwidth_limit;
+	request.max_downtime_ms = known.max_downtime_ms;
+	return call_about(client, "Adjust", id, &request.base, &request.id, ret_migration);
+}
+
+struct haul_error *haul_accept(struct haul_client *client, const char *identity, int fd_rpc,
+			       int fd_memory, int fd_images)
+{
+	Haul__V1__AcceptRequest request = HAUL__V1__ACCEPT_REQUEST__INIT;
+	Haul__V1__Sockets sockets = HAUL__V1__SOCKETS__INIT;
+	scoped(message) ProtobufCMessage *response = NULL;
+	scoped(str) char *copy = text_copy(identity);
+
+	sockets.calls = (uint32_t)fd_rpc;
+	sockets.memory = (uint32_t)fd_memory;
+	sockets.images = (uint32_t)fd_images;
+	request.sockets = &sockets;
+	request.identity = copy;
+	return give_error(
+	    migrations_call(client, "Accept", &request.base, client->timeout_ms, &response));
 }
 
 struct haul_error *haul_delete(struct haul_client *client, const char *id)

@@ -161,7 +161,9 @@ static status *exchange(struct haul_client *client, const struct haul_request *r
 				    request->message_bytes, LIMIT_UNARY_BYTES, &asked);
 	const struct rpc_request call = {.method = split + 1,
 					 .message = asked,
-					 .metadata = metadata};
+					 .metadata = metadata,
+					 .cancel = request->token != NULL ? &request->token->cancel
+									  : NULL};
 	if (st == NULL)
 		st = call_raw(client, &call, service, &answer, &reply->trailing);
 	return st != NULL ? st : pack_message(answer, LIMIT_UNARY_BYTES, &reply->message);
@@ -202,6 +204,21 @@ struct haul_error *haul_exchange(struct haul_client *client, const struct haul_r
 	else
 		haul_reply_free(reply);
 	return give_error(st);
+}
+
+struct haul_token *haul_token_new(void)
+{
+	return calloc(1, sizeof(struct haul_token));
+}
+
+void haul_token_cancel(struct haul_client *client, struct haul_token *token)
+{
+	rpc_client_cancel(client->rpc, &token->cancel);
+}
+
+void haul_token_free(struct haul_token *token)
+{
+	free(token);
 }
 
 const uint8_t *haul_reply_message(const struct haul_reply *reply, size_t *ret_bytes)

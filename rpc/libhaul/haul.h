@@ -193,9 +193,29 @@ struct haul_options {
 	uint32_t on_timeout;		/* enum haul_on_timeout */
 	bool auto_converge;		/* slow the workload down while it writes too fast */
 	const char *restore;		/* "auto", "lazy", "eager"; NULL: auto */
+	/* Over the local socket only: stream sockets of this process that are connected to those
+	 * which haul_accept has given to the destination's engine. All three, or 0. This process
+	 * keeps its own descriptors, and does not use them any more. */
+	int fd_rpc, fd_memory, fd_images;
 };
 #define HAUL_OPTIONS_INIT                                                                          \
-	{sizeof(struct haul_options), 0, 0, false, false, 0, NULL, 0, NULL, NULL, 0, 0, false, NULL}
+	{sizeof(struct haul_options),                                                              \
+	 0,                                                                                        \
+	 0,                                                                                        \
+	 false,                                                                                    \
+	 false,                                                                                    \
+	 0,                                                                                        \
+	 NULL,                                                                                     \
+	 0,                                                                                        \
+	 NULL,                                                                                     \
+	 NULL,                                                                                     \
+	 0,                                                                                        \
+	 0,                                                                                        \
+	 false,                                                                                    \
+	 NULL,                                                                                     \
+	 0,                                                                                        \
+	 0,                                                                                        \
+	 0}
 
 /* Begins to move `workload` ("pid:4711") to `to` ("tls+tcp://host:port"); returns at once, the
  * migration's id is in what it gives out. options: NULL for the usual. A request that got lost on
@@ -244,6 +264,27 @@ HAUL_MUST_CHECK struct haul_error *haul_wait(struct haul_client *client, const c
  * HAUL_FAILED_PRECONDITION once the commit may have left. ret_migration may be NULL. */
 HAUL_MUST_CHECK struct haul_error *haul_cancel(struct haul_client *client, const char *id,
 					       struct haul_migration **ret_migration);
+
+struct haul_limits {
+	size_t size; /* HAUL_LIMITS_INIT: what is 0 or false stays as it is */
+	uint64_t bandwidth_bytes_per_s;
+	bool no_bandwidth_limit;
+	uint32_t max_downtime_ms;
+};
+#define HAUL_LIMITS_INIT {sizeof(struct haul_limits), 0, false, 0}
+
+/* Changes limits of one that runs. HAUL_FAILED_PRECONDITION when it is over. ret_migration may be
+ * NULL. */
+HAUL_MUST_CHECK struct haul_error *haul_adjust(struct haul_client *client, const char *id,
+					       const struct haul_limits *limits,
+					       struct haul_migration **ret_migration);
+
+/* At the destination, over the local socket: one migration will come over these stream sockets,
+ * which this process has connected to those of its source (haul_options.fd_rpc …). `identity` is
+ * who is there, by this program's word: the engine's policy is asked about that name. This process
+ * keeps its own descriptors, and does not use them any more. */
+HAUL_MUST_CHECK struct haul_error *haul_accept(struct haul_client *client, const char *identity,
+					       int fd_rpc, int fd_memory, int fd_images);
 
 /* Forgets the report of one that is over; HAUL_FAILED_PRECONDITION otherwise. */
 HAUL_MUST_CHECK struct haul_error *haul_delete(struct haul_client *client, const char *id);
@@ -324,9 +365,18 @@ struct haul_request {
 	const uint8_t *message;
 	size_t message_bytes;
 	const struct haul_metadata *metadata;
-	size_t metadata_count; /* at most 16 */
+	size_t metadata_count;	  /* at most 16 */
+	struct haul_token *token; /* by which it can be cancelled; NULL: it cannot */
 };
-#define HAUL_REQUEST_INIT {sizeof(struct haul_request), NULL, NULL, 0, NULL, 0}
+#define HAUL_REQUEST_INIT {sizeof(struct haul_request), NULL, NULL, 0, NULL, 0, NULL}
+
+/* What cancels calls without touching a client's others. A token may be in any number of calls of
+ * one client. NULL: no memory. Free it when they have returned. */
+struct haul_token *haul_token_new(void);
+/* Its calls, now and later, return HAUL_CANCELLED, and the engine is told: what waits there ends,
+ * what has begun to change something goes on. Any thread, not a signal handler. */
+void haul_token_cancel(struct haul_client *client, struct haul_token *token);
+void haul_token_free(struct haul_token *token);
 
 struct haul_reply;
 

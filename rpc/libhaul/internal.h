@@ -14,6 +14,10 @@ struct haul_client {
 	int64_t timeout_ms;
 };
 
+struct haul_token {
+	struct rpc_cancel cancel;
+};
+
 /* An error is a status under another name. Takes it. */
 static inline struct haul_error *give_error(status *st)
 {

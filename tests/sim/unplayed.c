@@ -5,6 +5,7 @@
 #include "engine/pipe/batch_codec.h"
 #include "engine/service/services.h"
 #include "proto/schema.h"
+#include "rpc/client.h"
 #include "rpc/endpoint.h"
 #include "rpc/reflection.h"
 #include "tests/sim/sim.h"
@@ -162,6 +163,69 @@ struct rpc_service reflection_service(struct reflection *reflection)
 void reflection_free(struct reflection *reflection)
 {
 	(void)reflection;
+}
+
+status *rpc_client_give(struct rpc_client *client, int fd)
+{
+	(void)client;
+	(void)fd;
+	abort();
+}
+
+status *rpc_client_request(struct rpc_client *client, const struct rpc_request *request,
+			   ProtobufCMessage **ret_response, Haul__V1__Metadata **ret_trailing)
+{
+	(void)client;
+	(void)request;
+	(void)ret_response;
+	(void)ret_trailing;
+	abort();
+}
+
+void rpc_client_cancel(struct rpc_client *client, struct rpc_cancel *cancel)
+{
+	(void)client;
+	(void)cancel;
+	abort();
+}
+
+status *pipe_dial_socket(const Haul__V1__PipeAddress *address, int fd, int64_t timeout_ms,
+			 struct pipe **ret_pipe)
+{
+	(void)address;
+	(void)fd;
+	(void)timeout_ms;
+	(void)ret_pipe;
+	abort();
+}
+
+status *rpc_call_fetch_socket(const struct rpc_call *call, int number, int *ret_fd)
+{
+	(void)call;
+	(void)number;
+	(void)ret_fd;
+	abort();
+}
+
+status *rpc_call_hand_over(const struct rpc_call *call, const char *name, int sockets[RPC_SOCKETS])
+{
+	(void)call;
+	(void)name;
+	(void)sockets;
+	abort();
+}
+
+bool rpc_call_came_by_handover(const struct rpc_call *call)
+{
+	(void)call;
+	return false;
+}
+
+int rpc_call_take_socket(const struct rpc_call *call, enum rpc_socket which)
+{
+	(void)call;
+	(void)which;
+	return -1;
 }
 
 bool rpc_call_is_cancelled(const struct rpc_call *call)

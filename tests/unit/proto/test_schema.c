@@ -113,7 +113,7 @@ static void fields_have_names_types_and_presence(void **state)
 
 	assert_ok(schema_load_own(&schema));
 	const struct schema_message *message = schema_message(schema, "haul.v1.StartRequest");
-	assert_int_equal(message->field_count, 3);
+	assert_int_equal(message->field_count, 4);
 	assert_false(message->fields[0].has_presence);
 	assert_true(message->fields[2].has_presence);
 	assert_string_equal(message->fields[2].message->name, "haul.v1.MigrateOptions");
