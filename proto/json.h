@@ -2,9 +2,8 @@
 /* Messages as JSON and back, as protobuf's JSON mapping defines it
  * (https://protobuf.dev/programming-guides/json/): lowerCamelCase names (on input the original ones
  * too), 64-bit integers as texts, bytes in base64, enums by name, Timestamp and Duration as texts.
- * The types of google.protobuf whose JSON is none of an ordinary message's (Any, Struct, wrappers
- * …) are UNIMPLEMENTED. Works by schema on the wire format, so that messages need no generated
- * code. */
+ * What an Any holds must be of a type of the same schema. Works by schema on the wire format, so
+ * that messages need no generated code. */
 #ifndef HAUL_PROTO_JSON_H
 #define HAUL_PROTO_JSON_H
 

@@ -6,9 +6,6 @@
 #include "proto/json_internal.h"
 #include "proto/limits.h"
 
-static status *put_message(const struct schema_message *type, const cJSON *json, unsigned depth,
-			   struct wire_out *out);
-
 static status *put_raw(struct wire_out *out, const struct wire_field *wire, bool has_tag)
 {
 	status *st = NULL;
@@ -21,8 +18,8 @@ static status *put_raw(struct wire_out *out, const struct wire_field *wire, bool
 }
 
 /* One value with its tag. A default is left out where it says nothing. */
-static status *put_value(const struct schema_field *field, const cJSON *json, unsigned depth,
-			 struct wire_out *out)
+status *json_put_value(const struct schema_field *field, const cJSON *json, unsigned depth,
+		       struct wire_out *out)
 {
 	scoped(wire_out) struct wire_out inner = {0};
 	scoped(buffer) struct buffer bytes = {0};
@@ -30,7 +27,7 @@ static status *put_value(const struct schema_field *field, const cJSON *json, un
 	status *st;
 
 	if (field->type == SCHEMA_MESSAGE) {
-		st = put_message(field->message, json, depth + 1, &inner);
+		st = json_put_message(field->message, json, depth + 1, &inner);
 		return st != NULL ? st
 				  : wire_put_bytes(out, field->number, inner.buffer.data,
 						   inner.buffer.size);
@@ -62,8 +59,8 @@ static status *put_packed(const struct schema_field *field, const cJSON *array,
 	return wire_put_bytes(out, field->number, inner.buffer.data, inner.buffer.size);
 }
 
-static status *put_list(const struct schema_field *field, const cJSON *array, unsigned depth,
-			struct wire_out *out)
+status *json_put_list(const struct schema_field *field, const cJSON *array, unsigned depth,
+		      struct wire_out *out)
 {
 	const cJSON *item = NULL;
 	status *st = NULL;
@@ -74,10 +71,10 @@ static status *put_list(const struct schema_field *field, const cJSON *array, un
 		return put_packed(field, array, out);
 	cJSON_ArrayForEach(item, array)
 	{
-		if (cJSON_IsNull(item))
+		if (cJSON_IsNull(item) && !takes_null(field))
 			st = wrong_kind(item, "an element");
 		else
-			st = put_value(field, item, depth, out);
+			st = json_put_value(field, item, depth, out);
 		if (st != NULL)
 			return st;
 	}
@@ -92,11 +89,11 @@ static status *put_key(const struct schema_field *key, const char *name, struct 
 	bool is_true = strcmp(name, "true") == 0;
 
 	if (key->type != SCHEMA_BOOL)
-		return put_value(key, &text, 0, out);
+		return json_put_value(key, &text, 0, out);
 	if (!is_true && strcmp(name, "false") != 0)
 		return wrong_kind(&text, "true or false");
 	text.type = is_true ? cJSON_True : cJSON_False;
-	return put_value(key, &text, 0, out);
+	return json_put_value(key, &text, 0, out);
 }
 
 static status *put_entry(const struct schema_message *type, const cJSON *item, unsigned depth,
@@ -107,13 +104,13 @@ static status *put_entry(const struct schema_message *type, const cJSON *item, u
 
 	key.has_presence = value.has_presence = true;
 	status *st = put_key(&key, item->string, out);
-	if (st == NULL && cJSON_IsNull(item))
+	if (st == NULL && cJSON_IsNull(item) && !takes_null(&value))
 		st = wrong_kind(item, "a value");
-	return st != NULL ? st : put_value(&value, item, depth, out);
+	return st != NULL ? st : json_put_value(&value, item, depth, out);
 }
 
-static status *put_map(const struct schema_field *field, const cJSON *object, unsigned depth,
-		       struct wire_out *out)
+status *json_put_map(const struct schema_field *field, const cJSON *object, unsigned depth,
+		     struct wire_out *out)
 {
 	const cJSON *item = NULL;
 	size_t count = 0;
@@ -199,14 +196,15 @@ static status *put_member(const struct schema_message *type, const cJSON *item, 
 		return status_errorf(STATUS_INVALID_ARGUMENT, "%s has no such field", type->name);
 	if (field->type == SCHEMA_GROUP)
 		return status_errorf(STATUS_UNIMPLEMENTED, "groups are not supported");
-	status *st = check_seen(type, field, !cJSON_IsNull(item), seen);
-	if (st != NULL || cJSON_IsNull(item))
+	bool is_set = !cJSON_IsNull(item) || (takes_null(field) && !field->is_repeated);
+	status *st = check_seen(type, field, is_set, seen);
+	if (st != NULL || !is_set)
 		return st;
 	if (field->is_map)
-		return put_map(field, item, depth, out);
+		return json_put_map(field, item, depth, out);
 	if (field->is_repeated)
-		return put_list(field, item, depth, out);
-	return put_value(field, item, depth, out);
+		return json_put_list(field, item, depth, out);
+	return json_put_value(field, item, depth, out);
 }
 
 static status *put_members(const struct schema_message *type, const cJSON *json, unsigned depth,
@@ -224,31 +222,26 @@ static status *put_members(const struct schema_message *type, const cJSON *json,
 	return NULL;
 }
 
-status *refuse_special(const struct schema_message *type)
-{
-	return status_errorf(STATUS_UNIMPLEMENTED, "%s as JSON is not supported", type->name);
-}
-
-static status *put_message(const struct schema_message *type, const cJSON *json, unsigned depth,
-			   struct wire_out *out)
+status *json_put_message(const struct schema_message *type, const cJSON *json, unsigned depth,
+			 struct wire_out *out)
 {
 	enum special special = special_of(type);
 
-	if (special == SPECIAL_REFUSED)
-		return refuse_special(type);
-	if (special != SPECIAL_NONE)
+	if (special == SPECIAL_TIMESTAMP || special == SPECIAL_DURATION)
 		return put_moment(special, json, out);
-	if (!cJSON_IsObject(json))
-		return wrong_kind(json, "an object");
 	if (depth > LIMIT_JSON_DEPTH)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "messages are nested too deeply");
+	if (special != SPECIAL_NONE)
+		return special_from_json(special, type, json, depth, out);
+	if (!cJSON_IsObject(json))
+		return wrong_kind(json, "an object");
 	return put_members(type, json, depth, out);
 }
 
 status *json_to_wire(const struct schema_message *type, const cJSON *json, struct buffer *ret_wire)
 {
 	scoped(wire_out) struct wire_out out = {0};
-	status *st = put_message(type, json, 1, &out);
+	status *st = json_put_message(type, json, 1, &out);
 
 	if (st != NULL)
 		return status_wrapf(st, "%s", type->name);

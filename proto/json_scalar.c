@@ -114,8 +114,15 @@ static int32_t unzigzag32(uint64_t value)
 	return (int32_t)(low >> 1 ^ (0 - (low & 1)));
 }
 
+bool is_null_value(const struct schema_enum *type)
+{
+	return strcmp(type->name, "google.protobuf.NullValue") == 0;
+}
+
 static cJSON *json_of_enum(const struct schema_enum *type, int32_t number)
 {
+	if (is_null_value(type))
+		return cJSON_CreateNull();
 	for (size_t i = 0; i < type->value_count; i++)
 		if (type->values[i].number == number)
 			return cJSON_CreateString(type->values[i].name);
@@ -324,6 +331,10 @@ static status *double_to_wire(const cJSON *json, bool is_float, uint64_t *ret_va
 
 static status *enum_to_wire(const struct schema_enum *type, const cJSON *json, uint64_t *ret_value)
 {
+	if (cJSON_IsNull(json) && is_null_value(type)) {
+		*ret_value = 0;
+		return NULL;
+	}
 	if (!cJSON_IsString(json))
 		return whole_of_json(json, SCHEMA_ENUM, ret_value);
 	for (size_t i = 0; i < type->value_count; i++)

@@ -36,6 +36,10 @@ static cJSON *template_value(const struct schema_field *field, const struct arou
 		return cJSON_CreateString("1970-01-01T00:00:00Z");
 	if (special_of(field->message) == SPECIAL_DURATION)
 		return cJSON_CreateString("0s");
+	if (special_of(field->message) != SPECIAL_NONE) {
+		status_free(json_special_template(field->message, &json));
+		return json;
+	}
 	const struct around inside = {field->message, around, around->depth + 1};
 	return template_message(&inside, nodes);
 }
@@ -103,8 +107,6 @@ status *json_template(const struct schema_message *type, cJSON **ret_json)
 	size_t nodes = LIMIT_JSON_NODES;
 	cJSON *json = NULL;
 
-	if (special_of(type) == SPECIAL_REFUSED)
-		return refuse_special(type);
 	if (special_of(type) != SPECIAL_NONE) {
 		const struct schema_field field = {.type = SCHEMA_MESSAGE, .message = type};
 		json = template_value(&field, &top, &nodes);

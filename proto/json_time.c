@@ -11,29 +11,6 @@
 #define DURATION_MOST 315576000000   /* 10 000 years */
 enum { NANOS = 1000000000, DAY_S = 86400, DAYS_TO_EPOCH = 719468, ERA_DAYS = 146097 };
 
-enum special special_of(const struct schema_message *type)
-{
-	/* Those of google.protobuf that an ordinary message's JSON would be wrong for. */
-	static const char *const refused[] = {"Any",	     "Struct",	    "Value",
-					      "ListValue",   "FieldMask",   "DoubleValue",
-					      "FloatValue",  "Int64Value",  "UInt64Value",
-					      "Int32Value",  "UInt32Value", "BoolValue",
-					      "StringValue", "BytesValue"};
-	static const char package[] = "google.protobuf.";
-
-	if (strncmp(type->name, package, sizeof(package) - 1) != 0)
-		return SPECIAL_NONE;
-	const char *name = type->name + sizeof(package) - 1;
-	if (strcmp(name, "Timestamp") == 0)
-		return SPECIAL_TIMESTAMP;
-	if (strcmp(name, "Duration") == 0)
-		return SPECIAL_DURATION;
-	for (size_t i = 0; i < array_len(refused); i++)
-		if (strcmp(name, refused[i]) == 0)
-			return SPECIAL_REFUSED;
-	return SPECIAL_NONE;
-}
-
 struct date {
 	int64_t year;
 	int month, day;

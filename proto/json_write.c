@@ -291,6 +291,76 @@ static status *get_moment(enum special kind, struct wire wire, cJSON **json)
 	return st != NULL || *json != NULL ? st : no_memory();
 }
 
+status *json_default(const struct schema_field *field, cJSON **ret_json)
+{
+	static const uint8_t nothing[1];
+	const struct wire_field wire = {.type = scalar_wire_type(field->type),
+					.bytes = {.at = nothing}};
+
+	return scalar_to_json(field, &wire, ret_json);
+}
+
+/* What is there already, as wire again, and what follows it. Costs of the bounds, as nobody should
+ * come back to a large one again and again. */
+static status *join_wire(struct writer *writer, const struct schema_message *type, cJSON *json,
+			 struct wire wire, struct wire_out *ret_whole)
+{
+	scoped(buffer) struct buffer before = {0};
+	scoped(json) cJSON *parsed = NULL;
+	char *text = cJSON_PrintUnformatted(json); /* its numbers may be raw texts */
+	status *st = text != NULL ? json_parse(text, strlen(text), &parsed) : no_memory();
+
+	cJSON_free(text);
+	if (st == NULL)
+		st = json_to_wire(type, parsed, &before);
+	if (st != NULL)
+		return st;
+	size_t size = before.size + wire.size;
+	if (writer->nodes < size)
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "the message has too many pieces");
+	writer->nodes -= size;
+	ret_whole->buffer.data = malloc(size + 1);
+	if (ret_whole->buffer.data == NULL)
+		return no_memory();
+	memcpy(ret_whole->buffer.data, before.data, before.size);
+	memcpy(ret_whole->buffer.data + before.size, wire.at, wire.size);
+	ret_whole->buffer.size = size;
+	return NULL;
+}
+
+static status *get_any(struct writer *writer, const struct schema_message *type, struct wire wire,
+		       unsigned depth, cJSON **ret_json)
+{
+	struct any any = {0};
+	cJSON *content = NULL;
+	status *st = any_read(type, wire, &any);
+
+	if (st == NULL && any.type != NULL)
+		st = get_message(writer, any.type, any.content, depth + 1, &content);
+	return st != NULL ? st : any_join(&any, content, ret_json);
+}
+
+/* As get_message. */
+static status *get_special(struct writer *writer, const struct schema_message *type,
+			   struct wire wire, unsigned depth, cJSON **json)
+{
+	scoped(wire_out) struct wire_out whole = {0};
+	scoped(json) cJSON *before = TAKE(*json);
+	scoped(json) cJSON *fields = cJSON_CreateObject();
+	enum special kind = special_of(type);
+	status *st = fields != NULL ? NULL : no_memory();
+
+	if (st == NULL && before != NULL) {
+		st = join_wire(writer, type, before, wire, &whole);
+		wire = (struct wire){.at = whole.buffer.data, .size = whole.buffer.size};
+	}
+	if (st == NULL && kind == SPECIAL_ANY)
+		return get_any(writer, type, wire, depth, json);
+	if (st == NULL)
+		st = add_fields(writer, type, wire, depth, fields);
+	return st != NULL ? st : special_to_json(kind, type, fields, json);
+}
+
 /* *json is NULL or what is there already; it is taken, and NULL on error. */
 static status *get_message(struct writer *writer, const struct schema_message *type,
 			   struct wire wire, unsigned depth, cJSON **json)
@@ -298,12 +368,12 @@ static status *get_message(struct writer *writer, const struct schema_message *t
 	enum special special = special_of(type);
 	status *st = count_node(writer);
 
-	if (st == NULL && special == SPECIAL_REFUSED)
-		st = refuse_special(type);
 	if (st == NULL && depth > LIMIT_JSON_DEPTH)
 		st = status_errorf(STATUS_INVALID_ARGUMENT, "messages are nested too deeply");
-	if (st == NULL && special != SPECIAL_NONE)
+	if (st == NULL && (special == SPECIAL_TIMESTAMP || special == SPECIAL_DURATION))
 		return get_moment(special, wire, json);
+	if (st == NULL && special != SPECIAL_NONE)
+		return get_special(writer, type, wire, depth, json);
 	if (st == NULL && *json == NULL)
 		*json = cJSON_CreateObject();
 	if (st == NULL && *json == NULL)

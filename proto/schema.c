@@ -162,6 +162,7 @@ static status *resolve_all(struct schema *schema)
 		st = sort(&schema->enums);
 	for (size_t i = 0; st == NULL && i < schema->messages.count; i++) {
 		struct schema_message *message = schema->messages.items[i];
+		message->schema = schema;
 		for (size_t j = 0; st == NULL && j < message->field_count; j++)
 			st = resolve_field(schema, message, &message->fields[j]);
 	}

@@ -62,7 +62,8 @@ struct schema_message {
 	struct schema_field *fields;
 	size_t field_count;
 	bool is_map_entry;
-	void *unpacked; /* what the names point into */
+	const struct schema *schema; /* that it is of */
+	void *unpacked;		     /* what the names point into */
 };
 
 struct schema_method {

@@ -7,6 +7,7 @@
 
 #include "haul/v1/migrations.pb-c.h"
 #include "proto/limits.h"
+#include "proto/wire.h"
 #include "tests/unit/test.h"
 
 extern const uint8_t every_descriptor_set[];
@@ -394,25 +395,59 @@ static void a_template_is_valid_input(void **state)
 	assert_string_equal(cJSON_GetStringValue(json), "0s");
 }
 
-/* As an ordinary message it would look right and be wrong. */
-static void types_with_a_json_of_their_own_are_not_supported(void **state)
+static void a_known_type_that_looks_otherwise_is_an_ordinary_message(void **state)
 {
 	/* file { package: "google.protobuf" message_type { name: "Any" } } */
 	static const uint8_t set[] = "\x0a\x18\x12\x0fgoogle.protobuf\x22\x05\x0a\x03"
 				     "Any";
 	scoped(schema) struct schema *schema = NULL;
-	scoped(json) cJSON *object = cJSON_CreateObject();
+	scoped(json) cJSON *object = cJSON_Parse("{\"@type\": \"a/google.protobuf.Any\"}");
+	scoped(json) cJSON *json = NULL;
 	scoped(buffer) struct buffer wire = {0};
-	cJSON *json = NULL;
 	(void)state;
 
 	assert_ok(schema_load(set, sizeof(set) - 1, &schema));
 	const struct schema_message *any = schema_message(schema, "google.protobuf.Any");
 	assert_non_null(any);
-	assert_code(json_to_wire(any, object, &wire), STATUS_UNIMPLEMENTED);
-	assert_code(json_of_wire(any, set, 0, false, &json), STATUS_UNIMPLEMENTED);
-	assert_code(json_template(any, &json), STATUS_UNIMPLEMENTED);
-	assert_null(json);
+	assert_code(json_to_wire(any, object, &wire), STATUS_INVALID_ARGUMENT);
+	assert_ok(json_of_wire(any, set, 0, false, &json));
+	assert_int_equal(cJSON_GetArraySize(json), 0);
+}
+
+/* Python 3.21 prints them; the mapping does not have them. */
+static void a_value_that_is_no_json_number_is_not_printed(void **state)
+{
+	static const char *const wires[] = {
+	    "a2050911000000000000f87f", /* value: NaN */
+	    "a20509110000"
+	    "00000000f0ff", /* value: -Infinity */
+	};
+	(void)state;
+
+	for (size_t i = 0; i < array_len(wires); i++) {
+		scoped(buffer) struct buffer wire = bytes_of_hex(wires[i]);
+		cJSON *json = NULL;
+		assert_code(json_of_wire(every, wire.data, wire.size, false, &json),
+			    STATUS_INVALID_ARGUMENT);
+	}
+}
+
+static void pieces_of_a_known_type_are_bounded(void **state)
+{
+	/* value: a text of 64 KiB, and then many empty pieces that are joined with it. */
+	enum { TEXT = 65536, PIECES = 1000 };
+	scoped(wire_out) struct wire_out value = {0}, whole = {0};
+	scoped(mem) void *text = calloc(1, TEXT);
+	cJSON *json = NULL;
+	(void)state;
+
+	memset(text, 'x', TEXT);
+	assert_ok(wire_put_bytes(&value, 3, text, TEXT));
+	assert_ok(wire_put_bytes(&whole, 84, value.buffer.data, value.buffer.size));
+	for (int i = 0; i < PIECES; i++)
+		assert_ok(wire_put_bytes(&whole, 84, "", 0));
+	assert_code(json_of_wire(every, whole.buffer.data, whole.buffer.size, false, &json),
+		    STATUS_RESOURCE_EXHAUSTED);
 }
 
 int main(void)
@@ -427,7 +462,9 @@ int main(void)
 	    cmocka_unit_test(texts_that_are_none_are_not_printed),
 	    cmocka_unit_test(compiled_messages_go_both_ways),
 	    cmocka_unit_test(a_template_is_valid_input),
-	    cmocka_unit_test(types_with_a_json_of_their_own_are_not_supported),
+	    cmocka_unit_test(a_known_type_that_looks_otherwise_is_an_ordinary_message),
+	    cmocka_unit_test(a_value_that_is_no_json_number_is_not_printed),
+	    cmocka_unit_test(pieces_of_a_known_type_are_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, load_every, free_every);

@@ -25,10 +25,10 @@ def load():
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
-    return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("haul.test.Every"))
+    return pool, message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("haul.test.Every"))
 
 
-EVERY = load()
+POOL, EVERY = load()
 
 # As protobuf's JSON, to be read and printed by Python.
 BOTH = """
@@ -111,6 +111,58 @@ BOTH = """
 {"took": "315576000000s"}
 {"took": "-315576000000s"}
 {"tooks": ["1s", "0s", "-3.250s"]}
+{"any": {}}
+{"any": {"@type": "type.googleapis.com/haul.test.Every.Inner"}}
+{"any": {"@type": "type.googleapis.com/haul.test.Every.Inner", "text": "a", "numbers": [1, -1]}}
+{"any": {"@type": "example.org/x/haul.test.Every", "anInt64": "5", "any": {"@type": "a/haul.test.Every.Inner"}}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1.500s"}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.Timestamp", "value": "1970-01-01T00:00:00Z"}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.Int64Value", "value": "7"}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": ""}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"a": [1, null]}}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.Value", "value": "text"}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.ListValue", "value": [{}, []]}}
+{"any": {"@type": "type.googleapis.com/google.protobuf.FieldMask", "value": "a.bC"}}
+{"any": {"@type": "a/google.protobuf.Any", "value": {"@type": "b/haul.test.Every.Inner", "text": "t"}}}
+{"anys": [{"@type": "a/haul.test.Every.Inner", "text": "1"}, {}]}
+{"byStruct": {}}
+{"byStruct": {"": null, "a": 1.5, "b": "t", "c": true, "d": false, "e": {"f": {}}, "g": [1, [2, []], {"h": null}]}}
+{"value": null}
+{"value": 0}
+{"value": -1.25e10}
+{"value": ""}
+{"value": "NaN"}
+{"value": true}
+{"value": false}
+{"value": {}}
+{"value": {"a": null}}
+{"value": []}
+{"value": [null, 1, "x", [], {}]}
+{"list": []}
+{"list": [null, {"a": [0]}]}
+{"values": [null, 1, "a", false, {}, []]}
+{"mask": ""}
+{"mask": "a"}
+{"mask": ","}
+{"mask": "a,,b"}
+{"mask": "AB,c1"}
+{"mask": "fooBar.baz,x.yZ"}
+{"aDoubleValue": 0}
+{"aDoubleValue": "NaN"}
+{"aFloatValue": 1.5}
+{"anInt64Value": "-9223372036854775808"}
+{"aUint64Value": "18446744073709551615"}
+{"anInt32Value": 0}
+{"anInt32Value": -7}
+{"aUint32Value": 4294967295}
+{"aBoolValue": false}
+{"aBoolValue": true}
+{"aStringValue": ""}
+{"aStringValue": "s"}
+{"aBytesValue": ""}
+{"aBytesValue": "AAE="}
+{"int32Values": [0, 1, -1]}
+{"byValue": {"a": "", "b": "x"}}
 {"oddName2x": "o"}
 {"@other": "o"}
 {"UpperCase": "u"}
@@ -140,6 +192,11 @@ PARSE = """
 {"at": "2024-02-29T20:00:00.5-04:00"}
 {"took": "1.5s"}
 {"took": "3.000000001s"}
+{"value": 1e2}
+{"aDoubleValue": "1.5", "anInt64Value": 5, "anInt32Value": "5"}
+{"anInt32Value": null, "any": null, "byStruct": null, "mask": null, "list": null, "nothing": null}
+{"nothing": "NULL_VALUE"}
+{"any": {"text": "the type may follow", "@type": "a/haul.test.Every.Inner"}}
  \\t\\n{ "aBool" : true , "bools" : [ true ] } \\n
 """
 
@@ -208,6 +265,25 @@ REJECT = """
 {"took": "-315576000001s"}
 {"took": "xs"}
 {"took": 1}
+{"any": 1}
+{"any": {"text": "no type"}}
+{"any": {"@type": 1}}
+{"any": {"@type": "haul.test.Every.Inner"}}
+{"any": {"@type": "a/haul.test.NoSuch"}}
+{"any": {"@type": "a/haul.test.Every.Inner", "noSuchField": 1}}
+{"any": {"@type": "a/google.protobuf.Duration", "value": "x"}}
+{"byStruct": []}
+{"byStruct": 1}
+{"list": {}}
+{"mask": 1}
+{"mask": "foo_bar"}
+{"anInt32Value": "x"}
+{"anInt32Value": {}}
+{"anInt32Value": {"value": 1}}
+{"aBoolValue": 1}
+{"aStringValue": 1}
+{"int32Values": [null]}
+{"byValue": {"a": null}}
 {"anInt32": 1} x
 """
 
@@ -235,13 +311,32 @@ WIRE = [
     "0901020304", "b20102ff", "7202c328",
 ]
 
+# Read and written one behind the other: what is there twice is joined.
+JOINED = [
+    ('{"any": {"@type": "a/haul.test.Every.Inner", "text": "a"}}', '{"any": {"@type": "b/haul.test.Every"}}'),
+    ('{"byStruct": {"a": 1, "b": [1]}}', '{"byStruct": {"b": "x", "c": null}}'),
+    ('{"value": {"a": 1}}', '{"value": {"b": 2}}'),
+    ('{"value": [1]}', '{"value": [2.5, "NaN"]}'),
+    ('{"value": 1}', '{"value": "x"}'),
+    ('{"value": "x"}', '{"value": null}'),
+    ('{"list": [1]}', '{"list": [null]}'),
+    ('{"mask": "a,bC"}', '{"mask": "d"}'),
+    ('{"anInt32Value": 5}', '{"anInt32Value": 0}'),
+    ('{"anInt32Value": 5}', '{"anInt32Value": 6}'),
+    ('{"aStringValue": "x"}', '{"aStringValue": "y"}'),
+]
+
 
 def dump(message, **options):
-    return json_format.MessageToJson(message, indent=None, sort_keys=False, **options)
+    return json_format.MessageToJson(message, indent=None, sort_keys=False, descriptor_pool=POOL, **options)
+
+
+def read(text):
+    return json_format.Parse(text, EVERY(), descriptor_pool=POOL)
 
 
 def both(text):
-    message = json_format.Parse(text, EVERY())
+    message = read(text)
     # Maps have no order in Python's JSON; on the wire they have that of their keys, as in the text.
     printed = json.loads(dump(message))
     for name, value in json.loads(text).items():
@@ -253,12 +348,12 @@ def both(text):
 
 def parse(text):
     return {"kind": "parse", "json": text,
-            "wire": json_format.Parse(text, EVERY()).SerializeToString(deterministic=True).hex()}
+            "wire": read(text).SerializeToString(deterministic=True).hex()}
 
 
 def reject(text):
     try:
-        json_format.Parse(text, EVERY())
+        read(text)
     except json_format.ParseError:
         return {"kind": "reject", "json": text}
     print("python takes it:", text)
@@ -272,6 +367,25 @@ def from_wire(wire):
         print("python refuses the wire:", wire, error)
         return {"kind": "reject_wire", "wire": wire}
     return {"kind": "print", "wire": wire, "json": dump(message)}
+
+
+def joined(texts):
+    return from_wire(b"".join(read(text).SerializeToString(deterministic=True) for text in texts).hex())
+
+
+def without_json():
+    """Messages that Python reads from the wire, and does not print."""
+    messages = [EVERY() for _ in range(3)]
+    messages[0].any.type_url = "a/haul.test.NoSuch"
+    messages[1].any.type_url, messages[1].any.value = "a/haul.test.Every.Inner", b"\x0a"
+    messages[2].mask.paths.append("UpperCase")
+    for message in messages:
+        try:
+            dump(message)
+        except Exception:
+            yield {"kind": "reject_wire", "wire": message.SerializeToString().hex()}
+        else:
+            print("python prints", message)
 
 
 def attempt(function, value):
@@ -288,6 +402,8 @@ def main():
                 for line in PARSE.strip("\n").splitlines()]
     vectors += [attempt(reject, line) for line in REJECT.strip().splitlines()]
     vectors += [attempt(from_wire, wire) for wire in WIRE]
+    vectors += [attempt(joined, texts) for texts in JOINED]
+    vectors += without_json()
     with open(f"{HERE}/vectors.json", "w", encoding="ascii") as out:
         out.write("[\n" + ",\n".join(json.dumps(vector) for vector in vectors if vector) + "\n]\n")
 
