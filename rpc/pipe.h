@@ -28,6 +28,10 @@ struct pipe_place {
 must_check status *pipe_listen(const struct pipe_place *place, struct pipe **ret_pipe,
 			       Haul__V1__PipeAddress **ret_address);
 
+/* Removes what earlier servers, which are no more, have left in a directory of local pipes: socket
+ * files of ours by name and owner at which nobody listens. How many there were. */
+unsigned pipe_sweep(const char *directory);
+
 /* Listener: waits until the peer's HELLO came and answers it. Dialer: done by pipe_dial. */
 must_check status *pipe_accept(struct pipe *pipe, int64_t timeout_ms);
 

@@ -89,6 +89,8 @@ static status *open_listeners(const struct config *config, const struct credenti
 	if (st == NULL)
 		st = check_directory(config->local_dir);
 	if (st == NULL)
+		(void)pipe_sweep(config->local_dir);
+	if (st == NULL)
 		st = rpc_server_listen(server, config->local, NULL, LIMIT_LOCAL_CALLS);
 	if (st == NULL)
 		st = rpc_server_take_handovers(server, LIMIT_HANDOVER_CALLS);

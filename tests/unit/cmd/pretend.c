@@ -107,12 +107,18 @@ static status *serve_start(void *self, const struct rpc_call *call, const Protob
 	return NULL;
 }
 
+/* "attend" is answered when its caller wants no answer any more. */
 static status *serve_get(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
 			 ProtobufCMessage **ret_response)
 {
 	(void)self;
-	(void)call;
-	(void)request;
+	if (request->descriptor == &haul__v1__get_request__descriptor &&
+	    strcmp(((const Haul__V1__GetRequest *)request)->id, "attend") == 0) {
+		atomic_store(&engine.is_attending, true);
+		while (!rpc_call_is_cancelled(call) && !atomic_load(&engine.is_over))
+			(void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+		atomic_store(&engine.is_attending, false);
+	}
 	*ret_response = &migration_new(HAUL__V1__MIGRATION_STATE__RUNNING, "pre-copy")->base;
 	return NULL;
 }
@@ -175,6 +181,29 @@ static status *serve_delete(void *self, const struct rpc_call *call,
 	return status_errorf(STATUS_FAILED_PRECONDITION, "it is not over");
 }
 
+static status *serve_adjust(void *self, const struct rpc_call *call,
+			    const ProtobufCMessage *request, ProtobufCMessage **ret_response)
+{
+	const Haul__V1__AdjustRequest *asked = (const Haul__V1__AdjustRequest *)request;
+
+	atomic_store(&engine.bandwidth,
+		     asked->no_bandwidth_limit ? UINT64_MAX : asked->bandwidth_bytes_per_s);
+	atomic_store(&engine.max_downtime_ms, asked->max_downtime_ms);
+	return serve_get(self, call, request, ret_response);
+}
+
+static status *serve_accept(void *self, const struct rpc_call *call,
+			    const ProtobufCMessage *request, ProtobufCMessage **ret_response)
+{
+	const Haul__V1__AcceptRequest *asked = (const Haul__V1__AcceptRequest *)request;
+
+	(void)self;
+	(void)call;
+	(void)ret_response;
+	return status_errorf(STATUS_INVALID_ARGUMENT, "%s by %u, %u and %u", asked->identity,
+			     asked->sockets->calls, asked->sockets->memory, asked->sockets->images);
+}
+
 static status *allow(void *self, const struct identity *caller, const char *method)
 {
 	(void)self;
@@ -201,10 +230,11 @@ static void ignore_refusal(void *self, const char *listener, const char *peer, c
 
 void engine_start(enum ending ending)
 {
-	static const rpc_handler handlers[] = {serve_start,  serve_get,	  serve_list,
-					       serve_cancel, NULL,	  serve_resolve,
-					       serve_wait,   serve_delete};
-	static const rpc_stream_handler streams[8] = {[4] = serve_watch};
+	static const rpc_handler handlers[] = {serve_start,  serve_get,	   serve_list,
+					       serve_cancel, NULL,	   serve_resolve,
+					       serve_wait,   serve_delete, serve_adjust,
+					       serve_accept};
+	static const rpc_stream_handler streams[10] = {[4] = serve_watch};
 	static struct rpc_service service;
 	const struct rpc_server_config config = {.services = &service,
 						 .service_count = 1,

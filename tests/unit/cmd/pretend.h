@@ -23,6 +23,9 @@ struct engine {
 	_Atomic enum ending ending;
 	atomic_bool is_cancelled, is_watched, is_over;
 	atomic_int waits;
+	atomic_bool is_attending; /* a Get of "attend" */
+	atomic_uint_fast64_t bandwidth;
+	atomic_uint max_downtime_ms;
 	struct rpc_server *server;
 	atomic_int watches;
 	uint64_t sequence;	   /* of what was sent last */

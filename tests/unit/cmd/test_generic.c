@@ -80,9 +80,9 @@ static status *watch(void *self, const struct rpc_call *call, const ProtobufCMes
 	ProtobufCMessage *none = NULL;
 
 	(void)self;
-	(void)call;
 	(void)request;
-	send_event(stream, "first");
+	const char *said = metadata_find(call->metadata, "say");
+	send_event(stream, said != NULL ? said : "first");
 	send_event(stream, "second");
 	if (!atomic_load(&engine.is_endless))
 		return status_errorf(STATUS_ABORTED, "it was rolled back");
@@ -345,6 +345,22 @@ static void metadata_is_sent_and_shown(void **state)
 	assert_int_equal(atomic_load(&engine.calls), before);
 }
 
+static void metadata_is_sent_with_what_opens_a_stream(void **state)
+{
+	static const char *const calls[][ARGUMENTS] = {{"call", "haul.v1.Migrations/Watch", "-H",
+							"say: who"},
+						       {"call", "haul.v1.Migrations/Watch", "-H",
+							"haul-x: 1"}};
+	(void)state;
+
+	struct outcome outcome = haulctl(calls[0], NULL);
+	says(outcome.out, "{\"id\":\"who\",");
+	assert_int_equal(outcome.exit, 64 + STATUS_ABORTED);
+	outcome = haulctl(calls[1], NULL);
+	assert_int_equal(outcome.exit, 64 + STATUS_INVALID_ARGUMENT);
+	assert_string_equal(outcome.out, "");
+}
+
 static void methods_that_stream_are_described_as_such(void **state)
 {
 	static const char *const arguments[ARGUMENTS] = {"describe", "haul.v1.Migrations"};
@@ -389,6 +405,8 @@ int main(void)
 					    start_migrations, stop),
 	    cmocka_unit_test_setup_teardown(a_stream_lasts_no_longer_than_it_may, start_migrations,
 					    stop),
+	    cmocka_unit_test_setup_teardown(metadata_is_sent_with_what_opens_a_stream,
+					    start_migrations, stop),
 	    cmocka_unit_test_setup_teardown(methods_that_stream_are_described_as_such,
 					    start_migrations, stop),
 	    cmocka_unit_test_setup_teardown(without_reflection_what_is_built_in_is_known,

@@ -297,6 +297,71 @@ static void an_interrupted_client_takes_no_calls_until_it_is_resumed(void **stat
 	haul_migration_free(migration);
 }
 
+static void limits_are_changed_and_what_is_0_stays(void **state)
+{
+	struct haul_limits limits = HAUL_LIMITS_INIT;
+	struct haul_migration *migration = NULL;
+	(void)state;
+	connect_to(END_NEVER);
+	limits.bandwidth_bytes_per_s = 1000;
+	assert_null(haul_adjust(client, "7f3a", &limits, &migration));
+	assert_string_equal(migration->stage, "pre-copy");
+	haul_migration_free(migration);
+	assert_true(atomic_load(&engine.bandwidth) == 1000);
+	assert_int_equal(atomic_load(&engine.max_downtime_ms), 0);
+	limits.bandwidth_bytes_per_s = 0;
+	limits.no_bandwidth_limit = true;
+	limits.max_downtime_ms = 50;
+	assert_null(haul_adjust(client, "7f3a", &limits, NULL));
+	assert_true(atomic_load(&engine.bandwidth) == UINT64_MAX);
+	assert_int_equal(atomic_load(&engine.max_downtime_ms), 50);
+	expect(haul_adjust(client, "", &limits, NULL), HAUL_INVALID_ARGUMENT, "id");
+}
+
+static void sockets_are_named_to_the_engine(void **state)
+{
+	(void)state;
+	connect_to(END_NEVER);
+	expect(haul_accept(client, "a", 3, 4, 5), HAUL_INVALID_ARGUMENT, "a by 3, 4 and 5");
+}
+
+/* A call that has a token, on a thread of its own. */
+static void *ask_and_wait(void *token)
+{
+	static const uint8_t attend[] = "\x0a\x06"
+					"attend";
+	struct haul_request request = HAUL_REQUEST_INIT;
+	struct haul_reply *reply = NULL;
+	request.method = "haul.v1.Migrations/Get";
+	request.message = attend;
+	request.message_bytes = sizeof(attend) - 1;
+	request.token = token;
+	return haul_exchange(client, &request, &reply);
+}
+
+static void one_call_is_cancelled_by_its_token(void **state)
+{
+	struct haul_migration *migration = NULL;
+	struct haul_token *token = haul_token_new();
+	pthread_t thread;
+	void *error = NULL;
+	(void)state;
+	assert_non_null(token);
+	connect_to(END_NEVER);
+	assert_int_equal(pthread_create(&thread, NULL, ask_and_wait, token), 0);
+	await(&engine.is_attending);
+	haul_token_cancel(client, token);
+	assert_int_equal(pthread_join(thread, &error), 0);
+	expect(error, HAUL_CANCELLED, "cancelled");
+	/* The engine has stopped, too, and the client's other calls go on. */
+	while (atomic_load(&engine.is_attending))
+		(void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+	assert_null(haul_get(client, "7f3a", &migration));
+	haul_migration_free(migration);
+	expect(ask_and_wait(token), HAUL_CANCELLED, "cancelled");
+	haul_token_free(token);
+}
+
 static void any_method_is_called_with_packed_messages(void **state)
 {
 	static const uint8_t request[] = {0x0a, 4, '7', 'f', '3', 'a'};
@@ -371,6 +436,9 @@ int main(void)
 	    cmocka_unit_test_teardown(a_watch_is_stopped_by_another_thread, leave),
 	    cmocka_unit_test_teardown(an_interrupted_client_takes_no_calls_until_it_is_resumed,
 				      leave),
+	    cmocka_unit_test_teardown(limits_are_changed_and_what_is_0_stays, leave),
+	    cmocka_unit_test_teardown(sockets_are_named_to_the_engine, leave),
+	    cmocka_unit_test_teardown(one_call_is_cancelled_by_its_token, leave),
 	    cmocka_unit_test_teardown(any_method_is_called_with_packed_messages, leave),
 	    cmocka_unit_test(a_view_has_the_whole_message_with_it),
 	};

@@ -3,13 +3,17 @@
 #include "tests/unit/test.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "rpc/nng_error.h"
 #include "rpc/seal.h"
@@ -363,6 +367,59 @@ static void senders_killed_in_mid_transfer_leave_no_descriptors(void **state)
 	assert_true(count_fds() <= before);
 }
 
+/* A socket file as a killed server leaves it, or as one that lives has it. */
+static int make_socket(const char *directory, const char *name, bool listens)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", directory, name);
+	assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+	if (listens)
+		assert_int_equal(listen(fd, 1), 0);
+	else
+		(void)close(fd);
+	return listens ? fd : -1;
+}
+
+static bool has_entry(const char *directory, const char *name)
+{
+	char path[256];
+	(void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return access(path, F_OK) == 0;
+}
+
+static void what_a_killed_server_left_is_removed_and_nothing_else(void **state)
+{
+	static const char stale[] = "pipe-00112233445566778899aabbccddeeff.sock";
+	static const char live[] = "pipe-00112233445566778899aabbccddee00.sock";
+	static const char *const others[] = {
+	    "pipe-00112233445566778899aabbccddee.sock",	    /* too short */
+	    "pipe-00112233445566778899AABBCCDDEEFF.sock",   /* not as we write it */
+	    "pipe-00112233445566778899aabbccddeeff.socket", /* another name */
+	    "hauld.sock",
+	};
+	char directory[] = "/tmp/haul-sweep-XXXXXX", command[64];
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	(void)make_socket(directory, stale, false);
+	int fd = make_socket(directory, live, true);
+	for (size_t i = 0; i < array_len(others); i++)
+		(void)make_socket(directory, others[i], false);
+	assert_int_equal(pipe_sweep(directory), 1);
+	assert_false(has_entry(directory, stale));
+	assert_true(has_entry(directory, live));
+	for (size_t i = 0; i < array_len(others); i++)
+		assert_true(has_entry(directory, others[i]));
+	/* Whoever listens there is not bothered. */
+	struct pollfd waiting = {.fd = fd, .events = POLLIN};
+	assert_int_equal(poll(&waiting, 1, 0), 0);
+	(void)close(fd);
+	assert_int_equal(pipe_sweep(directory), 1);
+	assert_int_equal(pipe_sweep("/no/such/directory"), 0);
+	(void)snprintf(command, sizeof(command), "rm -rf %s", directory);
+	assert_int_equal(system(command), 0);
+}
+
 int main(int count, char **arguments)
 {
 	if (count == 6 && strcmp(arguments[1], "sender") == 0)
@@ -382,6 +439,7 @@ int main(int count, char **arguments)
 	    cmocka_unit_test(all_ports_taken_is_resource_exhausted),
 	    cmocka_unit_test(pipes_closed_in_mid_transfer_leave_no_descriptors),
 	    cmocka_unit_test(senders_killed_in_mid_transfer_leave_no_descriptors),
+	    cmocka_unit_test(what_a_killed_server_left_is_removed_and_nothing_else),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
