@@ -335,6 +335,8 @@ static status *enum_to_wire(const struct schema_enum *type, const cJSON *json, u
 		*ret_value = 0;
 		return NULL;
 	}
+	if (!cJSON_IsString(json) && is_null_value(type))
+		return wrong_kind(json, "null"); /* which is all that can be printed of it */
 	if (!cJSON_IsString(json))
 		return whole_of_json(json, SCHEMA_ENUM, ret_value);
 	for (size_t i = 0; i < type->value_count; i++)
