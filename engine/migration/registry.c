@@ -234,7 +234,7 @@ void registry_change(struct registry *registry, const char *id,
 		change(self, view);
 		view->sequence++;
 		is_over = migration_is_over(view);
-		if (registry->hushes == 0 || is_over)
+		if (atomic_load(&registry->hushes) == 0 || is_over)
 			(void)pthread_cond_broadcast(bell_of(registry, id));
 	}
 	(void)pthread_mutex_unlock(&registry->lock);
@@ -252,8 +252,9 @@ void registry_wake(struct registry *registry)
 void registry_hush(struct registry *registry, bool begins)
 {
 	(void)pthread_mutex_lock(&registry->lock);
-	registry->hushes = begins ? registry->hushes + 1 : registry->hushes - 1;
-	if (registry->hushes == 0)
+	unsigned before = begins ? atomic_fetch_add(&registry->hushes, 1)
+				 : atomic_fetch_sub(&registry->hushes, 1);
+	if (!begins && before == 1)
 		ring_all(registry);
 	(void)pthread_mutex_unlock(&registry->lock);
 }
@@ -292,36 +293,57 @@ status *registry_get(struct registry *registry, const char *id, Haul__V1__Migrat
 	return registry_wait(registry, id, 0, 0, ret_view);
 }
 
+/* *ret_view is the registry's own. Caller holds the lock, which is given up meanwhile. */
+static status *wait_for_change(struct registry *registry, const char *id, uint64_t sequence,
+			       int64_t timeout_ms, Haul__V1__Migration **ret_view)
+{
+	struct timespec at = clock_at(clock_monotonic_ms() + timeout_ms);
+
+	for (;;) {
+		Haul__V1__Migration *view = find(registry, id);
+		if (view == NULL)
+			return not_found(id);
+		if (view->sequence > sequence) {
+			*ret_view = view;
+			return NULL;
+		}
+		if (registry->is_closed)
+			return status_errorf(STATUS_CANCELLED, "this engine stops");
+		if (pthread_cond_timedwait(bell_of(registry, id), &registry->lock, &at) ==
+		    ETIMEDOUT)
+			return status_errorf(STATUS_DEADLINE_EXCEEDED, "no change");
+	}
+}
+
 status *registry_wait(struct registry *registry, const char *id, uint64_t sequence,
 		      int64_t timeout_ms, Haul__V1__Migration **ret_view)
 {
-	int64_t until = clock_monotonic_ms() + timeout_ms;
-	struct timespec at = clock_at(until);
-	status *st = NULL;
+	Haul__V1__Migration *view = NULL;
 
 	(void)pthread_mutex_lock(&registry->lock);
-	for (;;) {
-		Haul__V1__Migration *view = find(registry, id);
-		if (view == NULL) {
-			st = not_found(id);
-			break;
-		}
-		if (view->sequence > sequence) {
-			*ret_view = view_copy(view);
-			break;
-		}
-		if (registry->is_closed) {
-			st = status_errorf(STATUS_CANCELLED, "this engine stops");
-			break;
-		}
-		if (pthread_cond_timedwait(bell_of(registry, id), &registry->lock, &at) ==
-		    ETIMEDOUT) {
-			st = status_errorf(STATUS_DEADLINE_EXCEEDED, "no change");
-			break;
-		}
-	}
+	status *st = wait_for_change(registry, id, sequence, timeout_ms, &view);
+	if (st == NULL)
+		*ret_view = view_copy(view);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return st;
+}
+
+status *registry_await_change(struct registry *registry, const char *id, uint64_t sequence,
+			      int64_t timeout_ms, bool *ret_is_over)
+{
+	Haul__V1__Migration *view = NULL;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	status *st = wait_for_change(registry, id, sequence, timeout_ms, &view);
+	if (st == NULL)
+		*ret_is_over = migration_is_over(view);
+	(void)pthread_mutex_unlock(&registry->lock);
+	return st;
+}
+
+bool registry_is_hushed(struct registry *registry)
+{
+	return atomic_load(&registry->hushes) > 0;
 }
 
 /* Looks now and then, also when nothing changes: a caller that goes wakes nobody. */

@@ -55,6 +55,7 @@ void registry_wake(struct registry *registry);
 /* While hushed (as often as it begins, it must end), changes wake nobody but those who wait for an
  * end: registry_wait sees others when it looks next, or when it is over. */
 void registry_hush(struct registry *registry, bool begins);
+bool registry_is_hushed(struct registry *registry);
 
 /* Forgets a finished one: NOT_FOUND, FAILED_PRECONDITION when it is not over. */
 must_check status *registry_delete(struct registry *registry, const char *id);
@@ -63,6 +64,11 @@ must_check status *registry_delete(struct registry *registry, const char *id);
  * after timeout_ms; CANCELLED after registry_close. */
 must_check status *registry_wait(struct registry *registry, const char *id, uint64_t sequence,
 				 int64_t timeout_ms, Haul__V1__Migration **ret_view);
+
+/* As registry_wait, for whoever takes the view later, when more may have changed; says whether it
+ * is over. */
+must_check status *registry_await_change(struct registry *registry, const char *id,
+					 uint64_t sequence, int64_t timeout_ms, bool *ret_is_over);
 
 /* Ends all waiting. */
 void registry_close(struct registry *registry);

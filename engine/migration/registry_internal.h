@@ -4,6 +4,7 @@
 #define HAUL_ENGINE_MIGRATION_REGISTRY_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "engine/migration/registry.h"
 
@@ -14,7 +15,7 @@ struct registry {
 	pthread_mutex_t lock;
 	pthread_cond_t changed[REGISTRY_BELLS]; /* by the id; on CLOCK_MONOTONIC */
 	bool is_closed;
-	unsigned hushes;
+	atomic_uint hushes;	 /* changed under the lock */
 	unsigned waits;		 /* registry_await_end */
 	pthread_mutex_t keeping; /* around the keeper's calls, taken before `lock` */
 	struct registry_keeper keeper;

@@ -13,6 +13,7 @@ enum {
 	/* Changes that come closer are one for a watcher: a thousand of them must not keep the
 	 * engine from its migrations. */
 	APART_MS = 100,
+	SETTLE_TIMES = 10,
 };
 
 struct watchers {
@@ -82,13 +83,31 @@ static status *first_sequence(struct registry *registry, const char *id, uint64_
 	return st;
 }
 
+/* A change that is not the last one is not told at once: more may follow, and while a workload
+ * stands still others have the processors. */
+static void let_settle(struct registry *registry)
+{
+	static const struct timespec apart = {.tv_nsec = APART_MS * 1000000L};
+
+	for (unsigned i = 0; i < SETTLE_TIMES; i++) {
+		(void)nanosleep(&apart, NULL);
+		if (!registry_is_hushed(registry))
+			return;
+	}
+}
+
 /* Waits for the next view; NULL when it is over and was sent already. */
 static status *next_view(struct registry *registry, const char *id, uint64_t sequence,
 			 struct stream *stream, Haul__V1__Migration **ret_view)
 {
 	for (;;) {
 		scoped(migration_view) Haul__V1__Migration *view = NULL;
-		status *st = registry_wait(registry, id, sequence, TICK_MS, ret_view);
+		bool is_over = false;
+		status *st = registry_await_change(registry, id, sequence, TICK_MS, &is_over);
+		if (st == NULL && sequence > 0 && !is_over)
+			let_settle(registry);
+		if (st == NULL)
+			return registry_get(registry, id, ret_view);
 		if (status_code_of(st) == STATUS_CANCELLED)
 			return status_recode(st,
 					     STATUS_UNAVAILABLE); /* of the engine, not of ours */
@@ -106,7 +125,6 @@ static status *next_view(struct registry *registry, const char *id, uint64_t seq
 status *watch_migration(struct registry *registry, const char *id, uint64_t after_sequence,
 			struct stream *stream)
 {
-	static const struct timespec apart = {.tv_nsec = APART_MS * 1000000L};
 	uint64_t sequence = 0;
 	status *st = first_sequence(registry, id, after_sequence, &sequence);
 
@@ -120,7 +138,6 @@ status *watch_migration(struct registry *registry, const char *id, uint64_t afte
 		st = stream_send(stream, &view->base, SEND_MS);
 		if (migration_is_over(view))
 			return st;
-		(void)nanosleep(&apart, NULL);
 	}
 	return st;
 }

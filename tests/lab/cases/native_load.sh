@@ -68,7 +68,7 @@ load_end() {
     FLOODED=$(grep connections "$LAB/flood")
     exec {HOLD}>&-
     for ((i = 1; i <= peers; i++)); do
-        wait "${PEERS[$i]}" || fail "load_peer: $(<"$LAB/peer$i")"
+        wait "${PEERS[$i]}" || fail "load_peer ended with $?: $(<"$LAB/peer$i")"
         line=$(tail -n 1 "$LAB/peer$i")
         note "$line"
         LOAD+=("$line")
