@@ -13,15 +13,8 @@
 static const char package[] = "google.protobuf.";
 static const char type_member[] = "@type";
 
-enum {
-	VALUE_NULL = 1,
-	VALUE_NUMBER,
-	VALUE_TEXT,
-	VALUE_BOOL,
-	VALUE_STRUCT,
-	VALUE_LIST,
-	VALUE_KINDS = 6
-};
+enum { VALUE_NULL = 1, VALUE_NUMBER, VALUE_TEXT, VALUE_BOOL, VALUE_STRUCT, VALUE_LIST };
+enum { VALUE_KINDS = VALUE_LIST };
 
 static bool is_named(const struct schema_message *type, const char *name)
 {
@@ -351,8 +344,8 @@ status *any_read(const struct schema_message *any, struct wire wire, struct any 
 		*ret_any = read;
 		return st;
 	}
-	if (!is_text(read.url.at, read.url.size))
-		return status_errorf(STATUS_DATA_LOSS, "an Any's type is no text");
+	if (read.url.size == 0 || !is_text(read.url.at, read.url.size))
+		return status_errorf(STATUS_DATA_LOSS, "an Any's type is missing, or no text");
 	scoped(str) char *url = strndup((const char *)read.url.at, read.url.size);
 	if (url == NULL)
 		return no_memory();

@@ -123,16 +123,29 @@ int handover_to_nng(nng_socket socket, int *fd, nng_listener *ret_listener)
 	return rv;
 }
 
+/* What look says of those that wait. Nobody else closes them meanwhile. */
+static void look_at_all(struct handovers *handovers, int ret_said[LIMIT_HANDOVERS])
+{
+	int fds[LIMIT_HANDOVERS];
+	(void)pthread_mutex_lock(&handovers->lock);
+	for (size_t i = 0; i < LIMIT_HANDOVERS; i++)
+		fds[i] = handovers->table[i].is_used ? handovers->table[i].sockets[RPC_SOCKET_CALLS]
+						     : -1;
+	(void)pthread_mutex_unlock(&handovers->lock);
+	for (size_t i = 0; i < LIMIT_HANDOVERS; i++)
+		ret_said[i] = fds[i] >= 0 ? look(fds[i]) : 0;
+}
+
 /* Caller holds the lock. False: it is of no use any more. */
 static bool tend(struct handovers *handovers, struct handed *handed,
-		 struct connections *connections, int64_t now_ms)
+		 struct connections *connections, int said)
 {
+	int64_t now_ms = clock_monotonic_ms();
 	int *calls = &handed->sockets[RPC_SOCKET_CALLS];
 	if (handed->pipe_id != 0)
 		return connections_has(connections, handed->pipe_id);
 	if (*calls < 0) /* nng has it, and has not shown it yet */
 		return now_ms - handed->since_ms < SHOWN_MS;
-	int said = look(*calls);
 	if (said == 0)
 		return now_ms - handed->since_ms < UNUSED_MS;
 	handed->since_ms = now_ms;
@@ -143,11 +156,12 @@ void handovers_tend(struct handovers *handovers, struct connections *connections
 {
 	nng_listener over[LIMIT_HANDOVERS];
 	size_t count = 0;
-	int64_t now_ms = clock_monotonic_ms();
+	int said[LIMIT_HANDOVERS];
+	look_at_all(handovers, said);
 	(void)pthread_mutex_lock(&handovers->lock);
 	for (size_t i = 0; i < LIMIT_HANDOVERS; i++) {
 		struct handed *handed = &handovers->table[i];
-		if (!handed->is_used || tend(handovers, handed, connections, now_ms))
+		if (!handed->is_used || tend(handovers, handed, connections, said[i]))
 			continue;
 		if (nng_listener_id(handed->listener) > 0)
 			over[count++] = handed->listener;

@@ -322,7 +322,7 @@ status *registry_wait(struct registry *registry, const char *id, uint64_t sequen
 
 	(void)pthread_mutex_lock(&registry->lock);
 	status *st = wait_for_change(registry, id, sequence, timeout_ms, &view);
-	if (st == NULL)
+	if (view != NULL)
 		*ret_view = view_copy(view);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return st;
@@ -335,7 +335,7 @@ status *registry_await_change(struct registry *registry, const char *id, uint64_
 
 	(void)pthread_mutex_lock(&registry->lock);
 	status *st = wait_for_change(registry, id, sequence, timeout_ms, &view);
-	if (st == NULL)
+	if (view != NULL)
 		*ret_is_over = migration_is_over(view);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return st;

@@ -23,6 +23,7 @@ import threading
 import pycriu.rpc_pb2 as rpc
 
 PAGE, LIMIT = 4096, 256 * 1024
+PRE_DUMPS = 2
 PAGE_OPEN, PAGE_PARENT, PAGE_ADD, PAGE_CLOSE, PAGE_FORCE_CLOSE, PRESENT = 4, 5, 6, 0x1023, 0x1024, 4
 
 
@@ -164,15 +165,17 @@ def move(haulctl, pid, directory, server, ca, cert, key, gives_up=False):
     tracks, rounds = tracks_memory(path), 0
     here.event("criuEnd")
     source = connect(path)
-    if tracks:
+    while tracks and rounds < PRE_DUMPS:
         rounds += 1
-        source.send(dump_request(rpc.PRE_DUMP, pid, make_directory(f"{directory}/1"), memory, track=True))
+        source.send(dump_request(rpc.PRE_DUMP, pid, make_directory(f"{directory}/{rounds}"), memory,
+                                 f"../{rounds - 1}" if rounds > 1 else None, True))
         if not source.result().success:
             fail("CRIU cannot pre-dump")
         same_round(here, there)
     rounds += 1
     images = f"{directory}/{rounds}"
-    source.send(dump_request(rpc.DUMP, pid, make_directory(images), memory, "../1" if tracks else None, tracks))
+    source.send(dump_request(rpc.DUMP, pid, make_directory(images), memory,
+                             f"../{rounds - 1}" if rounds > 1 else None, tracks))
     source.until("post-dump")
     same_round(here, there)
     target = f"{there.offer['imagesDir']}/{rounds}"
@@ -200,7 +203,7 @@ def move(haulctl, pid, directory, server, ca, cert, key, gives_up=False):
     ours.shutdown(socket.SHUT_RDWR)
     if there.process.wait() != 0:
         fail("the lease there did not end well")
-    print("moved", flush=True)
+    print(f"moved {rounds}", flush=True)
 
 
 def give_up(*arguments):

@@ -6,51 +6,8 @@
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
 
-relay() {
-    local verb=$1
-    shift
-    on A python3 "$HAUL_LAB/relay.py" "$verb" "$(program haulctl)" "$@"
-}
-
-# move_by VERB DIR: the program asks for images to be copied, and in the end tells what it did.
-move_by() {
-    local said='' from to pid in out
-    coproc MOVE { relay "$1" "$PID" "$2" "$(url B)" /srv/shared/pki/{ca.pem,a.pem,a.key} 2>&1; }
-    pid=$MOVE_PID
-    # The shell forgets its own when the program has ended.
-    exec {in}<&"${MOVE[0]}" {out}>&"${MOVE[1]}"
-    while read -r -u "$in" said from to; do
-        [[ $said == copy ]] || break
-        on B find "$from" -type f -exec cp -t "$to" {} +
-        echo copied >&"$out"
-    done
-    exec {in}<&- {out}>&-
-    [[ $said == moved || "$said $from" == "given up" ]] || fail "$1: $said $from $to"
-    wait "$pid" || fail "$1 ended with $?"
-}
-
-# expect_line FILE PATTERN
-expect_line() {
-    local try
-    for ((try = 0; try < 200; try++)); do
-        ! grep -qs "$2" "$1" || return 0
-        sleep 0.1
-    done
-    fail "$1 does not say $2: $(<"$1")"
-}
-
-# Nothing of a lease is left on a host but what was restored.
-expect_tidy() {
-    local host try left
-    for host in A B; do
-        for ((try = 0; try < 100; try++)); do
-            left=$(on "$host" bash -c 'pgrep -x criu; find /var/lib/haul/lease -mindepth 1; ls /run/haul/criu-*' 2>/dev/null || true)
-            [[ -n $left ]] || continue 2
-            sleep 0.1
-        done
-        fail "a lease is left on $host: $left"
-    done
-}
+# shellcheck source=../relay.sh
+. "$HAUL_LAB/relay.sh"
 
 printf '{"rules": [{"identities": ["a"], "methods": ["/haul.v1.Criu/*"]}]}\n' >"$LAB/policy.json"
 mkdir -p "$SHARED" && cp "$LAB/policy.json" "$SHARED/"

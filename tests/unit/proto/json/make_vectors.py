@@ -375,10 +375,11 @@ def joined(texts):
 
 def without_json():
     """Messages that Python reads from the wire, and does not print."""
-    messages = [EVERY() for _ in range(3)]
+    messages = [EVERY() for _ in range(4)]
     messages[0].any.type_url = "a/haul.test.NoSuch"
     messages[1].any.type_url, messages[1].any.value = "a/haul.test.Every.Inner", b"\x0a"
     messages[2].mask.paths.append("UpperCase")
+    messages[3].any.value = b"x"
     for message in messages:
         try:
             dump(message)
