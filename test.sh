@@ -63,7 +63,8 @@ fi
 phase "lab, native, sanitized" tests/lab/run.sh native both_faults both_migrate both_timers both_workloads \
     native_abuse native_call native_clients native_fakes native_handover native_relay native_reload native_session native_wire || true
 export HAUL_BUILD=build/release
-phase "lab, native" tests/lab/run.sh native native_identity native_load native_matrix native_memory native_recovery native_soak || true
+phase "lab, native" tests/lab/run.sh native native_identity native_lazy native_load native_matrix native_memory native_recovery \
+    native_soak || true
 phase "docker" docker/test.sh || true
 phase "lab, guest" tests/lab/run.sh guest "${guest_cases[@]}" || true
 [[ -z ${HAUL_FULL:-} ]] || phase "lab, two guests" env HAUL_RUNS=1 tests/lab/run.sh guests all || true

@@ -19,6 +19,7 @@ enum {
 	GUARD_MOST_MS = 120000,
 	GUARD_POLL_MS = 10,
 	FILL_POLL_MS = 10,
+	MARKER_MOST = 64,
 };
 
 static void guard_group(const struct core *core, const char *id, char ret_path[CGROUP_PATH])
@@ -226,5 +227,7 @@ bool incoming_recover_fill(const struct core *core, const char *id, bool is_want
 	    cgroup_exists(group) ? cgroup_kill(group, GROUP_TIMEOUT_MS) : NULL;
 	if (st != NULL)
 		log_status(LOG_LEVEL_WARN, id, "the guard of an earlier hauld does not end", st);
-	return access(marker, F_OK) != 0;
+	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
+	scoped(status) status *missing = files_read(marker, MARKER_MOST, &content);
+	return status_code_of(missing) == STATUS_NOT_FOUND;
 }

@@ -102,6 +102,9 @@ static void strike_now(const struct fault *fault)
 	case FAULT_CRIU:
 		world_kill_criu(fault->node);
 		break;
+	case FAULT_GUARD:
+		lazy_kill_guard(fault->node);
+		break;
 	case FAULT_CUT:
 		net_set_cut(true);
 		break;
@@ -149,7 +152,8 @@ static bool is_for_messages(const struct fault *fault)
 
 bool fault_fits(const struct fault *fault, uint8_t kind)
 {
-	return kind == POINT_MESSAGE || !is_for_messages(fault);
+	/* There is a guard where memory comes later; who plays that asks for it. */
+	return fault->kind != FAULT_GUARD && (kind == POINT_MESSAGE || !is_for_messages(fault));
 }
 
 /* The run goes on without a further fault here; before that, in a process each, with each one that
@@ -322,6 +326,7 @@ const struct fault fault_menu[] = {
 	{"drops-b",       FAULT_EIO,    B, DISK_DROPS, 3000},
 	{"saves-it-a",    FAULT_EIO,    A, DISK_SAVES_IT, 3000},
 	{"saves-it-b",    FAULT_EIO,    B, DISK_SAVES_IT, 3000},
+	{"guard-b",       FAULT_GUARD,  B, 0, 0},
 	{"resolve",       FAULT_RESOLVE, A, 0, 0},
 };
 /* clang-format on */

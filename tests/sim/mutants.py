@@ -57,6 +57,8 @@ MUTANTS = [
     ("LOST is not journaled", M + "source_commit.c",
      "source_journal(source, " + EVENT + "SOURCE_LOST,\n"
      "\t\t\t   \"no whole copy was at the destination\");", "NULL;", "fast,power-a"),
+    ("a new hauld does not wait for the guard that fills a tree", M + "incoming_lazy.c",
+     "if (cgroup_exists(group) && is_wanted)", "if (false)", "lazy,kill-b"),
     # At the destination.
     ("PREPARED is not journaled", M + "incoming_copy.c",
      "st = incoming_journal(incoming, " + EVENT + "DEST_PREPARED, \"\");", "st = NULL;", "fast,kill-b"),

@@ -59,6 +59,7 @@ static void configure(int node, struct engine_config *config)
 	config->hold_images_ms = HOLD_IMAGES_MS;
 	config->call_timeout_ms = CALL_MS;
 	config->criu_timeout_ms = CRIU_MS;
+	config->program = sim_is_lazy ? "hauld" : NULL;
 }
 
 static void *run_life(void *self)
@@ -142,6 +143,7 @@ void node_kill(int node)
 	world_engine_died(life);
 	net_life_died(life);
 	pipes_life_died(life);
+	lazy_life_died(life);
 }
 
 void node_power_off(int node, enum disk_loss loss)

@@ -14,7 +14,7 @@ enum { LONGEST_S = 500, CALM_S = 15, SLOW_CALM_S = 45 };
 static struct outcome *outcome;
 static bool is_traced;
 static int filled; /* 1 + node whose journal is filled already */
-bool sim_is_slow, sim_is_far, sim_is_narrow, sim_is_restless;
+bool sim_is_lazy, sim_is_slow, sim_is_far, sim_is_narrow, sim_is_restless;
 
 void sim_trace(const char *fmt, ...)
 {
@@ -136,6 +136,7 @@ void sim_run(const struct plan *plan, struct outcome *ret_outcome, bool trace)
 {
 	outcome = ret_outcome;
 	is_traced = trace;
+	sim_is_lazy = plan->is_lazy;
 	sim_is_slow = plan->is_slow;
 	sim_is_restless = plan->is_restless;
 	sim_is_far = plan->is_far;

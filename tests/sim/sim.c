@@ -178,6 +178,23 @@ static bool fits_restless(const struct fault *fault, uint8_t kind)
 	return is_meant && fault->ms <= 20000 && fault_fits(fault, kind);
 }
 
+/* Both holders of memory at once are for the model: one of two always lives here. */
+static bool fits_lazy(const struct fault *fault, uint8_t kind)
+{
+	bool is_meant = fault->kind == FAULT_KILL || fault->kind == FAULT_CRIU ||
+			fault->kind == FAULT_CANCEL || fault->kind == FAULT_CUT ||
+			fault->kind == FAULT_STOP || fault->kind == FAULT_LOSE ||
+			fault->kind == FAULT_TWICE || fault->kind == FAULT_LATE ||
+			(fault->kind == FAULT_POWER && fault->node == A);
+
+	return fault->kind == FAULT_GUARD || (is_meant && fault_fits(fault, kind));
+}
+
+static void lazy(void)
+{
+	singles(&(struct plan){.is_lazy = true}, fits_lazy);
+}
+
 static void restless(void)
 {
 	singles(&(struct plan){.is_restless = true}, fits_restless);
@@ -382,6 +399,7 @@ static struct scene {
 } scenes[] = {
     {"fast", "one fault", fast, false},
     {"slow", "one fault, and CRIU is slow", slow, false},
+    {"lazy", "one fault, and memory comes later", lazy, false},
     {"restless", "one fault, and the workload is slowed down", restless, false},
     {"far", "one fault, CRIU is slow and the destination far", far, false},
     {"narrow", "one fault, and the link is narrow", narrow, false},
@@ -534,7 +552,7 @@ static void choose(int argc, char **argv, struct choice *choice)
 
 int main(int argc, char **argv)
 {
-	char most[] = "fast,slow,restless,far,narrow,big,after-writes,operators,failing,pairs",
+	char most[] = "fast,slow,lazy,restless,far,narrow,big,after-writes,operators,failing,pairs",
 	     none[] = "";
 	struct choice choice = {.pairs = getenv("HAUL_FULL") != NULL ? FULL_PAIRS : DEFAULT_PAIRS};
 

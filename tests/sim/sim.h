@@ -68,6 +68,7 @@ enum fault_kind {
 	FAULT_POWER,   /* its machine loses power; back after `ms`; `mode` is what the disk lost */
 	FAULT_STOP,    /* SIGSTOP of the engine for `ms` */
 	FAULT_CRIU,    /* kill -9 of the node's CRIU */
+	FAULT_GUARD,   /* kill -9 of the node's guard of memory that comes later */
 	FAULT_CUT,     /* the link, for `ms` */
 	FAULT_LOSE,    /* this message */
 	FAULT_TWICE,   /* this message comes again `ms` later */
@@ -96,6 +97,7 @@ struct planned {
 	unsigned point;
 };
 struct plan {
+	bool is_lazy;	  /* the tree goes on before its memory is there */
 	bool is_slow;	  /* CRIU takes longer than a lease */
 	bool is_restless; /* writes as much in each round, and is slowed down for that */
 	bool is_far;	  /* connecting takes longer than half a lease */
@@ -176,6 +178,13 @@ const char *world_boot_id(int node);
 _Noreturn void sim_fail(const char *fmt, ...) format_like(1, 2);
 void sim_trace(const char *fmt, ...) format_like(1, 2);
 
+/* --- lazy.c --- */
+
+/* A tree may run that lacks memory which nobody holds. */
+bool lazy_nobody_holds(void);
+void lazy_life_died(const struct life *life);
+void lazy_kill_guard(int node);
+
 /* --- disk.c --- */
 
 enum disk_loss { DISK_ALL, DISK_DATA, DISK_NAMES, DISK_TORN };
@@ -245,7 +254,7 @@ struct outcome {
 	char text[512];
 	uint8_t kinds[POINTS_MOST]; /* of the points */
 };
-extern bool sim_is_slow, sim_is_far, sim_is_narrow, sim_is_restless;
+extern bool sim_is_lazy, sim_is_slow, sim_is_far, sim_is_narrow, sim_is_restless;
 const char *sim_id(void); /* of the migration, NULL before it began */
 void points_note(unsigned point, uint8_t kind);
 void sim_fill_journal(int node); /* once for all runs that need it */

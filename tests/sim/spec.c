@@ -10,9 +10,8 @@ static const struct {
 	const char *word;
 	size_t place; /* of a bool in struct plan */
 } manners[] = {
-    {"slow", offsetof(struct plan, is_slow)},
-    {"restless", offsetof(struct plan, is_restless)},
-    {"far", offsetof(struct plan, is_far)},
+    {"lazy", offsetof(struct plan, is_lazy)},	      {"slow", offsetof(struct plan, is_slow)},
+    {"restless", offsetof(struct plan, is_restless)}, {"far", offsetof(struct plan, is_far)},
     {"narrow", offsetof(struct plan, is_narrow)},
 };
 

@@ -256,6 +256,8 @@ void world_check(void)
 			begins_to_run(i);
 		}
 		copy->is_running = is_running;
+		if (is_running && i > 0 && lazy_nobody_holds())
+			sim_fail("a tree runs on memory that nobody holds");
 		running += is_running && !copy->has_escaped ? 1 : 0;
 		if (copy->is_whole && copy->version == world.latest && alive_procs(i) == TREE_PROCS)
 			resumable++;
