@@ -44,7 +44,7 @@ for flag in ("--fd-rpc", "--fd-mem", "--fd-fs"):
     os.set_inheritable(fd, True)
     flags += [flag, str(fd)]
 os.execv(sys.argv[2], sys.argv[2:] + flags)
-' "$port" "$(program haulctl)" --local "$LOCAL" --json --timeout 60s migrate "pid:$PID" --to "$1" "${@:2}" \
+' "$port" "$(program haulctl)" --local "$LOCAL" --json --timeout 60s migrate "pid:$PID" --to "$1" --restore eager "${@:2}" \
         2>"$LAB/errors") || CODE=$?
     ERRORS=$(<"$LAB/errors")
 }
