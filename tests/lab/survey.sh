@@ -8,7 +8,7 @@
 #        survey         what is wrong now, a line each; nothing = exactly one healthy copy (COPIES=0: none) and
 #                       nothing left behind. Sets SURVIVOR
 #
-# shellcheck source-path=SCRIPTDIR disable=SC2016,SC2034,SC2119,SC2120,SC2154
+# shellcheck source-path=SCRIPTDIR disable=SC2016,SC2034,SC2119,SC2120,SC2153,SC2154
 # shellcheck source=haul.sh
 . "$(dirname "${BASH_SOURCE[0]}")/haul.sh"
 
