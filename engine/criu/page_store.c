@@ -4,6 +4,7 @@
  * memory does not grow with the workload. */
 #include "engine/criu/page_store.h"
 
+#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -370,6 +371,93 @@ status *page_store_end(struct page_store *store, uint64_t *ret_pages)
 {
 	status *st = close_image(store);
 
+	if (st == NULL)
+		*ret_pages = store->pages;
+	return st;
+}
+
+/* --- a round that ends early --- */
+
+/* What the round before has of the open image from here on is in its parent. */
+static status *keep_rest(struct image *image)
+{
+	for (;;) {
+		struct run rest = {image->known.address, image->known.pages, PAGE_IN_PARENT};
+		if (rest.pages > 0 && run_end(&rest) > image->next_address) {
+			if (rest.address < image->next_address) {
+				rest.pages = (run_end(&rest) - image->next_address) / PAGE_BYTES;
+				rest.address = image->next_address;
+			}
+			status *st = add_run(image, &rest);
+			if (st != NULL)
+				return st;
+			image->next_address = run_end(&rest);
+		}
+		status *st = read_entry(image, &image->known);
+		if (st != NULL || image->known.pages == 0)
+			return st;
+	}
+}
+
+/* The stream's id of a pagemap's name; 0: it is none. */
+static uint64_t image_of_name(const char *name)
+{
+	static const struct {
+		const char *prefix;
+		unsigned kind;
+	} kinds[] = {{"pagemap-shmem-", PAGE_SHMEM}, {"pagemap-", PAGE_TASK}};
+
+	for (size_t i = 0; i < array_len(kinds); i++) {
+		size_t length = strlen(kinds[i].prefix);
+		char *end = NULL;
+		if (strncmp(name, kinds[i].prefix, length) != 0)
+			continue;
+		unsigned long number = strtoul(name + length, &end, 10);
+		bool is_name = end != name + length && strcmp(end, ".img") == 0;
+		return is_name ? (uint64_t)number << 8 | kinds[i].kind : 0;
+	}
+	return 0;
+}
+
+/* An image that this round has not come to. */
+static status *keep_image(struct page_store *store, const char *name)
+{
+	uint64_t id = image_of_name(name);
+
+	if (id == 0 || faccessat(store->dir, name, F_OK, 0) == 0)
+		return NULL;
+	status *st = open_image(store, id);
+	if (st == NULL)
+		st = keep_rest(&store->image);
+	return st == NULL ? close_image(store) : st;
+}
+
+static status *keep_images(struct page_store *store)
+{
+	int fd = openat(store->dir_before, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *list = fd >= 0 ? fdopendir(fd) : NULL;
+	status *st = NULL;
+
+	if (list == NULL) {
+		st = status_errnof(errno, "cannot list the round before");
+		close_if_open(fd);
+		return st;
+	}
+	for (const struct dirent *entry = readdir(list); entry != NULL && st == NULL;
+	     entry = readdir(list))
+		st = keep_image(store, entry->d_name);
+	(void)closedir(list);
+	return st;
+}
+
+status *page_store_cut(struct page_store *store, uint64_t *ret_pages)
+{
+	status *st = store->image.id != 0 ? keep_rest(&store->image) : NULL;
+
+	if (st == NULL)
+		st = close_image(store);
+	if (st == NULL && store->dir_before >= 0)
+		st = keep_images(store);
 	if (st == NULL)
 		*ret_pages = store->pages;
 	return st;

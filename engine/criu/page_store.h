@@ -18,6 +18,9 @@ must_check status *page_store_record(struct page_store *store, const struct page
 				     const uint8_t *data);
 /* Closes the round's files and checks that sizes fit; *ret_pages = PRESENT pages of the round. */
 must_check status *page_store_end(struct page_store *store, uint64_t *ret_pages);
+/* The same for a round of which no more will come: what the round before has behind it is in this
+ * one, too. */
+must_check status *page_store_cut(struct page_store *store, uint64_t *ret_pages);
 void page_store_free(struct page_store *store); /* files stay */
 
 DEFINE_SCOPE(page_store, struct page_store *, page_store_free);

@@ -268,12 +268,8 @@ void incoming_remove_images(struct incoming *incoming)
 	incoming->has_images = false;
 }
 
-void incoming_close_channels(struct incoming *incoming, bool now)
+void incoming_close_pipes(struct incoming *incoming)
 {
-	if (now && incoming->memory != NULL)
-		pipe_interrupt(incoming->memory);
-	if (now && incoming->images != NULL)
-		pipe_interrupt(incoming->images);
 	if (incoming->is_accepting)
 		(void)pthread_join(incoming->accepting, NULL);
 	if (incoming->is_receiving)
@@ -284,9 +280,18 @@ void incoming_close_channels(struct incoming *incoming, bool now)
 	status_free(TAKE(incoming->accepted));
 	status_free(TAKE(incoming->received_status));
 	status_free(TAKE(incoming->images_status));
-	page_store_free(TAKE(incoming->store));
 	pipe_free(TAKE(incoming->memory));
 	pipe_free(TAKE(incoming->images));
+}
+
+void incoming_close_channels(struct incoming *incoming, bool now)
+{
+	if (now && incoming->memory != NULL)
+		pipe_interrupt(incoming->memory);
+	if (now && incoming->images != NULL)
+		pipe_interrupt(incoming->images);
+	incoming_close_pipes(incoming);
+	page_store_free(TAKE(incoming->store));
 	swrk_free(TAKE(incoming->swrk));
 	/* The root of a tree that could not be restored is our child, and its zombie would keep its
 	 * id. */

@@ -31,6 +31,9 @@ must_check status *incoming_begin_round(struct incomings *incomings, const struc
 must_check status *incoming_end_round(struct incomings *incomings, const struct rpc_call *call,
 				      const Haul__V1__EndRoundRequest *request,
 				      Haul__V1__EndRoundResponse *ret_response);
+must_check status *incoming_resume(struct incomings *incomings, const struct rpc_call *call,
+				   const Haul__V1__ResumeRequest *request,
+				   Haul__V1__ResumeResponse *ret_response);
 must_check status *incoming_restore(struct incomings *incomings, const struct rpc_call *call,
 				    const Haul__V1__RestoreRequest *request,
 				    Haul__V1__RestoreResponse *ret_response);

@@ -142,8 +142,8 @@ static void *accept_pipes(void *self)
 	return NULL;
 }
 
-static status *open_pipes(struct incoming *incoming, const struct rpc_call *call,
-			  Haul__V1__PrepareResponse *ret_response)
+status *incoming_open_pipes(struct incoming *incoming, const struct rpc_call *call,
+			    Haul__V1__PipeAddress **ret_memory, Haul__V1__PipeAddress **ret_images)
 {
 	const struct engine_config *config = &incoming->core->config;
 	struct pipe_place place = {
@@ -158,10 +158,10 @@ static status *open_pipes(struct incoming *incoming, const struct rpc_call *call
 				     "the sockets that were handed over have had their migration: "
 				     "each needs its own");
 	place.socket = TAKE_FD(memory);
-	status *st = pipe_listen(&place, &incoming->memory, &ret_response->memory);
+	status *st = pipe_listen(&place, &incoming->memory, ret_memory);
 	place.socket = TAKE_FD(images);
 	if (st == NULL)
-		st = pipe_listen(&place, &incoming->images, &ret_response->images);
+		st = pipe_listen(&place, &incoming->images, ret_images);
 	else if (place.socket > 0)
 		(void)close(place.socket);
 	if (st != NULL)
@@ -253,7 +253,8 @@ static status *fill_session(struct incoming *incoming, const struct rpc_call *ca
 	if (st == NULL)
 		st = open_session(incoming, call, request);
 	if (st == NULL)
-		st = open_pipes(incoming, call, ret_response);
+		st = incoming_open_pipes(incoming, call, &ret_response->memory,
+					 &ret_response->images);
 	if (st == NULL)
 		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED, "");
 	if (st == NULL)
@@ -340,8 +341,9 @@ static void *receive_round(void *self)
 	struct incoming *incoming = self;
 
 	incoming->received_status =
-	    memory_receive_round(incoming->memory, incoming->store, incoming->round,
-				 incoming->limits.long_ms, &incoming->received);
+	    memory_receive_resumable(incoming->memory, incoming->store, incoming->round,
+				     incoming->limits.long_ms, &incoming->received,
+				     &incoming->progress);
 	note_failure(incoming, incoming->memory, incoming->received_status);
 	note_arrival(incoming);
 	return NULL;
@@ -398,6 +400,7 @@ static status *begin_round(struct incoming *incoming, const struct rpc_call *cal
 		return st;
 	incoming->round = request->round;
 	incoming->is_last = request->last;
+	incoming->is_unfinished = true;
 	st = page_store_begin(incoming->store, incoming->round);
 	return st == NULL ? start_receiving(incoming) : st;
 }
@@ -436,6 +439,7 @@ static status *end_round(struct incoming *incoming, const struct rpc_call *call,
 		return status_copy(incoming->images_status);
 	ret_response->pages = incoming->received.pages_sent;
 	ret_response->digest = incoming->received.digest;
+	incoming->is_unfinished = false;
 	return incoming_lazy_round(incoming);
 }
 

@@ -68,6 +68,9 @@ struct incoming {
 	unsigned round;
 	bool is_last;
 	struct memory_round received;
+	struct memory_progress progress; /* of the round that was received last */
+	bool is_unfinished;		 /* that one is neither whole nor ended early */
+	unsigned attempt;		 /* the last Resume */
 	status *received_status, *images_status;
 	struct image_totals images_received;
 	struct lazy *lazy;		/* from Prepare to the last page; NULL: eager */
@@ -98,6 +101,13 @@ must_check status *incoming_give_up(struct incomings *incomings, struct incoming
 
 /* Waits for, or with `now` interrupts, the session's threads; closes pipes and CRIU. Turn held. */
 void incoming_close_channels(struct incoming *incoming, bool now);
+
+/* incoming_copy.c: listens for both pipes and starts to accept them. Turn held. */
+must_check status *incoming_open_pipes(struct incoming *incoming, const struct rpc_call *call,
+				       Haul__V1__PipeAddress **ret_memory,
+				       Haul__V1__PipeAddress **ret_images);
+/* Closes them; nothing is received any more. Turn held. */
+void incoming_close_pipes(struct incoming *incoming);
 
 void incoming_set_state(struct incomings *incomings, struct incoming *incoming,
 			enum incoming_state state);

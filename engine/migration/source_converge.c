@@ -299,6 +299,10 @@ static status *copy_ahead(struct source *source)
 		source->prediction = source_predict(source);
 		enum converge_verdict verdict =
 		    converge_decide(&limits, &history, &source->prediction, &why);
+		/* A round that was cut tells nothing. */
+		if (source->is_untracked && verdict == CONVERGE_FREEZE &&
+		    history.count < limits.max_rounds)
+			verdict = CONVERGE_AGAIN;
 		if (verdict != CONVERGE_FREEZE && is_late(source))
 			return strategy(source, "--timeout has passed");
 		if (verdict == CONVERGE_GIVE_UP)

@@ -123,7 +123,7 @@ static status *check_destination(struct source *source)
 	return lacking == NULL ? agree_on_codecs(source, there) : lacking;
 }
 
-static status *open_session(struct source *source)
+status *source_open_session(struct source *source)
 {
 	char group[CGROUP_PATH], dir[FILES_PATH];
 
@@ -217,7 +217,7 @@ status *source_preflight(struct source *source)
 	if (st == NULL)
 		st = check_destination(source);
 	if (st == NULL)
-		st = open_session(source);
+		st = source_open_session(source);
 	unsigned version = 0;
 	if (st == NULL)
 		st = criu_version(source->swrk, &source->limits, &version);
@@ -266,20 +266,29 @@ static status *open_pipe(struct source *source, enum rpc_socket which,
 	return pipe_dial_socket(address, TAKE_FD(source->sockets[which]), timeout, ret_pipe);
 }
 
-static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse *there)
+status *source_dial(struct source *source, const Haul__V1__PipeAddress *memory,
+		    const Haul__V1__PipeAddress *images, struct pipe **ret_memory,
+		    struct pipe **ret_images)
 {
 	int64_t timeout = source->core->config.call_timeout_ms;
+	status *st = open_pipe(source, RPC_SOCKET_MEMORY, memory, timeout, ret_memory);
+
+	if (st != NULL)
+		return status_wrapf(st, "memory pipe to %s", source->to);
+	st = open_pipe(source, RPC_SOCKET_IMAGES, images, timeout, ret_images);
+	return st != NULL ? status_wrapf(st, "image pipe to %s", source->to) : NULL;
+}
+
+static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse *there)
+{
+	scoped(pipe) struct pipe *memory = NULL;
+	scoped(pipe) struct pipe *images = NULL;
 
 	if (there->memory == NULL || there->images == NULL)
 		return status_errorf(STATUS_DATA_LOSS, "destination offered no pipes");
-	scoped(pipe) struct pipe *memory = NULL;
-	scoped(pipe) struct pipe *images = NULL;
-	status *st = open_pipe(source, RPC_SOCKET_MEMORY, there->memory, timeout, &memory);
+	status *st = source_dial(source, there->memory, there->images, &memory, &images);
 	if (st != NULL)
-		return status_wrapf(st, "memory pipe to %s", source->to);
-	st = open_pipe(source, RPC_SOCKET_IMAGES, there->images, timeout, &images);
-	if (st != NULL)
-		return status_wrapf(st, "image pipe to %s", source->to);
+		return st;
 	source_own_pipes(source, TAKE(memory), TAKE(images));
 	st = memory_sender_new(swrk_memory_fd(source->swrk), source->memory, &source->codecs,
 			       &source->sender);

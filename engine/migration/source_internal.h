@@ -116,6 +116,11 @@ struct source {
 	int64_t precopy_until_ms;   /* --on-timeout stop-copy: no longer; 0 = no end */
 	double begun_ms, frozen_ms; /* monotonic; frozen_ms = 0 while it runs */
 
+	/* After a link that was lost: source_reconnect.c. */
+	unsigned reconnects, attempt; /* attempts count all questions */
+	bool is_untracked; /* the kernel's dirty bits do not tell what is there: until a round is
+			      whole */
+
 	/* For the prediction and its error: source_converge.c. */
 	struct cost restore_cost; /* the destination's */
 	double call_ms;		  /* the fastest call that has waited for nothing */
@@ -177,7 +182,19 @@ must_check status *source_tell_convergence(const struct source *source, status *
 /* A tree that was slowed down is no longer, and is where it came from. Nothing to do is fine. */
 void source_full_speed(struct source *source);
 
+/* source_reconnect.c: after a round that failed with st, which it takes. NULL: the link was lost,
+ * is back, and pre-copy can go on. Else st. */
+must_check status *source_reconnect(struct source *source, status *st, double begun_ms);
+
+/* source_copy.c, for both: */
+must_check status *source_open_session(struct source *source);
+must_check status *source_dial(struct source *source, const Haul__V1__PipeAddress *memory,
+			       const Haul__V1__PipeAddress *images, struct pipe **ret_memory,
+			       struct pipe **ret_images);
+
 /* source_rounds.c, for the final dump too: */
+/* By the kernel's bits: it has some, and they are of the round before. */
+bool source_is_tracked(const struct source *source);
 must_check status *source_one_round(struct source *source);
 struct round_view {
 	struct memory_round memory;

@@ -40,6 +40,11 @@ static void show_round(void *self, Haul__V1__Migration *view)
 		view->predicted_downtime_ms = round->predicted_ms;
 }
 
+bool source_is_tracked(const struct source *source)
+{
+	return source->tracking == TRACKING_SOFT_DIRTY && !source->is_untracked;
+}
+
 status *source_begin_round(struct source *source, bool is_last, int live_fd,
 			   char ret_dir[FILES_PATH])
 {
@@ -63,7 +68,7 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	const struct memory_feed feed = {
 	    .live_fd = live_fd,
 	    .is_criu = is_last || source->tracking == TRACKING_SOFT_DIRTY,
-	    .is_tracked = source->tracking == TRACKING_SOFT_DIRTY,
+	    .is_tracked = source_is_tracked(source),
 	    .is_last = is_last,
 	};
 	return st == NULL ? memory_sender_begin(source->sender, source->round, &feed) : st;
@@ -102,7 +107,7 @@ void source_fill_dump(const struct source *source, const char *dir, struct criu_
 	*dump = (struct criu_dump){
 	    .pid = source->pid,
 	    .images_dir = dir,
-	    .parent = is_tracked && source->round > 1 ? paths->parent : NULL,
+	    .parent = source_is_tracked(source) && source->round > 1 ? paths->parent : NULL,
 	    .work_dir = paths->work,
 	    .log_file = paths->log,
 	    .shell_job = source->options.shell_job,
@@ -190,7 +195,10 @@ status *source_one_round(struct source *source)
 	if (st == NULL)
 		st = source_end_round(source, &shown.memory);
 	if (st != NULL)
-		return status_wrapf(st, "pre-copy round %u", source->round);
+		return source_reconnect(source,
+					status_wrapf(st, "pre-copy round %u", source->round),
+					begun);
+	source->is_untracked = false;
 	shown.duration_ms = clock_monotonic_fine_ms() - begun;
 	source->rounds[source->round - 1] = (struct converge_round){
 	    .pages = shown.memory.pages_sent,

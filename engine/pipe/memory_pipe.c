@@ -18,6 +18,7 @@ struct receiving {
 	struct batch_packer *packer;
 	uint8_t *unpacked; /* MEMORY_BATCH_BYTES */
 	struct memory_round got;
+	uint64_t batches;
 	XXH3_state_t digests;
 };
 
@@ -109,6 +110,7 @@ static status *receive_batch(struct receiving *receiving, const struct pipe_in *
 	if (st != NULL)
 		return st;
 	receiving->got.bytes += in->size;
+	receiving->batches++;
 	(void)XXH3_64bits_update(&receiving->digests, data + size - DIGEST_BYTES, DIGEST_BYTES);
 	return NULL;
 }
@@ -167,11 +169,21 @@ static status *receive_frames(struct receiving *receiving, struct pipe *pipe, un
 status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
 			     int64_t silence_ms, struct memory_round *ret_round)
 {
+	struct memory_progress progress;
+
+	return memory_receive_resumable(pipe, store, round, silence_ms, ret_round, &progress);
+}
+
+status *memory_receive_resumable(struct pipe *pipe, struct page_store *store, unsigned round,
+				 int64_t silence_ms, struct memory_round *ret_round,
+				 struct memory_progress *ret_progress)
+{
 	scoped(batch_packer) struct batch_packer *packer = NULL;
 	scoped(mem) void *unpacked = malloc(MEMORY_BATCH_BYTES);
 	struct receiving receiving = {.store = store, .unpacked = unpacked};
 	uint64_t pages = 0;
 
+	*ret_progress = (struct memory_progress){.round = round};
 	status *st = unpacked == NULL ? status_errnof(ENOMEM, "memory of round %u", round)
 				      : batch_packer_new(0, &packer);
 	if (st != NULL)
@@ -179,12 +191,15 @@ status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsign
 	receiving.packer = packer;
 	(void)XXH3_64bits_reset(&receiving.digests);
 	st = receive_frames(&receiving, pipe, round, silence_ms);
+	ret_progress->batches = receiving.batches;
+	ret_progress->digest = XXH3_64bits_digest(&receiving.digests);
 	if (st == NULL)
 		st = page_store_end(store, &pages);
 	if (st == NULL && pages != receiving.got.pages_sent)
 		st = status_errorf(STATUS_DATA_LOSS, "round %u: pages went astray", round);
 	if (st != NULL)
 		return status_wrapf(st, "memory of round %u", round);
+	ret_progress->is_whole = true;
 	*ret_round = receiving.got;
 	return NULL;
 }

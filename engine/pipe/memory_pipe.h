@@ -49,6 +49,20 @@ must_check status *memory_sender_begin(struct memory_sender *sender, unsigned ro
  * does not wait for ever. */
 must_check status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms,
 				     struct memory_round *ret_round);
+/* After an error of memory_sender_end: was it the pipe that failed? */
+bool memory_sender_lost_pipe(const struct memory_sender *sender);
+/* How far the destination has come when a pipe was lost. */
+struct memory_progress {
+	unsigned round;
+	bool is_whole;	  /* all of that round is there */
+	uint64_t batches; /* of it, otherwise */
+	uint64_t digest;  /* over the digests of these */
+};
+/* Goes on over another pipe, with another CRIU, from there: the next round sends what is not there
+ * by then. The round that was cut counts as one. DATA_LOSS when that is not what was sent. Between
+ * rounds, not after the last one. */
+must_check status *memory_sender_resume(struct memory_sender *sender, int criu_fd,
+					struct pipe *pipe, const struct memory_progress *there);
 /* So far, from any thread: for progress. */
 void memory_sender_progress(struct memory_sender *sender, struct memory_round *ret_round);
 void memory_sender_free(
@@ -58,6 +72,11 @@ void memory_sender_free(
  * counts (DATA_LOSS). Blocks. */
 must_check status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
 					int64_t silence_ms, struct memory_round *ret_round);
+/* The same, for one that may be taken up again: *ret_progress is told of an error, too. */
+must_check status *memory_receive_resumable(struct pipe *pipe, struct page_store *store,
+					    unsigned round, int64_t silence_ms,
+					    struct memory_round *ret_round,
+					    struct memory_progress *ret_progress);
 
 /* Pure part for fuzzing: one packed batch, unpacked into at most `room` bytes at ret_data. */
 must_check status *memory_batch_unpack(struct batch_packer *packer, const uint8_t *body,

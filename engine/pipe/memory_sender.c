@@ -2,21 +2,14 @@
 /* The sending half: a page server for CRIU that keeps nothing. Page data is read from CRIU's socket
  * straight into the frame that leaves; a page of zeros, or one that the destination has already, is
  * found there and becomes part of a run without data. */
-#include "engine/pipe/memory_pipe.h"
+#include "engine/pipe/memory_sender_internal.h"
 
 #include <endian.h>
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
 
-#include "engine/pipe/batch_codec.h"
-#include "engine/pipe/codec_choice.h"
-#include "engine/pipe/pace.h"
-#include "engine/pipe/page_table.h"
 #include "proto/clock.h"
 #include "proto/limits.h"
 #include "proto/pack.h"
@@ -31,38 +24,6 @@ enum {
 	PACE_MOST_MS = 2000,	  /* of waiting at once: a changed limit, or the end, is not far */
 	SEND_MS = 5000, /* a link that takes nothing for so long is broken; the tree may be frozen
 			   meanwhile */
-};
-
-struct memory_sender {
-	int criu_fd;
-	struct pipe *pipe;
-	struct page_table *table; /* what the destination has */
-	struct batch_packer *packer;
-	struct codec_choice choice;
-	const atomic_uint_fast64_t *limit; /* bytes a second; NULL = none */
-	struct pace pace;
-
-	/* The serving thread's: */
-	unsigned round_number;
-	struct memory_feed feed;
-	int fd; /* of the feeds the one that is read */
-	struct pipe_out out;
-	bool has_out;
-	size_t used;		 /* of out */
-	unsigned batch_pages;	 /* with data, in out */
-	struct page_header last; /* the last record of out */
-	size_t last_at;		 /* where its header is; SIZE_MAX = none */
-	XXH3_state_t digests;
-
-	pthread_t thread;
-	bool has_thread;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	/* By the lock: */
-	struct memory_round round;
-	bool is_over;
-	bool is_stopping;
-	status *error;
 };
 
 /* --- CRIU's socket --- */
@@ -147,11 +108,14 @@ static status *flush_batch(struct memory_sender *sender)
 	memcpy(sender->out.body + sender->used, &digest, sizeof(digest));
 	(void)XXH3_64bits_update(&sender->digests, &digest, sizeof(digest));
 	size_t content = sender->used + DIGEST_BYTES, size = content;
-	status *st = pack_batch(sender, &size, &sender->out);
+	status *st = sender->feed.is_last ? NULL : memory_sender_mark(sender);
+	if (st == NULL)
+		st = pack_batch(sender, &size, &sender->out);
 	if (st != NULL)
 		return st;
 	sender->has_out = false;
 	st = pipe_send_frame(sender->pipe, &sender->out, size, SEND_MS);
+	sender->is_pipe_lost = st != NULL;
 	if (st != NULL)
 		return st;
 	struct batch_cost cost = {.content = content,
@@ -380,8 +344,9 @@ static status *send_round_end(struct memory_sender *sender)
 	end.pages = sender->round.pages_sent;
 	sender->round.digest = end.digest;
 	(void)pthread_mutex_unlock(&sender->lock);
-	return pipe_send_message(sender->pipe, HAUL__V1__FRAME_KIND__FRAME_ROUND, &end.base,
-				 SEND_MS);
+	st = pipe_send_message(sender->pipe, HAUL__V1__FRAME_KIND__FRAME_ROUND, &end.base, SEND_MS);
+	sender->is_pipe_lost = st != NULL;
+	return st;
 }
 
 /* CRIU is answered first: while it waits the tree stands still. What is still to be sent is sent
@@ -510,6 +475,8 @@ status *memory_sender_begin(struct memory_sender *sender, unsigned round,
 	sender->round_number = round;
 	sender->round = (struct memory_round){0};
 	sender->is_over = false;
+	sender->is_pipe_lost = false;
+	sender->mark_count = 0;
 	(void)XXH3_64bits_reset(&sender->digests);
 	int failed = pthread_create(&sender->thread, NULL, serve_round, sender);
 	if (failed != 0)
@@ -593,6 +560,7 @@ void memory_sender_free(struct memory_sender *sender)
 	status_free(sender->error);
 	page_table_free(sender->table);
 	batch_packer_free(sender->packer);
+	free(sender->marks);
 	(void)pthread_cond_destroy(&sender->changed);
 	(void)pthread_mutex_destroy(&sender->lock);
 	free(sender);

@@ -230,6 +230,106 @@ status *page_table_keep(struct page_table *table, uint64_t address, uint64_t pag
 	return st;
 }
 
+/* --- a round that ends early --- */
+
+struct page_table_mark page_table_mark(const struct page_table *table)
+{
+	struct page_table_mark mark = {.images = table->now.count};
+
+	if (table->run != NULL)
+		mark.address = table->run->run.address + table->run->run.pages * PAGE_BYTES;
+	return mark;
+}
+
+/* Nothing of this image from the address on. */
+static void cut_image(struct page_table *table, struct image *image, uint64_t address)
+{
+	for (struct block *block = image->first; block != NULL; block = block->next) {
+		size_t at = 0;
+		while (at < block->used && block->words[at].run.address < address) {
+			union word *run = &block->words[at];
+			uint64_t most = (address - run->run.address) / PAGE_BYTES;
+			at += 1 + run->run.pages;
+			if (run->run.pages <= most)
+				continue;
+			at -= run->run.pages - most;
+			run->run.pages = most;
+			break;
+		}
+		if (at == block->used)
+			continue;
+		block->used = at;
+		while (block->next != NULL) {
+			struct block *dropped = block->next;
+			block->next = dropped->next;
+			free(dropped);
+			table->blocks--;
+		}
+		image->last = block;
+	}
+}
+
+/* What an image of the round before has from the address on, to the last image of this one. */
+static status *append_rest(struct page_table *table, const struct image *before, uint64_t address)
+{
+	for (const struct block *block = before->first; block != NULL; block = block->next) {
+		for (size_t at = 0; at < block->used; at += 1 + block->words[at].run.pages) {
+			const union word *run = &block->words[at];
+			for (uint64_t i = 0; i < run->run.pages; i++) {
+				uint64_t page = run->run.address + i * PAGE_BYTES;
+				status *st =
+				    page < address ? NULL : append(table, page, run[1 + i].hash);
+				if (st != NULL)
+					return st;
+			}
+		}
+	}
+	return NULL;
+}
+
+/* The image as it is; its blocks change hands. */
+static status *move_image(struct images *from, size_t place, struct images *to)
+{
+	if (to->count == to->room) {
+		size_t room = to->room * 2 + 16;
+		struct image *grown = realloc(to->list, room * sizeof(*grown));
+		if (grown == NULL)
+			return status_errnof(ENOMEM, "page table");
+		to->list = grown;
+		to->room = room;
+	}
+	to->list[to->count++] = from->list[place];
+	from->list[place] = (struct image){.id = from->list[place].id};
+	return NULL;
+}
+
+status *page_table_cut(struct page_table *table, const struct page_table_mark *mark)
+{
+	struct images *now = &table->now, *before = &table->before;
+	status *st = NULL;
+
+	for (size_t i = mark->images; i < now->count; i++)
+		while (now->list[i].first != NULL)
+			drop_first_block(table, &now->list[i]);
+	if (mark->images < now->count)
+		now->count = mark->images;
+	table->run = NULL;
+	table->cursor = (struct cursor){0};
+	if (now->count > 0) {
+		struct image *last = &now->list[now->count - 1];
+		const struct image *known = find_image(before, last->id, 0);
+		cut_image(table, last, mark->address);
+		if (known != NULL)
+			st = append_rest(table, known, mark->address);
+	}
+	for (size_t i = 0; i < before->count && st == NULL; i++) {
+		if (find_image(now, before->list[i].id, 0) == NULL)
+			st = move_image(before, i, now);
+	}
+	table->run = NULL;
+	return st;
+}
+
 size_t page_table_bytes(const struct page_table *table)
 {
 	return sizeof(*table) + table->blocks * sizeof(struct block) +

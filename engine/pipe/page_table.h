@@ -34,6 +34,19 @@ must_check status *page_table_note(struct page_table *table, uint64_t address, c
 /* These pages are as in the round before, says the kernel. */
 must_check status *page_table_keep(struct page_table *table, uint64_t address, uint64_t pages);
 
+/* How far this round has come: images opened, and the end of the last page noted in the last one.
+ */
+struct page_table_mark {
+	size_t images;
+	uint64_t address;
+};
+struct page_table_mark page_table_mark(const struct page_table *table);
+
+/* This round ends at an earlier mark of it: what was noted behind that is forgotten, and what the
+ * round before has behind it, as far as that is still known, counts as noted. Not in the last
+ * round. */
+must_check status *page_table_cut(struct page_table *table, const struct page_table_mark *mark);
+
 /* Heap that the table takes now. */
 size_t page_table_bytes(const struct page_table *table);
 

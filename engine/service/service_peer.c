@@ -90,8 +90,12 @@ ANSWER(query, Haul__V1__QueryRequest, Haul__V1__QueryResponse, haul__v1__query_r
 ANSWER(settle, Haul__V1__SettleRequest, Haul__V1__SettleResponse,
        haul__v1__settle_response__descriptor, incoming_settle(services->incomings, call, asked))
 
+ANSWER(resume, Haul__V1__ResumeRequest, Haul__V1__ResumeResponse,
+       haul__v1__resume_response__descriptor,
+       incoming_resume(services->incomings, call, asked, response))
+
 static const rpc_handler handlers[] = {hello,  prepare,	  begin_round, end_round, restore,
-				       commit, abort_one, query,       settle};
+				       commit, abort_one, query,       settle,	  resume};
 
 struct rpc_service services_peer(struct services *services)
 {

@@ -68,6 +68,15 @@ host_controllers() {
     done
 }
 
+# The one that started the host is in its root group still, and keeps controllers from below it.
+host_empty_root() {
+    local pid
+    while read -r pid; do
+        echo "$pid" >"$1/init/cgroup.procs" 2>/dev/null || true
+    done <"$1/cgroup.procs"
+    host_controllers "$1"
+}
+
 host_start() {
     local host=$1 dir=$2 cgroup child try
     cgroup=$(host_cgroup "$host")
@@ -82,6 +91,7 @@ host_start() {
         child=$(pgrep -P "${HOST_RUNNER[$host]}" || true)
         if [[ -n $child && -e $dir/shared/.up-$host ]]; then
             HOST_PID[$host]=$child
+            host_empty_root "$cgroup"
             return
         fi
         sleep 0.05

@@ -316,6 +316,13 @@ status *page_store_begin(struct page_store *store, unsigned round)
 	return NULL;
 }
 
+status *page_store_cut(struct page_store *store, uint64_t *ret_pages)
+{
+	(void)store;
+	*ret_pages = 0;
+	return NULL;
+}
+
 void page_store_free(struct page_store *store)
 {
 	(void)store;

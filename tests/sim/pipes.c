@@ -281,15 +281,36 @@ status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms,
 	return send_frame(sender->pipe, &frame, "pages");
 }
 
+bool memory_sender_lost_pipe(const struct memory_sender *sender)
+{
+	return sender->pipe->is_broken;
+}
+
+void memory_sender_progress(struct memory_sender *sender, struct memory_round *ret_round)
+{
+	*ret_round = (struct memory_round){.pages_sent = sender->memory->pages};
+}
+
+status *memory_sender_resume(struct memory_sender *sender, int criu_fd, struct pipe *pipe,
+			     const struct memory_progress *there)
+{
+	(void)there;
+	sender->memory = memory_of(criu_fd);
+	sender->pipe = pipe;
+	return NULL;
+}
+
 void memory_sender_free(struct memory_sender *sender)
 {
 	free(sender);
 }
 
-status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
-			     int64_t silence_ms, struct memory_round *ret_round)
+status *memory_receive_resumable(struct pipe *pipe, struct page_store *store, unsigned round,
+				 int64_t silence_ms, struct memory_round *ret_round,
+				 struct memory_progress *ret_progress)
 {
 	struct frame frame;
+	*ret_progress = (struct memory_progress){.round = round};
 	status *st = receive_frame(pipe, silence_ms, "pages", &frame);
 
 	(void)store;
@@ -299,6 +320,8 @@ status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsign
 		return status_errorf(STATUS_DATA_LOSS, "round %u came, not %u", frame.round, round);
 	*ret_round =
 	    (struct memory_round){.pages_sent = frame.pages, .digest = frame.pages * 31 + round};
+	ret_progress->is_whole = true;
+	ret_progress->digest = ret_round->digest;
 	return NULL;
 }
 

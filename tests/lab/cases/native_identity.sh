@@ -8,7 +8,9 @@
 . "$(dirname "$0")/../matrix.sh"
 
 pki=/srv/shared/pki
-METHODS=(BeginRound EndRound Restore Commit Abort Query Settle)
+# Calls of a busy machine take their time.
+TIMERS=("${TIMERS[@]/#5s/30s}")
+METHODS=(BeginRound EndRound Resume Restore Commit Abort Query Settle)
 
 # peer NAME METHOD JSON: that identity calls haul.v1.Peer at B; sets CODE and SAID.
 peer() {

@@ -196,6 +196,58 @@ static void an_image_does_not_come_twice_in_a_round(void **state)
 	assert_code(open_image(scene, FIRST), STATUS_DATA_LOSS);
 }
 
+/* What a round that was cut leaves is a whole one: the next may refer to all that either had. */
+static void a_round_that_is_cut_has_the_rest_of_the_one_before(void **state)
+{
+	struct scene *scene = *state;
+	uint64_t pages = 0;
+
+	assert_ok(open_image(scene, FIRST));
+	assert_ok(add(scene, PAGE_PRESENT, 4, 8));
+	assert_ok(add(scene, PAGE_PRESENT, 20, 4));
+	assert_ok(open_image(scene, SECOND));
+	assert_ok(page_store_end(scene->store, &pages));
+	assert_ok(page_store_begin(scene->store, 2));
+	assert_ok(open_image(scene, FIRST));
+	assert_ok(add(scene, PAGE_PRESENT, 2, 4)); /* over the beginning of the first run */
+	assert_ok(page_store_cut(scene->store, &pages));
+	assert_int_equal(pages, 4);
+	assert_ok(page_store_begin(scene->store, 3));
+	assert_ok(open_image(scene, FIRST));
+	assert_ok(add(scene, PAGE_IN_PARENT, 2, 8));
+	assert_ok(add(scene, PAGE_IN_PARENT, 10, 2));
+	assert_ok(add(scene, PAGE_IN_PARENT, 20, 4));
+	assert_code(add(scene, PAGE_IN_PARENT, 24, 1), STATUS_DATA_LOSS);
+}
+
+static void a_round_that_is_cut_at_once_is_the_one_before(void **state)
+{
+	struct scene *scene = *state;
+	uint64_t pages = 9;
+
+	assert_ok(open_image(scene, FIRST));
+	assert_ok(add(scene, PAGE_PRESENT, 4, 8));
+	assert_ok(open_image(scene, SECOND));
+	assert_ok(page_store_end(scene->store, &pages));
+	for (unsigned round = 2; round < 5; round++) {
+		assert_ok(page_store_begin(scene->store, round));
+		assert_ok(page_store_cut(scene->store, &pages));
+		assert_int_equal(pages, 0);
+	}
+	assert_ok(page_store_begin(scene->store, 5));
+	assert_ok(open_image(scene, FIRST));
+	assert_ok(add(scene, PAGE_IN_PARENT, 4, 8));
+	/* Of the first round nothing is before it. */
+	scoped(page_store) struct page_store *fresh = NULL;
+	char below[80];
+	(void)snprintf(below, sizeof(below), "%s/fresh", scene->dir);
+	assert_ok(files_make_directory(below));
+	assert_ok(page_store_new(below, &fresh));
+	assert_ok(page_store_begin(fresh, 1));
+	assert_ok(page_store_cut(fresh, &pages));
+	assert_int_equal(pages, 0);
+}
+
 int main(void)
 {
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
@@ -208,6 +260,8 @@ int main(void)
 	    STORE_TEST(pages_without_an_open_image_are_refused),
 	    STORE_TEST(pages_out_of_order_are_refused),
 	    STORE_TEST(an_image_does_not_come_twice_in_a_round),
+	    STORE_TEST(a_round_that_is_cut_has_the_rest_of_the_one_before),
+	    STORE_TEST(a_round_that_is_cut_at_once_is_the_one_before),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,6 +182,76 @@ static void the_table_takes_half_a_percent_of_the_memory(void **state)
 	assert_true(most < (size_t)PAGES * PAGE_BYTES / 200 + 3 * 65536);
 }
 
+/* A round that ends at each of its places: what the table knows then is what the destination has,
+ * or less. */
+static void a_round_that_is_cut_knows_its_beginning_and_the_rest_of_the_one_before(void **state)
+{
+	(void)state;
+	enum { FEW = 9000, STEP = 613 };
+	for (unsigned cut = 0; cut <= FEW; cut += STEP) {
+		scoped(page_table) struct page_table *table = NULL;
+		struct page_table_mark mark = {0};
+		assert_ok(page_table_new(&table));
+		for (uint64_t image = IMAGE; image <= OTHER; image += OTHER - IMAGE) {
+			assert_ok(page_table_open(table, image));
+			for (uint64_t page = 0; page < FEW; page++)
+				(void)note(table, page + page / 100 * 7, (uint32_t)page);
+		}
+		page_table_next_round(table, false);
+		assert_ok(page_table_open(table, IMAGE));
+		for (uint64_t page = 0; page < FEW; page++) {
+			if (page == cut)
+				mark = page_table_mark(table);
+			(void)note(table, page + page / 100 * 7, (uint32_t)page + 100000);
+		}
+		if (cut == FEW)
+			mark = page_table_mark(table);
+		/* That far the table had come; it is to go back. */
+		assert_ok(page_table_open(table, OTHER));
+		(void)note(table, 0, 77);
+		assert_ok(page_table_cut(table, &mark));
+		page_table_next_round(table, false);
+		assert_ok(page_table_open(table, IMAGE));
+		unsigned same = 0;
+		for (uint64_t page = 0; page < FEW; page++) {
+			bool is_new = page < cut;
+			/* What the destination has not got is never taken for the same. */
+			bool is_same = note(table, page + page / 100 * 7,
+					    (uint32_t)page + (is_new ? 100000 : 0));
+			assert_true(is_same || !is_new);
+			same += is_same ? 1 : 0;
+		}
+		assert_true(same >= cut);
+		assert_ok(page_table_open(table, OTHER));
+		same = 0;
+		for (uint64_t page = 0; page < FEW; page++)
+			same += note(table, page + page / 100 * 7, (uint32_t)page) ? 1 : 0;
+		assert_true(same >= FEW - 1);
+	}
+}
+
+static void content_behind_a_cut_is_not_taken_for_sent(void **state)
+{
+	struct page_table *table = *state;
+	struct page_table_mark mark;
+
+	assert_ok(page_table_open(table, IMAGE));
+	for (uint64_t page = 0; page < 100; page++)
+		(void)note(table, page, 1);
+	page_table_next_round(table, false);
+	assert_ok(page_table_open(table, IMAGE));
+	for (uint64_t page = 0; page < 50; page++)
+		(void)note(table, page, 2);
+	mark = page_table_mark(table);
+	for (uint64_t page = 50; page < 100; page++)
+		(void)note(table, page, 2);
+	assert_ok(page_table_cut(table, &mark));
+	page_table_next_round(table, false);
+	assert_ok(page_table_open(table, IMAGE));
+	for (uint64_t page = 0; page < 100; page++)
+		assert_int_equal(note(table, page, 2), page < 50);
+}
+
 int main(void)
 {
 #define TABLE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
@@ -193,6 +263,8 @@ int main(void)
 	    TABLE_TEST(pages_before_any_image_are_refused),
 	    TABLE_TEST(random_rounds_agree_with_a_plain_array),
 	    TABLE_TEST(the_table_takes_half_a_percent_of_the_memory),
+	    TABLE_TEST(a_round_that_is_cut_knows_its_beginning_and_the_rest_of_the_one_before),
+	    TABLE_TEST(content_behind_a_cut_is_not_taken_for_sent),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

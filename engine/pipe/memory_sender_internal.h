@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by memory_sender.c and memory_resume.c. */
+#ifndef HAUL_ENGINE_PIPE_MEMORY_SENDER_INTERNAL_H
+#define HAUL_ENGINE_PIPE_MEMORY_SENDER_INTERNAL_H
+
+#include <pthread.h>
+#define XXH_STATIC_LINKING_ONLY
+#include <xxhash.h>
+
+#include "engine/pipe/batch_codec.h"
+#include "engine/pipe/codec_choice.h"
+#include "engine/pipe/memory_pipe.h"
+#include "engine/pipe/pace.h"
+#include "engine/pipe/page_table.h"
+
+struct batch_mark {
+	struct page_table_mark table;
+	uint64_t digest; /* over the digests up to here */
+};
+
+struct memory_sender {
+	int criu_fd;
+	struct pipe *pipe;
+	struct page_table *table; /* what the destination has */
+	struct batch_packer *packer;
+	struct codec_choice choice;
+	const atomic_uint_fast64_t *limit; /* bytes a second; NULL = none */
+	struct pace pace;
+
+	/* The serving thread's: */
+	unsigned round_number;
+	struct memory_feed feed;
+	int fd; /* of the feeds the one that is read */
+	struct pipe_out out;
+	bool has_out;
+	size_t used;		 /* of out */
+	unsigned batch_pages;	 /* with data, in out */
+	struct page_header last; /* the last record of out */
+	size_t last_at;		 /* where its header is; SIZE_MAX = none */
+	XXH3_state_t digests;
+	struct batch_mark *marks; /* of all batches of the round: where they end */
+	size_t mark_count, mark_room;
+	bool is_pipe_lost;
+
+	pthread_t thread;
+	bool has_thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	/* By the lock: */
+	struct memory_round round;
+	bool is_over;
+	bool is_stopping;
+	status *error;
+};
+
+/* Notes that the batch that is about to leave ends where the table is now. */
+must_check status *memory_sender_mark(struct memory_sender *sender);
+
+#endif
