@@ -4,7 +4,7 @@
 # native_lazy: a workload goes on before its memory is in place. Whoever holds that memory is killed at moments of the
 # fill, and at random ones: no page is ever read as zeros (the workloads check themselves), and exactly one copy runs,
 # or can be resumed.
-# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2317,SC2004
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2034,SC2317,SC2004
 . "$(dirname "$0")/../matrix.sh"
 
 VICTIM_ARGS[memory]="192 5 --incompressible"
