@@ -96,7 +96,7 @@ link_rate 100
 
 # In the first round at six tenths: what was there is not sent again.
 begin --max-rounds 6
-cut_in 1 7
+cut_in 1 $((SLOW > 1 ? 25 : 7))
 finish
 again=$(pages_from 1)
 ((again < pages * 6 / 10)) || fail "$again of $pages pages were sent after the first round was cut"
