@@ -156,7 +156,7 @@ caught liveness "$ONE" "a new hauld does not thaw what was committed" 's|-> dt =
 LAZY='-DCRASHES=1 -DPOWER=0 -DLAZY=1 -DGKILLS=1'
 caught safety "$LAZY" "the guard, left alone, does not freeze the tree" 's|dt = FROZEN; is_held = true :: else -> skip fi /\* ALONE G \*/|skip :: else -> skip fi|'
 caught safety "$LAZY" "hauld, left alone, does not freeze the tree" 's|dt = FROZEN; is_held = true :: else -> skip fi /\* ALONE D \*/|skip :: else -> skip fi|'
-caught safety "$LAZY" "a tree whose guard is dead is thawed before it is filled" 's/!is_held && \(guard \|\| !is_missing\)/!is_held/'
+caught safety "$LAZY" "a tree whose guard is dead is thawed before it is filled" 's/!is_held && \(guard \|\| !is_missing \|\| !holds\)/!is_held/'
 caught safety "$LAZY" "the source ends its tree while memory is missing" 's|at = AT_ASK /\* VERDICT FILLING \*/|at = AT_FINISH|'
 caught safety "$LAZY" "\"filling\" is not told from \"committed\"" 's|d_reply\(QUERY, SAYS_FILLING\) /\* MISSING \*/|d_reply(QUERY, SAYS_COMMITTED)|'
 caught safety "$LAZY" "Commit's answer does not tell that memory is missing" 's/\(is_missing -> SAYS_FILLING : OK\)/OK/'

@@ -126,7 +126,8 @@ byte st = RUNS, dt = NONE;
 /* Memory that the tree at the destination has not got: the marker, which stays. The guard: whoever of the two is
  * left alone freezes the tree before it goes on filling (is_held). */
 bool is_missing = false, guard = false, is_held = false;
-/* What a crash forgets. */
+/* What a crash forgets; `holds`: this hauld has what the tree lacks, a new one has not. */
+bool holds = false;
 bool s_up = true, d_up = true;
 byte at = AT_PREPARE, call = 0, answer = UNANSWERED;
 bool is_committing = false, s_broken = false;
@@ -146,7 +147,7 @@ byte jfails = JFAIL;
 /* The tree at the source is a copy until the destination's journal says "committed"; the frozen one at the
  * destination is one from RESTORED on until the source's journal says "resumed" (or, when that could not be
  * written, until the source has told it to give up). */
-#define is_fillable (!is_missing || d_up && d_at != D_RECOVER || guard)
+#define is_fillable (!is_missing || holds || guard)
 #define source_copy (st != GONE && (!is_committed(dj) || is_missing))
 #define destination_copy ((dt == FROZEN && is_committed(dj) && is_fillable) || (dt == RUNS && is_fillable) || \
 	(dt == FROZEN && is_fillable && dj == RESTORED && sj != RESUMED && !ran_on && !(JFAIL && sent[ABORT])))
@@ -338,7 +339,7 @@ end:	do
 	:: atomic { is_served && sent[RESTORE] -> d_take(RESTORE);
 		if
 		:: dj == PREPARED && is_copied && dt == NONE -> dt = FROZEN; d_at = D_RESTORED;
-			is_missing = LAZY; guard = LAZY
+			is_missing = LAZY; guard = LAZY; holds = LAZY
 		:: dj == PREPARED && is_copied && dt == NONE -> d_give_up(RESTORE, ERROR) /* it failed */
 		:: dj == PREPARED && !(is_copied && dt == NONE) -> d_reply(RESTORE, ERROR)
 		:: dj == RESTORED -> d_reply(RESTORE, OK)
@@ -360,8 +361,8 @@ end:	do
 		fi }
 	:: atomic { d_up && d_at == D_THAW ->
 		if
-		:: dt == FROZEN && !is_held && (guard || !is_missing) -> dt = RUNS; d_ran = true
-		:: dt == FROZEN && is_missing && !guard -> is_held = true /* ALONE AT THE COMMIT */
+		:: dt == FROZEN && !is_held && (guard || !is_missing || !holds) -> dt = RUNS; d_ran = true
+		:: dt == FROZEN && is_missing && !guard && holds -> is_held = true /* ALONE AT THE COMMIT */
 		:: else -> skip
 		fi;
 		d_at = D_IDLE; d_reply(COMMIT, (is_missing -> SAYS_FILLING : OK)) }
@@ -420,7 +421,7 @@ end:	do
 active proctype Filler()
 {
 end:	do
-	:: atomic { d_up && d_at != D_RECOVER && is_missing && (dt == FROZEN || dt == RUNS) && (guard || dt == FROZEN) ->
+	:: atomic { holds && is_missing && (dt == FROZEN || dt == RUNS) && (guard || dt == FROZEN) ->
 		is_missing = false; guard = false;
 		if :: is_held -> dt = RUNS; d_ran = true :: else -> skip fi;
 		is_held = false }
@@ -431,12 +432,12 @@ end:	do
 active proctype Guard()
 {
 end:	do
-	:: atomic { guard && is_missing && (!d_up || d_at == D_RECOVER) && (dt == FROZEN || dt == RUNS) ->
+	:: atomic { guard && is_missing && !holds && (dt == FROZEN || dt == RUNS) ->
 		if :: dt == RUNS -> dt = FROZEN; is_held = true :: else -> skip fi; /* GUARD FREEZES */
 		is_missing = false; guard = false;
 		if :: is_held -> dt = RUNS :: else -> skip fi;
 		is_held = false }
-	:: atomic { guard && is_missing && (!d_up || d_at == D_RECOVER) && (dt == NONE || dt == GONE) -> guard = false }
+	:: atomic { guard && is_missing && !holds && (dt == NONE || dt == GONE) -> guard = false }
 	od
 }
 
@@ -456,7 +457,8 @@ inline d_forget()
 	d_at = D_RECOVER;
 	d_method = 0;
 	d_answer = OK;
-	d_broken = false
+	d_broken = false;
+	holds = false
 }
 
 active proctype Faults()
@@ -473,7 +475,7 @@ active proctype Faults()
 		if :: is_missing && st == GONE && !is_fillable -> excused = true /* both holders, and the source's machine */
 		   :: else -> skip fi }
 	:: atomic { guard && is_missing && g_kills > 0 -> g_kills--; guard = false;
-		if :: dt == RUNS -> dt = FROZEN; is_held = true :: else -> skip fi /* ALONE D */;
+		if :: dt == RUNS && holds -> dt = FROZEN; is_held = true :: else -> skip fi /* ALONE D */;
 		if :: is_missing && st == GONE && !is_fillable -> excused = true :: else -> skip fi }
 	/* the machine's power */
 	:: atomic { st != GONE && s_cuts > 0 -> s_cuts--; s_forget(); st = GONE; /* FSYNC S */
