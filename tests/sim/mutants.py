@@ -102,6 +102,8 @@ MUTANTS = [
      "SRC_FILL,    SRC_ASK,    true}", "SRC_FILL,    SRC_RESUME, true}", "fast,lose,kill-b"),
     ("no answer to Commit: finish", M + "source_stages.c",
      "SRC_FILL,    SRC_ASK,    true}", "SRC_FILL,    SRC_FINISH, true}", "fast,lose,kill-b"),
+    ("not told whether all memory is there: resume", M + "source_stages.c",
+     "SRC_FINISH,  SRC_ASK,    true}", "SRC_FINISH,  SRC_RESUME, true}", "lazy,cut-late,kill-b-gone"),
     ("no answer to Query: resume", M + "verdict.c",
      "static const enum verdict tree_waits[] = {\n    [SAYS_NOTHING] = VERDICT_ASK_AGAIN",
      "static const enum verdict tree_waits[] = {\n    [SAYS_NOTHING] = VERDICT_RESUME", "fast,lose,cut-late"),
