@@ -91,7 +91,7 @@ lab_start --lease "${lease_s}s"
 at=A
 to=B
 # Hardly any of it changes: what is sent again was lost.
-workload A memory "$mib" 1 --incompressible
+workload A memory "$mib" 0.1 --incompressible
 link_rate 100
 
 # In the first round at six tenths: what was there is not sent again.
