@@ -11,7 +11,7 @@
 enum {
 	RECONNECTS_MOST =
 	    16,		/* of one migration: a link that comes and goes does not copy anything */
-	ASK_MS = 2000,	/* one attempt */
+	ASK_MS = 2000,	/* the first attempt; each has twice the time of the one before */
 	PAUSE_MS = 250, /* between two */
 	NOTE = 160,
 };
@@ -46,15 +46,22 @@ static bool wait_a_moment(struct source *source)
 }
 
 /* Until the destination answers, says that it will not, or it is interrupted: by a user, by
- * --timeout, or by the keeper, when nothing was heard for the lease. */
+ * --timeout, or by the keeper, when nothing was heard for the lease. A destination that answers the
+ * keeper but not this is given up after a lease, too. */
 static status *ask(struct source *source, ProtobufCMessage **ret_response)
 {
-	for (;;) {
+	int64_t deadline_ms = clock_monotonic_ms() + source->core->config.lease_ms;
+
+	for (int64_t patience_ms = ASK_MS;; patience_ms *= 2) {
 		Haul__V1__ResumeRequest request = HAUL__V1__RESUME_REQUEST__INIT;
+		int64_t left_ms = deadline_ms - clock_monotonic_ms();
 		request.id = source->id;
 		request.attempt = ++source->attempt;
-		status *st = source_call(source, "Resume", &request.base, ASK_MS, ret_response);
-		if (st == NULL || !may_be_asked_again(st) || !wait_a_moment(source))
+		status *st =
+		    source_call(source, "Resume", &request.base,
+				patience_ms < left_ms ? patience_ms : left_ms, ret_response);
+		if (st == NULL || !may_be_asked_again(st) || !wait_a_moment(source) ||
+		    clock_monotonic_ms() >= deadline_ms)
 			return st;
 		status_free(st);
 	}
