@@ -110,7 +110,8 @@ void codec_choice_note(struct codec_choice *choice, const struct batch_cost *cos
 	learn(&choice->of[choice->now].work_ms, cost->work_ms / (double)cost->content);
 	learn(&choice->of[choice->now].wire, (double)cost->wire / (double)cost->content);
 	learn_link(choice, cost);
-	if (choice->trial > 0 && !is_frozen && --choice->trial > 0)
+	choice->trial -= choice->trial > 0 ? 1 : 0;
+	if (choice->trial > 0 && !is_frozen)
 		return;
 	choice->trial = 0;
 	enum batch_codec best = cheapest(choice, choice->now);
