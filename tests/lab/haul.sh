@@ -191,15 +191,20 @@ url() {
     echo "tls+tcp://${HOST_ADDRESS[$1]}:7777"
 }
 
-# TO is a host or a URL.
+# TO is a host or a URL. What came a moment ago is moved once all of its memory is there.
 migrate() {
     local host=$1 pid=$2 to=$3
     shift 3
     [[ $to != [AB] ]] || to=$(url "$to")
-    CODE=0
-    REPORT=$(ctl "$host" --json --timeout "$((60 * SLOW))s" migrate "pid:$pid" \
-        --to "$to" "$@" 2>"$LAB/errors") || CODE=$?
-    ERRORS=$(<"$LAB/errors")
+    local try
+    for ((try = 0; try < 100 * SLOW; try++)); do
+        CODE=0
+        REPORT=$(ctl "$host" --json --timeout "$((60 * SLOW))s" migrate "pid:$pid" \
+            --to "$to" "$@" 2>"$LAB/errors") || CODE=$?
+        ERRORS=$(<"$LAB/errors")
+        [[ $CODE == "$((64 + STATUS_CODE[UNAVAILABLE]))" && $ERRORS$REPORT == *"not all of its memory is in place"* ]] || break
+        sleep 0.1
+    done
 }
 
 # A dotted path into a JSON object; missing fields are empty.
