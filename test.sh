@@ -4,7 +4,7 @@
 # test.sh: builds haul in a Debian 13 root and runs its tests, on any Debian-like machine, as root.
 #
 # usage: ./test.sh               what CI runs
-#        HAUL_FULL=1 ./test.sh   also fuzzing, every case in the guest too, all pairs of crashes, and more rounds
+#        HAUL_FULL=1 ./test.sh   also fuzzing, every case in the guest too, load, all pairs of crashes, and more rounds
 #
 # The last line is "N passed, N failed".
 set -euo pipefail
@@ -14,7 +14,8 @@ toolbox=tests/lab/toolbox.sh
 passed=0
 failed=0
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+aside=$(mktemp)
+trap '[[ -z ${ASIDE:-} ]] || kill "$ASIDE" 2>/dev/null || true; rm -f "$log" "$aside"' EXIT
 
 # phase NAME CMD…: counts what CMD counted, or itself.
 phase() {
@@ -44,6 +45,12 @@ preset() {
     "$toolbox" run sh -c "cmake --preset $1 >/dev/null && cmake --build --preset $1 && ${2:-true}"
 }
 
+# What ran aside, as if it ran now.
+was_aside() {
+    cat "$aside"
+    return "$1"
+}
+
 phase toolbox "$toolbox" ensure
 without=pairs
 [[ -z ${HAUL_FULL:-} ]] || without=none
@@ -59,12 +66,19 @@ else
     export HAUL_RUNS=${HAUL_RUNS:-1}
     guest_cases=(both_migrate guest_kernel_threads guest_redis)
 fi
-# With sanitizers; what preloads a library into hauld, or measures its memory, without.
+# Side by side, since both wait most of the time: with sanitizers; and without, what preloads a library into hauld,
+# or measures its memory.
+native_cases=(native_identity native_lazy native_matrix native_memory native_recovery native_soak)
+[[ -z ${HAUL_FULL:-} ]] || native_cases+=(native_converge native_load native_resume)
+HAUL_BUILD=build/release tests/lab/run.sh native "${native_cases[@]}" >"$aside" 2>&1 &
+ASIDE=$!
 phase "lab, native, sanitized" tests/lab/run.sh native both_faults both_migrate both_timers both_workloads \
     native_abuse native_call native_clients native_fakes native_handover native_relay native_reload native_session native_wire || true
+aside_status=0
+wait "$ASIDE" || aside_status=$?
+ASIDE=
+phase "lab, native" was_aside "$aside_status" || true
 export HAUL_BUILD=build/release
-phase "lab, native" tests/lab/run.sh native native_identity native_lazy native_load native_matrix native_memory native_recovery \
-    native_soak || true
 phase "docker" docker/test.sh || true
 phase "lab, guest" tests/lab/run.sh guest "${guest_cases[@]}" || true
 [[ -z ${HAUL_FULL:-} ]] || phase "lab, two guests" env HAUL_RUNS=1 tests/lab/run.sh guests all || true

@@ -183,7 +183,8 @@ cgroup_remove() {
 hosts_prune() {
     local cgroup
     for cgroup in "$HOSTS_CGROUPS"/haul-lab-*; do
-        [[ -d $cgroup ]] || continue
+        # One that is just being made is empty, too.
+        [[ -n $(find "$cgroup" -maxdepth 0 -mmin +2 2>/dev/null) ]] || continue
         ! grep -q '^populated 0' "$cgroup/cgroup.events" || cgroup_remove "$cgroup"
     done
 }
