@@ -106,18 +106,26 @@ status *criu_version(struct swrk *session, const struct criu_limits *limits, uns
 	return st;
 }
 
+/* What CRIU and the kernel answer for the features that are asked for. */
+static status *check_features(struct swrk *session, CriuFeatures *features,
+			      const struct criu_limits *limits, CriuResp **ret_response)
+{
+	struct request request __attribute__((cleanup(scope_request)));
+
+	request_init(&request, CRIU_REQ_TYPE__FEATURE_CHECK);
+	request.message.features = features;
+	return short_call(session, &request, NULL, limits, ret_response);
+}
+
 status *criu_has_dirty_tracking(struct swrk *session, const struct criu_limits *limits,
 				bool *ret_has)
 {
-	struct request request __attribute__((cleanup(scope_request)));
 	CriuFeatures features = CRIU_FEATURES__INIT;
 	CriuResp *response = NULL;
 
-	request_init(&request, CRIU_REQ_TYPE__FEATURE_CHECK);
 	features.has_mem_track = 1;
 	features.mem_track = 1;
-	request.message.features = &features;
-	status *st = short_call(session, &request, NULL, limits, &response);
+	status *st = check_features(session, &features, limits, &response);
 	if (st != NULL)
 		return status_detailf(st, "next",
 				      "run criu check on this host to see what its kernel lacks");
@@ -129,15 +137,12 @@ status *criu_has_dirty_tracking(struct swrk *session, const struct criu_limits *
 
 status *criu_has_lazy_pages(struct swrk *session, const struct criu_limits *limits, bool *ret_has)
 {
-	struct request request __attribute__((cleanup(scope_request)));
 	CriuFeatures features = CRIU_FEATURES__INIT;
 	CriuResp *response = NULL;
 
-	request_init(&request, CRIU_REQ_TYPE__FEATURE_CHECK);
 	features.has_lazy_pages = 1;
 	features.lazy_pages = 1;
-	request.message.features = &features;
-	status *st = short_call(session, &request, NULL, limits, &response);
+	status *st = check_features(session, &features, limits, &response);
 	if (st != NULL)
 		return st;
 	*ret_has = response->features != NULL && response->features->has_lazy_pages &&

@@ -12,7 +12,9 @@
 # became more by over a tenth, or 8 rounds are done. HAND_FLAGS goes to every dump and to the restore.
 # DIR holds the two pipes by which the source tells the destination what comes next (in place of ssh,
 # and faster); each side keeps its images in /var/lib/haul/hand.
+# shellcheck source-path=SCRIPTDIR
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/hand.sh"
 
 images=/var/lib/haul/hand
 rsync_port=8730
@@ -34,16 +36,7 @@ destination() {
     local act argument
     trap 'echo failed >&4' EXIT
     mkdir -p "$images"
-    cat >"$images/rsyncd.conf" <<END
-[images]
-path = $images
-use chroot = no
-read only = no
-uid = 0
-gid = 0
-END
-    sed -i "1i pid file = $images/rsyncd.pid" "$images/rsyncd.conf"
-    rsync --daemon --address="$address" --port="$rsync_port" --config="$images/rsyncd.conf"
+    serve_images "$rsync_port"
     exec 3<>"$dir/orders" 4<>"$dir/answers"
     echo ready >&4
     while read -r -u 3 act argument; do
@@ -58,14 +51,7 @@ END
         echo over >&4
     done
     trap 'echo over >&4' EXIT
-    kill "$(<"$images/rsyncd.pid")"
-}
-
-ask() {
-    local answer
-    echo "$@" >&3
-    read -r -t 1200 -u 4 answer
-    [[ $answer == over ]]
+    end_images
 }
 
 # copy ACT ROUND

@@ -16,6 +16,7 @@
 #        precopy_rounds                  how often the REPORT's memory was copied before the freeze
 #        expect_precopied N              at least N times, by the kernel's dirty bits if it has them, else by content
 #        expect_completed / expect_refused [CODE] / expect_healthy HOST PID / expect_gone HOST PID
+#        wait_for CMD…                   until it succeeds; fails when it never does
 #        fail MESSAGE…
 #
 # The programs come from HAUL_BUILD. Everything ends with the script that sourced this. The hosts are
@@ -43,6 +44,15 @@ declare -A STATUS_CODE=([CANCELLED]=1 [INVALID_ARGUMENT]=3 [DEADLINE_EXCEEDED]=4
 fail() {
     echo "FAIL: $*" >&2
     exit 1
+}
+
+wait_for() {
+    local try
+    for ((try = 0; try < 100 * SLOW; try++)); do
+        ! "$@" >/dev/null 2>&1 || return 0
+        sleep 0.1
+    done
+    fail "never: $*"
 }
 
 note() {

@@ -10,7 +10,9 @@
 #
 # DIR holds the two pipes by which the source tells the destination what comes next. The container sees /usr
 # and the tree of the tests read-only, and /srv/shared.
+# shellcheck source-path=SCRIPTDIR
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/hand.sh"
 
 images=/var/lib/haul/runc
 bundle=/var/lib/haul/bundle
@@ -60,9 +62,7 @@ destination() {
     exec 3<>"$dir/orders" 4<>"$dir/answers"
     rm -rf "$images"
     mkdir -p "$images"
-    printf '%s\n' "pid file = $images/rsyncd.pid" '[images]' "path = $images" 'use chroot = no' \
-        'read only = no' 'uid = 0' 'gid = 0' >"$images/rsyncd.conf"
-    rsync --daemon --address="$address" --port="$rsync_port" --config="$images/rsyncd.conf"
+    serve_images "$rsync_port"
     echo ready >&4
     while read -r -u 3 act argument; do
         case $act in
@@ -84,14 +84,7 @@ destination() {
         echo over >&4
     done
     trap 'echo over >&4' EXIT
-    kill "$(<"$images/rsyncd.pid")"
-}
-
-ask() {
-    local answer
-    echo "$@" >&3
-    read -r -t 1200 -u 4 answer
-    [[ $answer == over ]]
+    end_images
 }
 
 source_side() {

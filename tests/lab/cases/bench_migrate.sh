@@ -47,15 +47,6 @@ wire_bytes() {
     on A bash -c 'cd /sys/class/net/haul0/statistics && echo $(($(<tx_bytes) + $(<rx_bytes)))'
 }
 
-wait_for() {
-    local try
-    for ((try = 0; try < 100 * SLOW; try++)); do
-        ! "$@" >/dev/null 2>&1 || return 0
-        sleep 0.1
-    done
-    fail "never: $*"
-}
-
 start_redis() {
     rm -f "$SHARED/acks"
     PID=$(start_on A redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /)

@@ -15,15 +15,6 @@ redis() {
     on "$1" redis-cli -h 127.0.0.1 "${@:2}"
 }
 
-wait_for() {
-    local try
-    for ((try = 0; try < 100 * SLOW; try++)); do
-        ! "$@" >/dev/null 2>&1 || return 0
-        sleep 0.1
-    done
-    fail "never: $*"
-}
-
 # written_at HOST LINE COUNT: the client connected there, behind this line of its log, and got so many writes
 # acknowledged since.
 written_at() {
