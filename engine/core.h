@@ -13,7 +13,7 @@
 #include "engine/migration/journal.h"
 #include "engine/migration/registry.h"
 
-enum { PEER_PROTOCOL = 2 };
+enum { PEER_PROTOCOL = 3 };
 
 struct core {
 	struct engine_config config; /* strings are owned copies */

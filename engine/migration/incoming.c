@@ -17,7 +17,6 @@
 
 enum {
 	CARETAKER_TICK_MS = 500,
-	GROUP_TIMEOUT_MS = 10000,
 	SESSION_RETRY_MS = 10000,
 	FILL_MOST_MS = 10000 /* of a stop that waits for memory; the guard does the rest */
 };

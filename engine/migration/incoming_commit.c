@@ -15,7 +15,7 @@
 #include "proto/pack.h"
 #include "proto/reason.h"
 
-enum { GROUP_TIMEOUT_MS = 10000, ANY_STATE = 0xff };
+enum { ANY_STATE = 0xff };
 
 /* --- commit --- */
 

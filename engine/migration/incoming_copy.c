@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The copy comes in: prepare, rounds, restore. Whatever fails here leaves the session as it was;
- * the source aborts it, or its lease ends. */
+/* The copy comes in: prepare, rounds. Whatever fails here leaves the session as it was; the source
+ * aborts it, or its lease ends. */
 #include "engine/migration/incoming_internal.h"
 
 #include <errno.h>
@@ -14,10 +14,9 @@
 #include "proto/clock.h"
 #include "proto/pack.h"
 
-enum { FREEZE_TIMEOUT_MS = 10000, LEASE_LEAST_MS = 1000, LEASE_MOST_MS = 600000 };
+enum { LEASE_LEAST_MS = 1000, LEASE_MOST_MS = 600000 };
 
-/* Until when CRIU may take for it; 0 = its own limits are all there is. */
-static int64_t deadline_of(const struct rpc_call *call)
+int64_t incoming_deadline(const struct rpc_call *call)
 {
 	return call->deadline_ms == 0 ? 0
 				      : clock_monotonic_ms() + rpc_call_budget_ms(call, INT32_MAX);
@@ -51,7 +50,7 @@ static status *start_arrival(struct incoming *incoming, void *(*run)(void *), pt
 /* Until all of them have ended, or the caller's time is over: they go on then. */
 static status *await_arrivals(struct incoming *incoming, const struct rpc_call *call)
 {
-	int64_t deadline_ms = deadline_of(call);
+	int64_t deadline_ms = incoming_deadline(call);
 	const struct timespec until = clock_at(deadline_ms);
 	int failed = 0;
 
@@ -119,7 +118,7 @@ static status *open_session(struct incoming *incoming, const struct rpc_call *ca
 	if (st == NULL)
 		st = swrk_open(&options, &incoming->swrk);
 	if (st == NULL)
-		swrk_set_deadline(incoming->swrk, deadline_of(call));
+		swrk_set_deadline(incoming->swrk, incoming_deadline(call));
 	(void)snprintf(cpuinfo, sizeof(cpuinfo), "%s/cpuinfo.img", work);
 	if (st == NULL)
 		st = files_write(cpuinfo, request->cpuinfo.data, request->cpuinfo.len);
@@ -269,7 +268,7 @@ static void undo_prepare(struct incomings *incomings, struct incoming *incoming,
 	incoming_end_lazy(incoming, true);
 	incoming_close_channels(incoming, true);
 	if (cgroup_exists(incoming->group))
-		status_free(cgroup_kill(incoming->group, FREEZE_TIMEOUT_MS));
+		status_free(cgroup_kill(incoming->group, GROUP_TIMEOUT_MS));
 	incoming_remove_images(incoming);
 	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__ABORTED, "refused", why);
 }
@@ -419,8 +418,7 @@ status *incoming_begin_round(struct incomings *incomings, const struct rpc_call 
 	return st;
 }
 
-static status *end_round(struct incoming *incoming, const struct rpc_call *call, unsigned round,
-			 Haul__V1__EndRoundResponse *ret_response)
+status *incoming_take_round(struct incoming *incoming, const struct rpc_call *call, unsigned round)
 {
 	if (!incoming->is_receiving || round != incoming->round)
 		return status_errorf(STATUS_FAILED_PRECONDITION, "round %u is not being received",
@@ -437,8 +435,6 @@ static status *end_round(struct incoming *incoming, const struct rpc_call *call,
 		return status_copy(incoming->received_status);
 	if (incoming->images_status != NULL)
 		return status_copy(incoming->images_status);
-	ret_response->pages = incoming->received.pages_sent;
-	ret_response->digest = incoming->received.digest;
 	incoming->is_unfinished = false;
 	return incoming_lazy_round(incoming);
 }
@@ -453,130 +449,10 @@ status *incoming_end_round(struct incomings *incomings, const struct rpc_call *c
 
 	if (st != NULL)
 		return st;
-	st = end_round(incoming, call, request->round, ret_response);
-	incoming_leave(incomings, incoming);
-	return st;
-}
-
-/* --- restore --- */
-
-/* At pre-resume every task is stopped by CRIU behind its last restorer instruction. CRIU itself
- * leaves the group, which is then frozen: when CRIU lets go, nothing runs. */
-static status *freeze_restored(void *self, pid_t root)
-{
-	struct incoming *incoming = self;
-	status *st = cgroup_add(incoming->criu_group, swrk_pid(incoming->swrk));
-
-	(void)root;
-	if (st == NULL)
-		st = cgroup_freeze(incoming->group, FREEZE_TIMEOUT_MS);
-	return st == NULL && incoming->lazy != NULL ? lazy_restored(incoming->lazy) : st;
-}
-
-status *incoming_look(const struct incoming *incoming, bool *ret_is_whole)
-{
-	bool is_frozen = false;
-	status *st =
-	    cgroup_exists(incoming->group) ? cgroup_is_frozen(incoming->group, &is_frozen) : NULL;
-
-	if (st != NULL)
-		return status_wrapf(st, "the restored tree cannot be looked at");
-	*ret_is_whole =
-	    is_frozen && incoming->pid > 0 && !proc_is_gone(incoming->pid, incoming->start_ticks);
-	return NULL;
-}
-
-static status *run_criu(struct incoming *incoming)
-{
-	char images[FILES_PATH], work[FILES_PATH], below[32];
-	struct proc_stat root;
-
-	(void)snprintf(below, sizeof(below), "images/%u", incoming->round);
-	core_path(incoming->core, "in", incoming->id, below, images);
-	core_path(incoming->core, "in", incoming->id, "work", work);
-	bool is_lazy = false;
-	status *st = incoming_begin_lazy(incoming, &is_lazy);
-	if (st != NULL)
-		return st;
-	struct criu_restore restore = {
-	    .is_lazy = is_lazy,
-	    .images_dir = images,
-	    .work_dir = work,
-	    .log_file = "restore.log",
-	    .root = incoming->root[0] != '\0' ? incoming->root : NULL,
-	    .shell_job = incoming->shell_job,
-	    .tcp_close = incoming->tcp_close,
-	    .limits = &incoming->limits,
-	};
-	/* Into the tree's own group: all that it restores is in there from its first instruction.
-	 */
-	st = cgroup_add(incoming->group, swrk_pid(incoming->swrk));
-	if (st == NULL)
-		st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
-					 &incoming->pid);
-	if (st != NULL)
-		return st;
-	incoming->is_child = true;
-	st = proc_stat(incoming->pid, &root);
-	if (st != NULL)
-		return status_wrapf(st, "the restored tree");
-	incoming->start_ticks = root.start_ticks;
-	bool is_whole = false;
-	st = incoming_look(incoming, &is_whole);
-	if (st == NULL && !is_whole)
-		st = status_errorf(STATUS_ABORTED, "the restored tree is not frozen in its group");
-	return st;
-}
-
-static status *restore(struct incomings *incomings, struct incoming *incoming,
-		       const struct rpc_call *call, const Haul__V1__RestoreRequest *request)
-{
-	if (!incoming->is_last || incoming->is_receiving)
-		return status_errorf(STATUS_FAILED_PRECONDITION, "the final dump has not arrived");
-	const struct image_totals *here = &incoming->images_received;
-	if (request->images != here->count || request->images_digest != here->digest)
-		return status_errorf(STATUS_DATA_LOSS,
-				     "%u images left, %u arrived, or their digests differ",
-				     request->images, here->count);
-	swrk_set_deadline(incoming->swrk, deadline_of(call));
-	status *st = run_criu(incoming);
-	swrk_set_deadline(incoming->swrk, 0);
-	if (st == NULL)
-		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED, "");
-	if (st == NULL)
-		incoming_set_state(incomings, incoming, INCOMING_RESTORED);
-	return st;
-}
-
-status *incoming_restore(struct incomings *incomings, const struct rpc_call *call,
-			 const Haul__V1__RestoreRequest *request,
-			 Haul__V1__RestoreResponse *ret_response)
-{
-	struct incoming *incoming;
-	double begun = clock_monotonic_fine_ms();
-	status *st =
-	    incoming_enter(incomings, call, request->id, 1U << INCOMING_PREPARED, &incoming);
-
-	if (st != NULL)
-		return st;
-	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restore", NULL);
-	st = restore(incomings, incoming, call, request);
-	ret_response->pid = incoming->pid;
-	ret_response->restore_ms = clock_monotonic_fine_ms() - begun;
-	ret_response->lazy_pages = incoming->lazy_pages;
-	const struct cost_sample sample = {incoming->size, ret_response->restore_ms};
+	st = incoming_take_round(incoming, call, request->round);
 	if (st == NULL) {
-		costs_note(incoming->core->costs,
-			   incoming->lazy_pages > 0 ? COST_RESTORE_LAZY : COST_RESTORE, &sample);
-		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "restored",
-			      NULL);
-	} else if (incoming->state == INCOMING_PREPARED) {
-		/* A half-restored tree is of no use to anyone and must not linger. */
-		scoped(status) status *gone =
-		    incoming_give_up(incomings, incoming,
-				     status_recode(status_copy(st), STATUS_ABORTED));
-		if (gone != NULL)
-			log_status(LOG_LEVEL_ERROR, incoming->id, "after a failed restore", gone);
+		ret_response->pages = incoming->received.pages_sent;
+		ret_response->digest = incoming->received.digest;
 	}
 	incoming_leave(incomings, incoming);
 	return st;

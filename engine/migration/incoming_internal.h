@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by incoming.c (the set, leases, the caretaker), incoming_copy.c (prepare, rounds,
- * restore), incoming_lazy.c (memory that comes later) and incoming_commit.c (commit, abort, query,
- * recovery).
+/* Shared by incoming.c (the set, leases, the caretaker), incoming_copy.c (prepare, rounds),
+ * incoming_restore.c, incoming_lazy.c (memory that comes later) and incoming_commit.c (commit,
+ * abort, query, recovery).
  */
 #ifndef HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
@@ -13,6 +13,8 @@
 #include "engine/migration/incoming.h"
 #include "engine/pipe/image_pipe.h"
 #include "engine/pipe/memory_pipe.h"
+
+enum { GROUP_TIMEOUT_MS = 10000 }; /* for a cgroup to be frozen, thawed or killed */
 
 enum incoming_state {
 	INCOMING_PREPARED,
@@ -102,6 +104,11 @@ must_check status *incoming_give_up(struct incomings *incomings, struct incoming
 /* Waits for, or with `now` interrupts, the session's threads; closes pipes and CRIU. Turn held. */
 void incoming_close_channels(struct incoming *incoming, bool now);
 
+/* incoming_copy.c: until when CRIU may take for it; 0 = its own limits are all there is. */
+int64_t incoming_deadline(const struct rpc_call *call);
+/* incoming_copy.c: the round's pages are in place, and after the last one the images. Turn held. */
+must_check status *incoming_take_round(struct incoming *incoming, const struct rpc_call *call,
+				       unsigned round);
 /* incoming_copy.c: listens for both pipes and starts to accept them. Turn held. */
 must_check status *incoming_open_pipes(struct incoming *incoming, const struct rpc_call *call,
 				       Haul__V1__PipeAddress **ret_memory,

@@ -14,7 +14,6 @@
 #include "proto/clock.h"
 
 enum {
-	GROUP_TIMEOUT_MS = 10000,
 	LEAST_PAGES = 8192, /* 32 MiB: fewer are in place sooner than lazy pays */
 	GUARD_MOST_MS = 120000,
 	GUARD_POLL_MS = 10,

@@ -29,7 +29,7 @@ static struct cost_size size_of(const struct source *source)
 	};
 }
 
-/* Between the freeze and the commit the destination is asked three times. */
+/* Between the freeze and the commit the destination is asked twice. */
 static double ways_ms(const struct source *source)
 {
 	return 2 * source->call_ms;
@@ -42,8 +42,7 @@ struct converge_prediction source_predict(const struct source *source)
 	    .size = size_of(source),
 	    .dump = costs_now(source->core->costs, dump_kind(source)),
 	    .restore = source->restore_cost,
-	    .calls_ms = costs_now(source->core->costs, COST_CALLS).fixed_ms + ways_ms(source) +
-			source->call_ms,
+	    .calls_ms = costs_now(source->core->costs, COST_CALLS).fixed_ms + ways_ms(source),
 	};
 
 	return converge_predict(&history, &costs);
@@ -93,7 +92,7 @@ void source_measured(struct source *source, double downtime_ms)
 	/* Without a round ahead nothing is known of the link. */
 	if (history.count > 0)
 		learn(source, dump_kind(source),
-		      source->final_ms - source->call_ms -
+		      source->final_ms -
 			  converge_transfer_ms(&history, (double)source->final_bytes));
 	const struct cost_sample calls = {{0, 0},
 					  downtime_ms - source->final_ms - source->restore_ms -

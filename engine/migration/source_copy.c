@@ -433,7 +433,7 @@ static status *finish_images(struct source *source, struct image_sender *sender,
 status *source_freeze(struct source *source)
 {
 	char dir[FILES_PATH];
-	struct round_view shown = {0};
+	struct round_view *last = &source->last;
 	scoped(image_sender) struct image_sender *sender = NULL;
 	uint64_t image_bytes = 0;
 	/* Before the freeze: a sync to disk is not for the frozen window. */
@@ -449,22 +449,17 @@ status *source_freeze(struct source *source)
 	if (st != NULL)
 		return st;
 	source->frozen_ms = clock_monotonic_fine_ms();
-	st = dump_and_fence(source, dir, &shown.memory);
+	st = dump_and_fence(source, dir, &last->memory);
 	if (st != NULL)
 		return status_wrapf(st, "freeze");
 	struct freeze_view freeze = {clock_monotonic_fine_ms() - source->frozen_ms};
 	st = finish_images(source, sender, dir, &image_bytes);
-	if (st == NULL)
-		st = source_end_round(source, &shown.memory);
 	if (st != NULL)
 		return status_wrapf(st, "freeze");
 	throttle_free(TAKE(source->throttle)); /* the fence has it */
-	source->final_bytes = shown.memory.bytes;
-	shown.memory.bytes += image_bytes;
-	shown.duration_ms = clock_monotonic_fine_ms() - source->frozen_ms;
-	shown.frozen_ms = shown.duration_ms;
-	source->final_ms = shown.duration_ms;
-	source_show_round(source, &shown);
+	source->final_bytes = last->memory.bytes;
+	last->memory.bytes += image_bytes;
+	last->duration_ms = clock_monotonic_fine_ms() - source->frozen_ms;
 	registry_change(source->core->registry, source->id, show_freeze, &freeze);
 	return NULL;
 }
@@ -487,6 +482,18 @@ static void show_restore(void *self, Haul__V1__Migration *view)
 	text_set(&view->restore, restore->lazy_pages > 0 ? "lazy" : "eager");
 }
 
+/* All of the final dump was there so long after it had left. */
+static void end_last_round(struct source *source, double arrival_ms)
+{
+	struct round_view *last = &source->last;
+
+	last->duration_ms += arrival_ms >= 0 && arrival_ms < COST_MOST_MS ? arrival_ms : 0;
+	last->frozen_ms = last->duration_ms;
+	source->final_ms = last->duration_ms;
+	source_show_round(source, last);
+}
+
+/* Asked for at once: the destination waits for what is still on its way, and compares it. */
 status *source_restore(struct source *source)
 {
 	Haul__V1__RestoreRequest request = HAUL__V1__RESTORE_REQUEST__INIT;
@@ -495,9 +502,14 @@ status *source_restore(struct source *source)
 	request.id = source->id;
 	request.images = source->images_sent.count;
 	request.images_digest = source->images_sent.digest;
+	request.round = source->round;
+	request.pages = source->last.memory.pages_sent;
+	request.pages_digest = source->last.memory.digest;
 	request.track_mem = source->tracking == TRACKING_SOFT_DIRTY;
-	int64_t timeout = source->limits.long_ms + source->core->config.call_timeout_ms;
+	int64_t timeout = 2 * source->limits.long_ms + source->core->config.call_timeout_ms;
 	status *st = source_call(source, "Restore", &request.base, timeout, &response);
+	end_last_round(source,
+		       st == NULL ? ((Haul__V1__RestoreResponse *)response)->arrival_ms : 0);
 	if (st != NULL)
 		return status_wrapf(st, "restore at %s", source->to);
 	const Haul__V1__RestoreResponse *there = (const Haul__V1__RestoreResponse *)response;

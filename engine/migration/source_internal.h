@@ -52,6 +52,11 @@ const char *tracking_name(enum tracking tracking);
 /* From "auto" (or ""), "lazy", "eager". INVALID_ARGUMENT. */
 must_check status *restore_mode_parse(const char *text, Haul__V1__RestoreMode *ret_mode);
 
+struct round_view {
+	struct memory_round memory;
+	double duration_ms, frozen_ms, predicted_ms;
+};
+
 struct source {
 	struct core *core;
 	char id[LIMIT_ID + 1];
@@ -125,7 +130,8 @@ struct source {
 	struct cost restore_cost; /* the destination's */
 	double call_ms;		  /* the fastest call that has waited for nothing */
 	struct converge_prediction prediction;
-	double final_ms, restore_ms; /* freeze to all counted there; at the destination */
+	struct round_view last;	     /* the final dump: Restore ends it */
+	double final_ms, restore_ms; /* freeze to all there; from then on, at the destination */
 	uint64_t final_bytes;	     /* of pages, in that time */
 
 	/* Slowing the tree down. */
@@ -196,17 +202,13 @@ must_check status *source_dial(struct source *source, const Haul__V1__PipeAddres
 /* By the kernel's bits: it has some, and they are of the round before. */
 bool source_is_tracked(const struct source *source);
 must_check status *source_one_round(struct source *source);
-struct round_view {
-	struct memory_round memory;
-	double duration_ms, frozen_ms, predicted_ms;
-};
 struct source_dump_paths {
 	char work[FILES_PATH], log[32], parent[32];
 };
 /* The destination is ready, the sender serves; live_fd as in struct memory_feed. */
 must_check status *source_begin_round(struct source *source, bool is_last, int live_fd,
 				      char ret_dir[FILES_PATH]);
-/* DATA_LOSS unless both sides have counted the same. */
+/* Of one that is not the last. DATA_LOSS unless both sides have counted the same. */
 must_check status *source_end_round(struct source *source, const struct memory_round *sent);
 void source_fill_dump(const struct source *source, const char *dir, struct criu_dump *dump,
 		      struct source_dump_paths *paths);
