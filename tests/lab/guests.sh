@@ -58,7 +58,7 @@ serve() {
     ip link set on0 up
     ip link set haul0 up
     host_controllers "$HOSTS_CGROUPS"
-    echo "${HOST_FIRST_PID[$host]}" >/proc/sys/kernel/ns_last_pid
+    host_pids "${HOST_FIRST_PID[$host]}"
     echo "guest $host (${number}) serves"
     exec socat TCP-LISTEN:7000,fork,reuseaddr,backlog=64 EXEC:"bash $GUESTS_SELF answer"
 }

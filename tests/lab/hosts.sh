@@ -15,7 +15,8 @@
 #
 # Each host has its own network, pids, mounts, cgroup root, hostname and IPC, its own /tmp, /run,
 # /dev and /var/lib/haul, and shares the rest of / with the other. Its first process reaps orphans.
-# Pids start far apart (A 1000, B 20000) so that a migrated tree finds its own free.
+# Pids start far apart (A 1000, B 2000000) so that a migrated tree finds its own free, also after
+# many migrations.
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 shopt -s inherit_errexit
@@ -27,12 +28,18 @@ HOSTS_CGROUPS=/sys/fs/cgroup
 . "$(dirname "$HOSTS_SELF")/namespace.sh"
 
 declare -A HOST_PID=() HOST_RUNNER=()
-declare -A HOST_FIRST_PID=([A]=1000 [B]=20000)
+declare -A HOST_FIRST_PID=([A]=1000 [B]=2000000)
 declare -A HOST_ADDRESS=([A]=10.77.0.1 [B]=10.77.0.2)
 HOSTS_NAME=haul-lab-$$-$RANDOM
 
 host_cgroup() {
     echo "$HOSTS_CGROUPS/$HOSTS_NAME-$1"
+}
+
+# Pids count up from here on; some kernels keep them below 32768 unless they are told.
+host_pids() {
+    echo 4194304 >/proc/sys/kernel/pid_max
+    echo "$1" >/proc/sys/kernel/ns_last_pid
 }
 
 # Runs as the first process of a host.
@@ -52,7 +59,7 @@ host_init() {
     echo 1 >"$HOSTS_CGROUPS/init/cgroup.procs"
     host_controllers "$HOSTS_CGROUPS"
     ip link set lo up
-    echo "$3" >/proc/sys/kernel/ns_last_pid
+    host_pids "$3"
     touch "/srv/shared/.up-$host"
     trap : TERM INT HUP
     # The shell reaps every orphan when SIGCHLD arrives, also while it waits.
