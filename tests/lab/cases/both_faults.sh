@@ -114,7 +114,7 @@ note "the pid is taken at the destination"
 # shellcheck disable=SC2016 # runs in the host
 squatter=$(on B bash -c 'echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid
     setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!' bash "$victim")
-on B bash -c 'echo "$1" >/proc/sys/kernel/ns_last_pid' bash "$((HOST_FIRST_PID[B] + 100000))"
+on B sysctl -qw "kernel.ns_last_pid=$((HOST_FIRST_PID[B] + 100000))"
 [[ $squatter == "$victim" ]] || fail "could not take pid $victim at B"
 migrate A "$victim" B
 expect_refused
