@@ -7,11 +7,13 @@ enum {
 	/* A unary message: the largest are a Prepare's file list and a report with all its rounds.
 	 */
 	LIMIT_UNARY_BYTES = 1024 * 1024,
-	/* One sealed message of a bulk pipe: 256 KiB moves at full speed, and memory is this times
-	 * the few messages in flight. Header, tag and page table come on top. */
+	/* One sealed message of a bulk pipe: memory is this times the few messages in flight.
+	 * Header, tag and page table come on top. */
 	LIMIT_BULK_BYTES = 512 * 1024,
-	/* Pages in one batch of memory (256 KiB). */
-	LIMIT_BATCH_PAGES = 64,
+	/* Pages in one batch of memory: half a MiB moves with less work a byte than a quarter. */
+	LIMIT_BATCH_PAGES = 128,
+	/* Memory pipes of one migration. Each has up to six batches on either side. */
+	LIMIT_STRIPES = 8,
 	/* Status: details and their length; CRIU's log lines are long. */
 	LIMIT_STATUS_DETAILS = 24,
 	LIMIT_STATUS_TEXT = 4096,

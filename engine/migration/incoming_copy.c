@@ -338,9 +338,10 @@ status *incoming_failure(struct incoming *incoming)
 static void *receive_round(void *self)
 {
 	struct incoming *incoming = self;
+	const struct pipe_set pipes = pipe_set_of(incoming->memory);
 
 	incoming->received_status =
-	    memory_receive_resumable(incoming->memory, incoming->store, incoming->round,
+	    memory_receive_resumable(&pipes, incoming->store, incoming->round,
 				     incoming->limits.long_ms, &incoming->received,
 				     &incoming->progress);
 	note_failure(incoming, incoming->memory, incoming->received_status);

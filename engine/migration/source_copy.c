@@ -290,7 +290,8 @@ static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse
 	if (st != NULL)
 		return st;
 	source_own_pipes(source, TAKE(memory), TAKE(images));
-	st = memory_sender_new(swrk_memory_fd(source->swrk), source->memory, &source->codecs,
+	const struct pipe_set pipes = pipe_set_of(source->memory);
+	st = memory_sender_new(swrk_memory_fd(source->swrk), &pipes, &source->codecs,
 			       &source->sender);
 	if (st == NULL)
 		memory_sender_limit(source->sender, &source->bandwidth);

@@ -81,8 +81,9 @@ static status *open_anew(struct source *source, const Haul__V1__ResumeResponse *
 	status *st = source_open_session(source);
 	if (st == NULL)
 		st = source_dial(source, there->memory, there->images, &memory, &images);
+	const struct pipe_set pipes = pipe_set_of(memory);
 	if (st == NULL)
-		st = memory_sender_resume(source->sender, swrk_memory_fd(source->swrk), memory,
+		st = memory_sender_resume(source->sender, swrk_memory_fd(source->swrk), &pipes,
 					  &progress);
 	if (st != NULL)
 		return st;

@@ -15,8 +15,6 @@ enum { DIGEST_BYTES = 8 };
 /* A round that is being received. */
 struct receiving {
 	struct page_store *store;
-	struct batch_packer *packer;
-	uint8_t *unpacked; /* MEMORY_BATCH_BYTES */
 	struct memory_round got;
 	uint64_t batches;
 	XXH3_state_t digests;
@@ -94,32 +92,25 @@ status *memory_batch_unpack(struct batch_packer *packer, const uint8_t *body, si
 	return st;
 }
 
-static status *receive_batch(struct receiving *receiving, const struct pipe_in *in)
+static status *receive_batch(struct receiving *receiving, const struct stripe_frame *frame)
 {
-	const uint8_t *data = in->body;
-	size_t size = in->size;
-	status *st = NULL;
+	status *st =
+	    memory_batch_apply(frame->data, frame->size, receiving->store, &receiving->got);
 
-	if (in->kind == HAUL__V1__FRAME_KIND__FRAME_PACKED) {
-		st = memory_batch_unpack(receiving->packer, in->body, in->size, receiving->unpacked,
-					 MEMORY_BATCH_BYTES, &size);
-		data = receiving->unpacked;
-	}
-	if (st == NULL)
-		st = memory_batch_apply(data, size, receiving->store, &receiving->got);
 	if (st != NULL)
 		return st;
-	receiving->got.bytes += in->size;
+	receiving->got.bytes += frame->wire;
 	receiving->batches++;
-	(void)XXH3_64bits_update(&receiving->digests, data + size - DIGEST_BYTES, DIGEST_BYTES);
+	(void)XXH3_64bits_update(&receiving->digests, frame->data + frame->size - DIGEST_BYTES,
+				 DIGEST_BYTES);
 	return NULL;
 }
 
-static status *check_end(const struct pipe_in *in, unsigned round, uint64_t digest,
+static status *check_end(const struct stripe_frame *frame, unsigned round, uint64_t digest,
 			 const struct memory_round *got)
 {
 	scoped(message) ProtobufCMessage *message = NULL;
-	status *st = unpack_message(&haul__v1__round_end__descriptor, in->body, in->size,
+	status *st = unpack_message(&haul__v1__round_end__descriptor, frame->data, frame->size,
 				    LIMIT_UNARY_BYTES, &message);
 
 	if (st != NULL)
@@ -136,61 +127,44 @@ static status *check_end(const struct pipe_in *in, unsigned round, uint64_t dige
 	return NULL;
 }
 
-static status *refuse(const struct pipe_in *in)
-{
-	return status_errorf(STATUS_DATA_LOSS, "a frame of kind %d came among the pages",
-			     (int)in->kind);
-}
-
-static status *receive_frames(struct receiving *receiving, struct pipe *pipe, unsigned round,
-			      int64_t silence_ms)
+static status *receive_frames(struct receiving *receiving, struct stripes_in *in, unsigned round)
 {
 	for (;;) {
-		scoped(pipe_in) struct pipe_in in = {0};
-		status *st = pipe_receive(pipe, silence_ms, &in);
+		struct stripe_frame frame;
+		status *st = stripes_in_next(in, &frame);
 		if (st != NULL)
 			return st;
-		switch (in.kind) {
-		case HAUL__V1__FRAME_KIND__FRAME_BATCH:
-		case HAUL__V1__FRAME_KIND__FRAME_PACKED:
-			st = receive_batch(receiving, &in);
-			break;
-		case HAUL__V1__FRAME_KIND__FRAME_ROUND:
+		if (frame.kind == HAUL__V1__FRAME_KIND__FRAME_ROUND) {
 			receiving->got.digest = XXH3_64bits_digest(&receiving->digests);
-			return check_end(&in, round, receiving->got.digest, &receiving->got);
-		default:
-			st = refuse(&in);
+			return check_end(&frame, round, receiving->got.digest, &receiving->got);
 		}
+		st = receive_batch(receiving, &frame);
 		if (st != NULL)
 			return st;
 	}
 }
 
-status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
+status *memory_receive_round(const struct pipe_set *pipes, struct page_store *store, unsigned round,
 			     int64_t silence_ms, struct memory_round *ret_round)
 {
 	struct memory_progress progress;
 
-	return memory_receive_resumable(pipe, store, round, silence_ms, ret_round, &progress);
+	return memory_receive_resumable(pipes, store, round, silence_ms, ret_round, &progress);
 }
 
-status *memory_receive_resumable(struct pipe *pipe, struct page_store *store, unsigned round,
-				 int64_t silence_ms, struct memory_round *ret_round,
+status *memory_receive_resumable(const struct pipe_set *pipes, struct page_store *store,
+				 unsigned round, int64_t silence_ms, struct memory_round *ret_round,
 				 struct memory_progress *ret_progress)
 {
-	scoped(batch_packer) struct batch_packer *packer = NULL;
-	scoped(mem) void *unpacked = malloc(MEMORY_BATCH_BYTES);
-	struct receiving receiving = {.store = store, .unpacked = unpacked};
+	scoped(stripes_in) struct stripes_in *in = NULL;
+	struct receiving receiving = {.store = store};
 	uint64_t pages = 0;
 
 	*ret_progress = (struct memory_progress){.round = round};
-	status *st = unpacked == NULL ? status_errnof(ENOMEM, "memory of round %u", round)
-				      : batch_packer_new(0, &packer);
-	if (st != NULL)
-		return st;
-	receiving.packer = packer;
 	(void)XXH3_64bits_reset(&receiving.digests);
-	st = receive_frames(&receiving, pipe, round, silence_ms);
+	status *st = stripes_in_new(pipes, silence_ms, &in);
+	if (st == NULL)
+		st = receive_frames(&receiving, in, round);
 	ret_progress->batches = receiving.batches;
 	ret_progress->digest = XXH3_64bits_digest(&receiving.digests);
 	if (st == NULL)

@@ -10,8 +10,8 @@
 
 #include "engine/criu/page_store.h"
 #include "engine/pipe/batch_codec.h"
+#include "engine/pipe/stripes.h"
 #include "proto/limits.h"
-#include "rpc/pipe.h"
 
 /* A batch unpacked: its pages, and room for the headers of records with and without data. */
 enum { MEMORY_BATCH_BYTES = LIMIT_BATCH_PAGES * PAGE_BYTES + 32 * 1024 + 8 };
@@ -29,7 +29,7 @@ struct memory_round {
 
 /* Source. Remembers what the round before had (page_table.h). */
 struct memory_sender;
-must_check status *memory_sender_new(int criu_fd, struct pipe *pipe,
+must_check status *memory_sender_new(int criu_fd, const struct pipe_set *pipes,
 				     const struct batch_codecs *codecs,
 				     struct memory_sender **ret_sender);
 /* From now on rounds but the last (the tree is frozen) take at most *bytes_per_s, which may change
@@ -58,22 +58,24 @@ struct memory_progress {
 	uint64_t batches; /* of it, otherwise */
 	uint64_t digest;  /* over the digests of these */
 };
-/* Goes on over another pipe, with another CRIU, from there: the next round sends what is not there
+/* Goes on over other pipes, with another CRIU, from there: the next round sends what is not there
  * by then. The round that was cut counts as one. DATA_LOSS when that is not what was sent. Between
  * rounds, not after the last one. */
 must_check status *memory_sender_resume(struct memory_sender *sender, int criu_fd,
-					struct pipe *pipe, const struct memory_progress *there);
+					const struct pipe_set *pipes,
+					const struct memory_progress *there);
 /* So far, from any thread: for progress. */
 void memory_sender_progress(struct memory_sender *sender, struct memory_round *ret_round);
 void memory_sender_free(
-    struct memory_sender *sender); /* interrupts the pipe, shuts criu_fd, joins */
+    struct memory_sender *sender); /* in a round: interrupts the pipes, shuts criu_fd; joins */
 
-/* Destination: reads one round from the pipe into the store, until its RoundEnd; checks digests and
- * counts (DATA_LOSS). Blocks. */
-must_check status *memory_receive_round(struct pipe *pipe, struct page_store *store, unsigned round,
-					int64_t silence_ms, struct memory_round *ret_round);
+/* Destination: reads one round from the pipes into the store, until its RoundEnd; checks digests
+ * and counts (DATA_LOSS). Blocks. After an error the pipes are hung up. */
+must_check status *memory_receive_round(const struct pipe_set *pipes, struct page_store *store,
+					unsigned round, int64_t silence_ms,
+					struct memory_round *ret_round);
 /* The same, for one that may be taken up again: *ret_progress is told of an error, too. */
-must_check status *memory_receive_resumable(struct pipe *pipe, struct page_store *store,
+must_check status *memory_receive_resumable(const struct pipe_set *pipes, struct page_store *store,
 					    unsigned round, int64_t silence_ms,
 					    struct memory_round *ret_round,
 					    struct memory_progress *ret_progress);

@@ -47,8 +47,8 @@ static status *cut_round(struct memory_sender *sender, const struct memory_progr
 						 : &beginning);
 }
 
-status *memory_sender_resume(struct memory_sender *sender, int criu_fd, struct pipe *pipe,
-			     const struct memory_progress *there)
+status *memory_sender_resume(struct memory_sender *sender, int criu_fd,
+			     const struct pipe_set *pipes, const struct memory_progress *there)
 {
 	status *st = NULL;
 
@@ -65,6 +65,5 @@ status *memory_sender_resume(struct memory_sender *sender, int criu_fd, struct p
 	sender->round_number = there->round;
 	sender->mark_count = 0;
 	sender->criu_fd = criu_fd;
-	sender->pipe = pipe;
-	return NULL;
+	return memory_sender_use(sender, pipes);
 }

@@ -21,9 +21,6 @@ enum {
 	   saves a page. */
 	RECORD_ROOM = 2 * PAGE_HEADER_BYTES + DIGEST_BYTES,
 	RUN_PAGES_MOST = 1 << 20, /* what page_header_decode takes */
-	PACE_MOST_MS = 2000,	  /* of waiting at once: a changed limit, or the end, is not far */
-	SEND_MS = 5000, /* a link that takes nothing for so long is broken; the tree may be frozen
-			   meanwhile */
 };
 
 /* --- CRIU's socket --- */
@@ -54,82 +51,21 @@ static status *answer(int fd, const void *data, size_t size)
 
 /* --- batches --- */
 
-/* Packs the batch into a frame of its own when that makes it clearly smaller. */
-static status *pack_batch(struct memory_sender *sender, size_t *size, struct pipe_out *ret_out)
-{
-	struct pipe_out packed;
-	enum batch_codec codec = sender->choice.now;
-
-	if (codec == BATCH_RAW)
-		return NULL;
-	size_t room = *size - *size / 8;
-	status *st =
-	    pipe_out_new(HAUL__V1__FRAME_KIND__FRAME_PACKED, BATCH_HEADER_BYTES + room, &packed);
-	if (st != NULL)
-		return st;
-	size_t used = batch_pack(sender->packer, codec, ret_out->body, *size,
-				 packed.body + BATCH_HEADER_BYTES, room);
-	if (used == 0) {
-		pipe_out_drop(&packed);
-		return NULL;
-	}
-	batch_header_encode(codec, (uint32_t)*size, packed.body);
-	pipe_out_drop(ret_out);
-	*ret_out = packed;
-	*size = BATCH_HEADER_BYTES + used;
-	return NULL;
-}
-
-/* Keeps to the limit, and returns how long that took; a round that is to end does not wait. */
-static double keep_pace(struct memory_sender *sender, size_t sent)
-{
-	if (sender->limit == NULL || sender->feed.is_last)
-		return 0;
-	double now = clock_monotonic_fine_ms();
-	double wait = pace_wait_ms(&sender->pace, sent, atomic_load(sender->limit), now);
-	if (wait < 1)
-		return 0;
-	struct timespec at = clock_at((int64_t)(now + (wait < PACE_MOST_MS ? wait : PACE_MOST_MS)));
-	(void)pthread_mutex_lock(&sender->lock);
-	while (!sender->is_stopping &&
-	       pthread_cond_timedwait(&sender->changed, &sender->lock, &at) != ETIMEDOUT)
-		;
-	(void)pthread_mutex_unlock(&sender->lock);
-	return clock_monotonic_fine_ms() - now;
-}
-
 static status *flush_batch(struct memory_sender *sender)
 {
 	if (!sender->has_out || sender->used == 0)
 		return NULL;
-	double begun = clock_monotonic_fine_ms();
-	double waited = pipe_waited_ms(sender->pipe);
 	uint64_t digest = htole64(XXH3_64bits(sender->out.body, sender->used));
 	memcpy(sender->out.body + sender->used, &digest, sizeof(digest));
 	(void)XXH3_64bits_update(&sender->digests, &digest, sizeof(digest));
-	size_t content = sender->used + DIGEST_BYTES, size = content;
 	status *st = sender->feed.is_last ? NULL : memory_sender_mark(sender);
-	if (st == NULL)
-		st = pack_batch(sender, &size, &sender->out);
 	if (st != NULL)
 		return st;
 	sender->has_out = false;
-	st = pipe_send_frame(sender->pipe, &sender->out, size, SEND_MS);
+	st = stripes_out_send(sender->stripes, &sender->out, sender->used + DIGEST_BYTES,
+			      sender->feed.is_last);
 	sender->is_pipe_lost = st != NULL;
-	if (st != NULL)
-		return st;
-	struct batch_cost cost = {.content = content,
-				  .wire = size,
-				  .wait_ms = pipe_waited_ms(sender->pipe) - waited};
-	cost.work_ms = clock_monotonic_fine_ms() - begun - cost.wait_ms;
-	(void)pthread_mutex_lock(&sender->lock);
-	sender->round.bytes += size;
-	sender->round.blocked_ms += cost.wait_ms;
-	(void)pthread_cond_broadcast(&sender->changed);
-	(void)pthread_mutex_unlock(&sender->lock);
-	cost.wait_ms += keep_pace(sender, size);
-	codec_choice_note(&sender->choice, &cost, sender->feed.is_last);
-	return NULL;
+	return st;
 }
 
 /* Makes room for a record with up to `bytes` of data. */
@@ -344,7 +280,7 @@ static status *send_round_end(struct memory_sender *sender)
 	end.pages = sender->round.pages_sent;
 	sender->round.digest = end.digest;
 	(void)pthread_mutex_unlock(&sender->lock);
-	st = pipe_send_message(sender->pipe, HAUL__V1__FRAME_KIND__FRAME_ROUND, &end.base, SEND_MS);
+	st = stripes_out_end(sender->stripes, &end.base);
 	sender->is_pipe_lost = st != NULL;
 	return st;
 }
@@ -428,40 +364,59 @@ static void *serve_round(void *self)
 	return NULL;
 }
 
-status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_codecs *codecs,
-			  struct memory_sender **ret_sender)
+/* By a stripe's thread. */
+static void note_sent(void *self, size_t bytes, double blocked_ms)
+{
+	struct memory_sender *sender = self;
+
+	(void)pthread_mutex_lock(&sender->lock);
+	sender->round.bytes += bytes;
+	sender->round.blocked_ms += blocked_ms;
+	(void)pthread_cond_broadcast(&sender->changed);
+	(void)pthread_mutex_unlock(&sender->lock);
+}
+
+status *memory_sender_use(struct memory_sender *sender, const struct pipe_set *pipes)
+{
+	const struct stripes_sent sent = {note_sent, sender};
+
+	stripes_out_free(TAKE(sender->stripes));
+	status *st = stripes_out_new(pipes, &sender->codecs, &sent, &sender->stripes);
+	if (st == NULL)
+		stripes_out_limit(sender->stripes, sender->limit);
+	return st;
+}
+
+status *memory_sender_new(int criu_fd, const struct pipe_set *pipes,
+			  const struct batch_codecs *codecs, struct memory_sender **ret_sender)
 {
 	/* XXH3's state wants to lie at a multiple of 64, which is part of the type. */
-	struct memory_sender *sender =
+	scoped(memory_sender) struct memory_sender *sender =
 	    aligned_alloc(_Alignof(struct memory_sender), sizeof(*sender));
 	pthread_condattr_t attributes;
 
 	if (sender == NULL)
 		return status_errnof(ENOMEM, "memory sender");
 	memset(sender, 0, sizeof(*sender));
-	status *st = page_table_new(&sender->table);
-	if (st == NULL)
-		st = batch_packer_new(codecs->level, &sender->packer);
-	if (st != NULL) {
-		page_table_free(sender->table);
-		free(sender);
-		return st;
-	}
-	codec_choice_init(&sender->choice, codecs->set);
 	sender->criu_fd = criu_fd;
-	sender->pipe = pipe;
+	sender->codecs = *codecs;
 	(void)pthread_mutex_init(&sender->lock, NULL);
 	(void)pthread_condattr_init(&attributes);
 	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&sender->changed, &attributes);
 	(void)pthread_condattr_destroy(&attributes);
-	*ret_sender = sender;
-	return NULL;
+	status *st = page_table_new(&sender->table);
+	if (st == NULL)
+		st = memory_sender_use(sender, pipes);
+	if (st == NULL)
+		*ret_sender = TAKE(sender);
+	return st;
 }
 
 void memory_sender_limit(struct memory_sender *sender, const atomic_uint_fast64_t *bytes_per_s)
 {
 	sender->limit = bytes_per_s;
+	stripes_out_limit(sender->stripes, bytes_per_s);
 }
 
 status *memory_sender_begin(struct memory_sender *sender, unsigned round,
@@ -514,7 +469,7 @@ static void stop(struct memory_sender *sender)
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
 	shut_feeds(sender);
-	pipe_interrupt(sender->pipe);
+	stripes_out_stop(sender->stripes);
 }
 
 status *memory_sender_end(struct memory_sender *sender, int64_t timeout_ms,
@@ -557,9 +512,9 @@ void memory_sender_free(struct memory_sender *sender)
 		stop(sender);
 		(void)pthread_join(sender->thread, NULL);
 	}
+	stripes_out_free(sender->stripes);
 	status_free(sender->error);
 	page_table_free(sender->table);
-	batch_packer_free(sender->packer);
 	free(sender->marks);
 	(void)pthread_cond_destroy(&sender->changed);
 	(void)pthread_mutex_destroy(&sender->lock);

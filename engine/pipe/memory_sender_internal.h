@@ -7,10 +7,7 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
-#include "engine/pipe/batch_codec.h"
-#include "engine/pipe/codec_choice.h"
 #include "engine/pipe/memory_pipe.h"
-#include "engine/pipe/pace.h"
 #include "engine/pipe/page_table.h"
 
 struct batch_mark {
@@ -20,12 +17,10 @@ struct batch_mark {
 
 struct memory_sender {
 	int criu_fd;
-	struct pipe *pipe;
-	struct page_table *table; /* what the destination has */
-	struct batch_packer *packer;
-	struct codec_choice choice;
+	struct stripes_out *stripes;
+	struct batch_codecs codecs;
+	struct page_table *table;	   /* what the destination has */
 	const atomic_uint_fast64_t *limit; /* bytes a second; NULL = none */
-	struct pace pace;
 
 	/* The serving thread's: */
 	unsigned round_number;
@@ -52,6 +47,9 @@ struct memory_sender {
 	bool is_stopping;
 	status *error;
 };
+
+/* Over these pipes from now on. */
+must_check status *memory_sender_use(struct memory_sender *sender, const struct pipe_set *pipes);
 
 /* Notes that the batch that is about to leave ends where the table is now. */
 must_check status *memory_sender_mark(struct memory_sender *sender);

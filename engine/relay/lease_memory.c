@@ -34,9 +34,10 @@ static status *dial(struct lease *lease, const struct rpc_call *call,
 		st = status_errnof(errno, "cannot make a socket for CRIU's pages");
 	if (st == NULL)
 		st = pipe_dial(address, DIAL_MS, &lease->pipe);
-	return st == NULL
-		   ? memory_sender_new(lease->memory[0], lease->pipe, &codecs, &lease->sender)
-		   : st;
+	if (st != NULL)
+		return st;
+	const struct pipe_set pipes = pipe_set_of(lease->pipe);
+	return memory_sender_new(lease->memory[0], &pipes, &codecs, &lease->sender);
 }
 
 static status *listen_for(struct lease *lease, const struct rpc_call *call, const char *host)
@@ -79,9 +80,10 @@ static status *move_round(struct lease *lease, unsigned round, struct memory_rou
 		st = page_store_begin(lease->store, round);
 		if (st == NULL)
 			st = lease_link_round(lease, round);
-		return st == NULL ? memory_receive_round(lease->pipe, lease->store, round, ROUND_MS,
-							 ret_moved)
-				  : st;
+		const struct pipe_set pipes = pipe_set_of(lease->pipe);
+		return st == NULL
+			   ? memory_receive_round(&pipes, lease->store, round, ROUND_MS, ret_moved)
+			   : st;
 	}
 	st = memory_sender_begin(lease->sender, round, &feed);
 	return st == NULL ? memory_sender_end(lease->sender, ROUND_MS, ret_moved) : st;

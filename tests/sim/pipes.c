@@ -237,8 +237,8 @@ status *live_pages_send(int fd, const pid_t *pids, size_t count, const struct li
 	return NULL; /* no shared memory in this world */
 }
 
-status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_codecs *codecs,
-			  struct memory_sender **ret_sender)
+status *memory_sender_new(int criu_fd, const struct pipe_set *set,
+			  const struct batch_codecs *codecs, struct memory_sender **ret_sender)
 {
 	struct memory_sender *sender = calloc(1, sizeof(*sender));
 
@@ -246,7 +246,7 @@ status *memory_sender_new(int criu_fd, struct pipe *pipe, const struct batch_cod
 		abort();
 	(void)codecs;
 	sender->memory = memory_of(criu_fd);
-	sender->pipe = pipe;
+	sender->pipe = set->pipes[0];
 	*ret_sender = sender;
 	return NULL;
 }
@@ -291,12 +291,12 @@ void memory_sender_progress(struct memory_sender *sender, struct memory_round *r
 	*ret_round = (struct memory_round){.pages_sent = sender->memory->pages};
 }
 
-status *memory_sender_resume(struct memory_sender *sender, int criu_fd, struct pipe *pipe,
+status *memory_sender_resume(struct memory_sender *sender, int criu_fd, const struct pipe_set *set,
 			     const struct memory_progress *there)
 {
 	(void)there;
 	sender->memory = memory_of(criu_fd);
-	sender->pipe = pipe;
+	sender->pipe = set->pipes[0];
 	return NULL;
 }
 
@@ -305,13 +305,13 @@ void memory_sender_free(struct memory_sender *sender)
 	free(sender);
 }
 
-status *memory_receive_resumable(struct pipe *pipe, struct page_store *store, unsigned round,
-				 int64_t silence_ms, struct memory_round *ret_round,
+status *memory_receive_resumable(const struct pipe_set *set, struct page_store *store,
+				 unsigned round, int64_t silence_ms, struct memory_round *ret_round,
 				 struct memory_progress *ret_progress)
 {
 	struct frame frame;
 	*ret_progress = (struct memory_progress){.round = round};
-	status *st = receive_frame(pipe, silence_ms, "pages", &frame);
+	status *st = receive_frame(set->pipes[0], silence_ms, "pages", &frame);
 
 	(void)store;
 	if (st != NULL)

@@ -199,8 +199,9 @@ static void *receive(void *self)
 {
 	struct receiving *receiving = self;
 
-	receiving->st = memory_receive_round(receiving->pipe, receiving->store, 1, PLENTY_MS,
-					     &receiving->round);
+	const struct pipe_set pipes = pipe_set_of(receiving->pipe);
+	receiving->st =
+	    memory_receive_round(&pipes, receiving->store, 1, PLENTY_MS, &receiving->round);
 	return NULL;
 }
 
@@ -218,7 +219,8 @@ static void copy(struct scene *scene, char images[160])
 	assert_ok(page_store_new(scene->destination_dir, &receiving.store));
 	assert_ok(page_store_begin(receiving.store, 1));
 	assert_int_equal(pthread_create(&thread, NULL, receive, &receiving), 0);
-	assert_ok(memory_sender_new(swrk_memory_fd(scene->source), from, &codecs, &sender));
+	const struct pipe_set pipes = pipe_set_of(from);
+	assert_ok(memory_sender_new(swrk_memory_fd(scene->source), &pipes, &codecs, &sender));
 	assert_ok(memory_sender_begin(sender, 1, &once));
 	assert_ok(criu_dump_hold(scene->source, &scene->dump));
 	assert_ok(memory_sender_end(sender, PLENTY_MS, &sent));

@@ -27,6 +27,7 @@ struct scene {
 	int criu; /* CRIU's end */
 	int engine;
 	struct pipe *from, *to;
+	struct pipe_set out, in;
 	struct memory_sender *sender;
 	struct page_store *store;
 	pthread_t receiver;
@@ -49,7 +50,9 @@ static int make(void **state)
 	scene->criu = pair[0];
 	scene->engine = pair[1];
 	pipe_pair_open(&scene->to, &scene->from);
-	assert_ok(memory_sender_new(scene->engine, scene->from, &raw, &scene->sender));
+	scene->out = pipe_set_of(scene->from);
+	scene->in = pipe_set_of(scene->to);
+	assert_ok(memory_sender_new(scene->engine, &scene->out, &raw, &scene->sender));
 	assert_ok(page_store_new(scene->dir, &scene->store));
 	*state = scene;
 	return 0;
@@ -136,7 +139,7 @@ static void *receive(void *self)
 {
 	struct scene *scene = self;
 
-	scene->st = memory_receive_round(scene->to, scene->store, scene->round, PLENTY_MS,
+	scene->st = memory_receive_round(&scene->in, scene->store, scene->round, PLENTY_MS,
 					 &scene->received);
 	return NULL;
 }
@@ -284,7 +287,7 @@ static void packed_batches_arrive_as_they_were(void **state)
 		scoped(bytes) uint8_t *data = make_pages("1101");
 		memory_sender_free(TAKE(scene->sender));
 		assert_ok(
-		    memory_sender_new(scene->engine, scene->from, &codecs[i], &scene->sender));
+		    memory_sender_new(scene->engine, &scene->out, &codecs[i], &scene->sender));
 		begin(scene, 1);
 		assert_int_equal(open_image(scene), 0);
 		add_all(scene, data);
@@ -492,7 +495,7 @@ static void a_round_of_another_number_is_refused(void **state)
 	begin_alone(scene);
 	close_round(scene);
 	assert_ok(memory_sender_end(scene->sender, PLENTY_MS, &sent));
-	assert_code(memory_receive_round(scene->to, scene->store, 2, PLENTY_MS, &got),
+	assert_code(memory_receive_round(&scene->in, scene->store, 2, PLENTY_MS, &got),
 		    STATUS_DATA_LOSS);
 }
 
@@ -515,13 +518,13 @@ static void a_round_with_other_counts_or_digests_is_refused(void **state)
 
 	assert_ok(page_store_begin(scene->store, 1));
 	send_end(scene, 1, nothing);
-	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got),
+	assert_code(memory_receive_round(&scene->in, scene->store, 1, PLENTY_MS, &got),
 		    STATUS_DATA_LOSS);
 	send_end(scene, 0, nothing + 1);
-	assert_code(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got),
+	assert_code(memory_receive_round(&scene->in, scene->store, 1, PLENTY_MS, &got),
 		    STATUS_DATA_LOSS);
 	send_end(scene, 0, nothing);
-	assert_ok(memory_receive_round(scene->to, scene->store, 1, PLENTY_MS, &got));
+	assert_ok(memory_receive_round(&scene->in, scene->store, 1, PLENTY_MS, &got));
 }
 
 int main(void)

@@ -30,7 +30,7 @@ struct scene {
 	struct swrk *session;
 	struct child workload;
 	struct criu_dump dump;
-	struct pipe *from, *to;
+	struct pipe_set from, to;
 	struct memory_sender *sender;
 	struct page_store *store;
 	unsigned round;
@@ -41,10 +41,10 @@ static int make(void **state)
 	struct scene *scene = calloc(1, sizeof(*scene));
 
 	assert_non_null(scene);
+	*scene = (struct scene){.workload = {0, -1}, .from = {{NULL}, 1}, .to = {{NULL}, 1}};
 	scratch_make(scene->dir);
 	(void)snprintf(scene->store_dir, sizeof(scene->store_dir), "%s/store", scene->dir);
 	assert_ok(files_make_directory(scene->store_dir));
-	scene->workload = (struct child){0, -1};
 	*state = scene;
 	return 0;
 }
@@ -56,8 +56,8 @@ static int end(void **state)
 	swrk_free(scene->session);
 	memory_sender_free(scene->sender);
 	page_store_free(scene->store);
-	pipe_free(scene->from);
-	pipe_free(scene->to);
+	pipe_set_free(&scene->from);
+	pipe_set_free(&scene->to);
 	child_kill(&scene->workload);
 	scratch_remove(scene->dir);
 	free(scene);
@@ -87,8 +87,8 @@ static void begin_round(struct scene *scene, const struct criu_limits *limits)
 {
 	if (scene->sender == NULL) {
 		start_workload(scene);
-		pipe_pair_open(&scene->to, &scene->from);
-		assert_ok(memory_sender_new(swrk_memory_fd(scene->session), scene->from, &codecs,
+		pipe_pair_open(&scene->to.pipes[0], &scene->from.pipes[0]);
+		assert_ok(memory_sender_new(swrk_memory_fd(scene->session), &scene->from, &codecs,
 					    &scene->sender));
 		assert_ok(page_store_new(scene->store_dir, &scene->store));
 	}
@@ -114,7 +114,7 @@ static struct memory_round end_round(struct scene *scene)
 	struct memory_round sent = {0}, got = {0};
 
 	assert_ok(memory_sender_end(scene->sender, PLENTY_MS, &sent));
-	assert_ok(memory_receive_round(scene->to, scene->store, scene->round, PLENTY_MS, &got));
+	assert_ok(memory_receive_round(&scene->to, scene->store, scene->round, PLENTY_MS, &got));
 	assert_true(sent.digest == got.digest);
 	return sent;
 }
