@@ -7,10 +7,19 @@
 #include "rpc/pipe_internal.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <string.h>
 
 #include "proto/envelope.h"
 #include "rpc/nng_error.h"
+
+enum { KEPT_BYTES = 8 * 1024 * 1024 }; /* of each arena */
+
+void pipe_keep_memory(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, MESSAGE_BYTES + FRAME_ROOM);
+	(void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+}
 
 void pipe_cancel_sends(struct pipe *pipe)
 {

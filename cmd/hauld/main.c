@@ -18,6 +18,7 @@
 #include "engine/host/files.h"
 #include "engine/lazy/lazy_guard.h"
 #include "proto/clock.h"
+#include "rpc/pipe.h"
 #include "rpc/server.h"
 
 enum {
@@ -251,6 +252,7 @@ int main(int argc, char **argv)
 		return swrk_plain_pages_main(argv + 2);
 	/* Many threads, little work each: an arena a thread would only keep memory. */
 	(void)mallopt(M_ARENA_MAX, ARENAS);
+	pipe_keep_memory();
 	scoped(config) struct config config = {0};
 	sigset_t signals;
 	scoped(status) status *st = config_read(argc - 1, argv + 1, &config);

@@ -486,7 +486,8 @@ static status *restore(struct scene *scene, const char *faults, struct restoring
 
 	hold(scene, "");
 	(void)snprintf(images, sizeof(images), "%s/1", scene->store_dir);
-	(void)pipe_pair_carry_images(scene->from.pipes[0], scene->images, scene->to.pipes[0], images);
+	(void)pipe_pair_carry_images(scene->from.pipes[0], scene->images, scene->to.pipes[0],
+				     images);
 	assert_ok(criu_dump_end(scene->session, &scene->dump, true));
 	assert_ok(child_wait(&scene->workload, PLENTY_MS, NULL));
 	memory_sender_free(TAKE(scene->sender));
