@@ -4,7 +4,7 @@
 # both_faults: whatever is wrong, the workload goes on at the source, unharmed and not frozen, and the
 # refusal says why.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
-. "$(dirname "$0")/../haul.sh"
+. "$(dirname "$0")/../slowly.sh"
 
 # refused TITLE PID TO CODE [FLAG…]: the workload in "$victim" must not notice.
 refused() {
@@ -13,46 +13,6 @@ refused() {
     migrate A "$2" "$3" "${@:5}"
     expect_refused "$code"
     expect_healthy A "$victim"
-}
-
-# Starts a migration of the victim in the background (FLAG…) and waits until it shows in the list.
-migrate_slowly() {
-    local try
-    link_rate 200
-    ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" "$@" \
-        >"$LAB/slow.json" 2>"$LAB/slow.err" &
-    SLOW_JOB=$!
-    for ((try = 0; try < 100 * SLOW; try++)); do
-        ID=$(ctl A --json list 2>/dev/null | running_id)
-        [[ -z $ID ]] || return 0
-        kill -0 "$SLOW_JOB" 2>/dev/null || break
-        sleep 0.05
-    done
-    fail "the migration never showed in the list: $(<"$LAB/slow.json") $(<"$LAB/slow.err")"
-}
-
-# The id of the first migration in a list that has not ended.
-running_id() {
-    python3 -c '
-import json, sys
-def walk(value):
-    if isinstance(value, dict):
-        if "id" in value and value.get("state") not in ("COMPLETED", "ABORTED", "CANCELLED"):
-            print(value["id"])
-            sys.exit()
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            walk(item)
-walk(json.loads(sys.stdin.read() or "[]"))'
-}
-
-slow_result() {
-    link_rate
-    CODE=0
-    wait "$SLOW_JOB" || CODE=$? # also when it was waited for before
-    REPORT=$(<"$LAB/slow.json")
-    ERRORS=$(<"$LAB/slow.err")
 }
 
 # The CRIU that dumps for the engine of A.
@@ -168,53 +128,6 @@ for signal in KILL STOP; do
     expect_healthy A "$victim"
     ! on A test -e "/proc/$swrk" || fail "CRIU ($swrk) is still there"
 done
-
-note "the disk fills up while memory is on its way"
-migrate_slowly
-is_on_its_way() {
-    [[ $(report stage "$(ctl A --json show "$ID")") == pre-copy ]]
-}
-for ((try = 0; try < 100 * SLOW; try++)); do
-    ! is_on_its_way || break
-    sleep 0.05
-done
-disk_fill A
-slow_result
-expect_refused RESOURCE_EXHAUSTED
-# The first of CRIU's dumps tells.
-where="freeze"
-! kernel_tracks || where="pre-copy round"
-expect_message "$where.*no room for the images"
-expect_healthy A "$victim"
-disk_clear A
-
-note "the destination's disk fills up while memory is on its way"
-on B mount -o remount,size=192m /var/lib/haul # there is room when it begins
-migrate_slowly
-has_come() {
-    local mib
-    mib=$(on B du -sm /var/lib/haul/in)
-    ((${mib%%[!0-9]*} >= 8))
-}
-for ((try = 0; try < 100 * SLOW; try++)); do
-    ! has_come || break
-    sleep 0.05
-done
-disk_fill B
-slow_result
-expect_refused RESOURCE_EXHAUSTED
-expect_message 'round 1'
-expect_message 'the workload runs here as before'
-expect_healthy A "$victim"
-disk_clear B
-is_left() {
-    on B find /var/lib/haul/in -mindepth 1 | grep -q .
-}
-for ((try = 0; try < 100 * SLOW; try++)); do
-    is_left || break
-    sleep 0.05
-done
-! is_left || fail "images are left at the destination: $(on B ls -R /var/lib/haul/in)"
 
 note "after all of this it still migrates"
 migrate A "$victim" B
