@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { READ_FIRST = 4096 }; /* then twice as much, and so on */
+
 status *files_make_directory(const char *path)
 {
 	char partial[FILES_PATH];
@@ -44,34 +46,40 @@ status *files_remove_tree(const char *path)
 	return status_errnof(failed == -1 ? errno : failed, "cannot remove %s", path);
 }
 
-static status *read_all(int fd, const char *path, size_t limit, struct buffer *ret_content)
+/* Room for at least one byte more, and never for more than `most`. */
+static status *grow(struct buffer *content, size_t *room, size_t most)
 {
-	uint8_t *data = malloc(limit + 1);
-	size_t size = 0;
-	status *st = NULL;
+	size_t wanted = *room == 0 ? READ_FIRST : *room * 2;
 
-	if (data == NULL)
-		return status_errnof(ENOMEM, "cannot read %s", path);
-	while (size <= limit) {
-		ssize_t got = read(fd, data + size, limit + 1 - size);
-		if (got == 0)
-			break;
-		if (got < 0 && errno != EINTR) {
-			st = status_errnof(errno, "cannot read %s", path);
-			break;
-		}
-		size += got > 0 ? (size_t)got : 0;
-	}
-	if (st == NULL && size > limit)
-		st = status_errorf(STATUS_RESOURCE_EXHAUSTED, "%s is longer than %zu bytes", path,
-				   limit);
-	if (st != NULL) {
-		free(data);
-		return st;
-	}
-	ret_content->data = data;
-	ret_content->size = size;
+	if (wanted > most)
+		wanted = most;
+	uint8_t *grown = realloc(content->data, wanted);
+	if (grown == NULL)
+		return status_errnof(ENOMEM, "a file of more than %zu bytes", content->size);
+	content->data = grown;
+	*room = wanted;
 	return NULL;
+}
+
+/* The limit is no measure of what is there: on a small machine there may not be as much memory. */
+static status *read_all(int fd, size_t limit, struct buffer *content)
+{
+	size_t room = 0;
+
+	for (;;) {
+		status *st = content->size == room ? grow(content, &room, limit + 1) : NULL;
+		if (st != NULL)
+			return st;
+		ssize_t got = read(fd, content->data + content->size, room - content->size);
+		if (got == 0)
+			return NULL;
+		if (got < 0 && errno != EINTR)
+			return status_errnof(errno, "it cannot be read");
+		content->size += got > 0 ? (size_t)got : 0;
+		if (content->size > limit)
+			return status_errorf(STATUS_RESOURCE_EXHAUSTED,
+					     "it is longer than %zu bytes", limit);
+	}
 }
 
 status *files_read(const char *path, size_t limit, struct buffer *ret_content)
@@ -80,7 +88,13 @@ status *files_read(const char *path, size_t limit, struct buffer *ret_content)
 
 	if (fd < 0)
 		return status_errnof(errno, "cannot open %s", path);
-	return read_all(fd, path, limit, ret_content);
+	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
+	status *st = read_all(fd, limit, &content);
+	if (st != NULL)
+		return status_wrapf(st, "%s", path);
+	*ret_content = content;
+	content = (struct buffer){0};
+	return NULL;
 }
 
 status *files_write(const char *path, const void *data, size_t size)
