@@ -5,6 +5,7 @@
 #include "proto/clock.h"
 
 #include <assert.h>
+#include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <pthread.h>
 #include <string.h>
@@ -40,6 +41,7 @@ struct entry {
 
 struct dedupe {
 	struct dedupe_limits limits;
+	EVP_MD *sha256; /* fetched once: that takes longer than a short digest */
 	pthread_mutex_t lock;
 	pthread_cond_t done;
 	bool is_stopped;
@@ -64,7 +66,8 @@ static status *make_tables(struct dedupe *dedupe)
 	uint32_t count = dedupe->limits.requests;
 	dedupe->buckets = calloc(count, sizeof(*dedupe->buckets));
 	dedupe->entries = calloc(count, sizeof(*dedupe->entries));
-	if (dedupe->buckets == NULL || dedupe->entries == NULL)
+	dedupe->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+	if (dedupe->buckets == NULL || dedupe->entries == NULL || dedupe->sha256 == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for the answers' table");
 	for (uint32_t i = 0; i < count; i++)
 		dedupe->entries[i].chain = i + 2 <= count ? i + 2 : 0;
@@ -195,42 +198,58 @@ static bool has_room(struct dedupe *dedupe, int64_t now, uint16_t caller)
 	return dedupe->vacant != 0 || drop_one(dedupe, now, -1);
 }
 
-/* Names and values have no zero byte: each ends with one. */
-static void digest_metadata(const Haul__V1__Metadata *metadata, uint8_t *ret_digest)
+/* Each part with its length before it, so that no two requests look the same. */
+static bool digest_part(EVP_MD_CTX *context, const void *data, size_t size)
 {
-	uint8_t text[LIMIT_METADATA * 2 * (LIMIT_NAME + 1)];
-	size_t used = 0;
-	for (size_t i = 0; metadata != NULL && i < metadata->n_entries; i++) {
-		const char *const parts[] = {metadata->entries[i]->key,
-					     metadata->entries[i]->value};
-		for (size_t j = 0; j < array_len(parts); j++) {
-			size_t size = strlen(parts[j]) + 1;
-			assert(used + size <= sizeof(text)); /* checked when it was decoded */
-			memcpy(text + used, parts[j], size);
-			used += size;
-		}
-	}
-	(void)SHA256(text, used, ret_digest);
+	uint64_t length = size;
+	return EVP_DigestUpdate(context, &length, sizeof(length)) == 1 &&
+	       EVP_DigestUpdate(context, data, size) == 1;
 }
 
-static void identify(const struct identity *caller, const Haul__V1__Request *request,
-		     struct wanted *ret_wanted)
+static bool digest_metadata(EVP_MD_CTX *context, const Haul__V1__Metadata *metadata)
 {
-	uint8_t parts[3 * SHA256_DIGEST_LENGTH], who[1 + LIMIT_NAME + 1] = {0};
+	bool is_good = true;
+	for (size_t i = 0; metadata != NULL && i < metadata->n_entries; i++) {
+		const char *key = metadata->entries[i]->key;
+		const char *value = metadata->entries[i]->value;
+		is_good = is_good && digest_part(context, key, strlen(key)) &&
+			  digest_part(context, value, strlen(value));
+	}
+	return is_good;
+}
+
+/* Whose share it counts to. */
+static uint16_t share_of(const struct identity *caller)
+{
+	uint32_t hash = 2166136261U + (caller->is_local ? 1 : 0); /* FNV-1a */
+	for (const char *at = caller->name; *at != '\0'; at++)
+		hash = (hash ^ (uint8_t)*at) * 16777619U;
+	return (uint16_t)(hash % CALLERS);
+}
+
+/* False when there is no memory for it. */
+static bool identify(const struct dedupe *dedupe, const struct identity *caller,
+		     const Haul__V1__Request *request, struct wanted *ret_wanted)
+{
 	uint8_t hash[SHA256_DIGEST_LENGTH];
-	who[0] = caller->is_local ? 1 : 0;
-	memcpy(who + 1, caller->name, strlen(caller->name));
-	(void)SHA256(who, sizeof(who), hash);
-	memcpy(&ret_wanted->caller, hash, sizeof(ret_wanted->caller));
-	ret_wanted->caller %= CALLERS;
-	memcpy(parts, hash, sizeof(hash));
-	memcpy(parts + sizeof(hash), request->request_id.data, REQUEST_ID_BYTES);
-	(void)SHA256(parts, sizeof(hash) + REQUEST_ID_BYTES, hash);
+	uint8_t is_local = caller->is_local ? 1 : 0;
+	EVP_MD_CTX *context = EVP_MD_CTX_new();
+	bool is_good = context != NULL && EVP_DigestInit_ex(context, dedupe->sha256, NULL) == 1 &&
+		       digest_part(context, &is_local, sizeof(is_local)) &&
+		       digest_part(context, caller->name, strlen(caller->name)) &&
+		       digest_part(context, request->request_id.data, REQUEST_ID_BYTES) &&
+		       EVP_DigestFinal_ex(context, hash, NULL) == 1;
+	is_good = is_good && EVP_DigestInit_ex(context, NULL, NULL) == 1 &&
+		  digest_part(context, request->method, strlen(request->method)) &&
+		  digest_part(context, request->payload.data, request->payload.len) &&
+		  digest_metadata(context, request->metadata) &&
+		  EVP_DigestFinal_ex(context, ret_wanted->digest, NULL) == 1;
+	EVP_MD_CTX_free(context);
+	if (!is_good)
+		return false;
 	memcpy(ret_wanted->key, hash, KEY_BYTES);
-	(void)SHA256((const uint8_t *)request->method, strlen(request->method), parts);
-	(void)SHA256(request->payload.data, request->payload.len, parts + SHA256_DIGEST_LENGTH);
-	digest_metadata(request->metadata, parts + sizeof(hash) * 2);
-	(void)SHA256(parts, sizeof(parts), ret_wanted->digest);
+	ret_wanted->caller = share_of(caller);
+	return true;
 }
 
 static bool copy_answer(const struct buffer *answer, struct buffer *ret_answer)
@@ -297,7 +316,8 @@ enum dedupe_verdict dedupe_begin(struct dedupe *dedupe, const struct identity *c
 {
 	struct wanted wanted;
 	enum dedupe_verdict verdict = DEDUPE_ANSWERED;
-	identify(caller, request, &wanted);
+	if (!identify(dedupe, caller, request, &wanted))
+		return DEDUPE_FULL;
 	(void)pthread_mutex_lock(&dedupe->lock);
 	drop_old(dedupe, dedupe->limits.now_ms());
 	struct entry *entry = find_entry(dedupe, &wanted);
@@ -359,6 +379,7 @@ void dedupe_free(struct dedupe *dedupe)
 		buffer_free(&dedupe->entries[i].answer);
 	free(dedupe->entries);
 	free(dedupe->buckets);
+	EVP_MD_free(dedupe->sha256);
 	(void)pthread_cond_destroy(&dedupe->done);
 	(void)pthread_mutex_destroy(&dedupe->lock);
 	free(dedupe);
