@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One REQ socket, at most one connection, one context a call.
+/* One REQ socket, at most one connection, one context for each call under way.
  *
  * A request leaves when nng's send completes. Before that everything is "not sent": the send is
  * tried in slices, and between them the connection is looked after. After that an attempt is never
  * repeated by itself: resending is switched off in nng, too. Retrying is a loop around attempts,
  * each with a context of its own and all with one request id (call_until_answered).
  *
- * All operations begin under the lock after a look at is_interrupted, and are in the list of calls:
- * rpc_client_interrupt finds each of them. */
+ * A call is in the list of calls before it begins: rpc_client_interrupt finds the context of each
+ * of them and cancels it, once and for all that the call does with it. Nothing of nng is done under
+ * the client's lock: other calls would wait for that. */
 #include "proto/clock.h"
 #include "rpc/client_internal.h"
 
@@ -135,21 +136,21 @@ static status *send_request(struct rpc_client *client, struct call *call, nng_ms
 						: client_connect(client, call->deadline_ms);
 		if (st == NULL && is_cancelled(call))
 			st = call_cancelled();
-		int32_t slice = left_ms(call->deadline_ms);
 		if (st == NULL) {
 			client->active += call->is_active ? 0 : 1;
 			call->is_active = true;
-			slice = slice < SEND_SLICE_MS ? slice : SEND_SLICE_MS;
-			nng_ctx_send(call->ctx, operation_begin(call->operation, slice, msg));
 		}
 		(void)pthread_mutex_unlock(&client->lock);
 		if (st != NULL)
 			return st;
-		int rv = operation_wait(call->operation);
+		int32_t left = left_ms(call->deadline_ms);
+		int rv =
+		    context_send(call->context, left < SEND_SLICE_MS ? left : SEND_SLICE_MS, msg);
 		if (rv == 0)
 			return NULL;
-		(void)operation_take_message(call->operation); /* the caller's again */
-		if (rv != NNG_ETIMEDOUT && rv != NNG_ECANCELED)
+		if (rv == NNG_ECANCELED)
+			return is_cancelled(call) ? call_cancelled() : client_interrupted();
+		if (rv != NNG_ETIMEDOUT || left_ms(call->deadline_ms) == 0)
 			return nng_errorf(rv, "cannot send to %s, the request has not left",
 					  client->endpoint.url);
 	}
@@ -158,14 +159,14 @@ static status *send_request(struct rpc_client *client, struct call *call, nng_ms
 static status *receive_error(struct rpc_client *client, const struct call *call, int rv)
 {
 	const char *url = client->endpoint.url;
+	if (is_cancelled(call))
+		return call_cancelled();
 	(void)pthread_mutex_lock(&client->lock);
-	bool is_interrupted = client->is_interrupted;
-	client->is_suspect = client->is_suspect || !is_cancelled(call);
+	bool is_interrupted = client->is_interrupted || rv == NNG_ECANCELED;
+	client->is_suspect = true;
 	(void)pthread_mutex_unlock(&client->lock);
 	if (is_interrupted)
 		return client_interrupted();
-	if (is_cancelled(call))
-		return call_cancelled();
 	if (left_ms(call->deadline_ms) == 0 || (rv == NNG_ETIMEDOUT && call->patience_ms == 0))
 		return status_errorf(STATUS_DEADLINE_EXCEEDED, "%s did not answer in time", url);
 	return status_errorf(STATUS_UNAVAILABLE,
@@ -175,23 +176,11 @@ static status *receive_error(struct rpc_client *client, const struct call *call,
 
 static status *receive_reply(struct rpc_client *client, struct call *call, nng_msg **ret_msg)
 {
-	(void)pthread_mutex_lock(&client->lock);
-	bool is_interrupted = client->is_interrupted;
-	bool is_ended = is_interrupted || is_cancelled(call);
-	if (!is_ended) {
-		int32_t wait_ms = left_ms(call->deadline_ms);
-		if (call->patience_ms > 0 && call->patience_ms < wait_ms)
-			wait_ms = (int32_t)call->patience_ms;
-		nng_ctx_recv(call->ctx, operation_begin(call->operation, wait_ms, NULL));
-	}
-	(void)pthread_mutex_unlock(&client->lock);
-	if (is_ended)
-		return is_interrupted ? client_interrupted() : call_cancelled();
-	int rv = operation_wait(call->operation);
-	if (rv != 0)
-		return receive_error(client, call, rv);
-	*ret_msg = operation_take_message(call->operation);
-	return NULL;
+	int32_t wait_ms = left_ms(call->deadline_ms);
+	if (call->patience_ms > 0 && call->patience_ms < wait_ms)
+		wait_ms = (int32_t)call->patience_ms;
+	int rv = context_receive(call->context, wait_ms, ret_msg);
+	return rv == 0 ? NULL : receive_error(client, call, rv);
 }
 
 /* A copy without its "sent": in a server's words that is about a call of the server's. */
@@ -256,25 +245,36 @@ static status *make_message(const struct call *call, nng_msg **ret_msg)
 	return NULL;
 }
 
-static status *open_call(struct rpc_client *client, struct call *call)
+/* Caller holds the lock. */
+static void enter_call(struct rpc_client *client, struct call *call, struct context *context)
 {
-	int rv = nng_ctx_open(&call->ctx, client->socket);
-	if (rv != 0)
-		return nng_errorf(rv, "cannot open a call");
-	rv = operation_new(&call->operation);
-	if (rv != 0) {
-		(void)nng_ctx_close(call->ctx);
-		return nng_errorf(rv, "cannot open a call");
-	}
+	call->context = context;
 	call->is_active = false;
-	(void)pthread_mutex_lock(&client->lock);
 	call->next = client->calls;
 	client->calls = call;
+}
+
+static status *open_call(struct rpc_client *client, struct call *call)
+{
+	struct context *context = NULL;
+	(void)pthread_mutex_lock(&client->lock);
+	bool is_idle = client->idle_count > 0;
+	if (is_idle)
+		enter_call(client, call, client->idle[--client->idle_count]);
+	(void)pthread_mutex_unlock(&client->lock);
+	if (is_idle)
+		return NULL;
+	int rv = context_new(client->socket, &context);
+	if (rv != 0)
+		return nng_errorf(rv, "cannot open a call");
+	(void)pthread_mutex_lock(&client->lock);
+	enter_call(client, call, context);
 	(void)pthread_mutex_unlock(&client->lock);
 	return NULL;
 }
 
-static void close_call(struct rpc_client *client, struct call *call)
+/* is_answered: its context holds nothing of it, and will do for another call. */
+static void close_call(struct rpc_client *client, struct call *call, bool is_answered)
 {
 	(void)pthread_mutex_lock(&client->lock);
 	struct call **at = &client->calls;
@@ -283,18 +283,22 @@ static void close_call(struct rpc_client *client, struct call *call)
 	*at = call->next;
 	client->active -= call->is_active ? 1 : 0;
 	client->used_ms = clock_monotonic_ms();
+	struct context *context = TAKE(call->context);
+	if (is_answered && client->idle_count < CLIENT_IDLE_CONTEXTS) {
+		context_renew(context);
+		client->idle[client->idle_count++] = TAKE(context);
+	}
 	(void)pthread_mutex_unlock(&client->lock);
-	operation_free(call->operation);
-	(void)nng_ctx_close(call->ctx);
+	context_free(context);
 }
 
 static void tell_cancel(struct rpc_client *client, const struct call *call);
 static status *attempt(struct rpc_client *client, struct call *call,
 		       ProtobufCMessage **ret_response);
 
-/* Sends the request once and waits for the answer. */
+/* Sends the request once and waits for the answer, whatever it says. */
 static status *exchange(struct rpc_client *client, struct call *call,
-			ProtobufCMessage **ret_response)
+			ProtobufCMessage **ret_response, bool *ret_is_answered)
 {
 	nng_msg *request = NULL;
 	nng_msg *reply = NULL;
@@ -312,6 +316,7 @@ static status *exchange(struct rpc_client *client, struct call *call,
 		tell_cancel(client, call);
 	if (st != NULL)
 		return sent(st);
+	*ret_is_answered = true;
 	st = decode_reply(call, reply, ret_response);
 	nng_msg_free(reply);
 	return st;
@@ -334,11 +339,12 @@ static void tell_cancel(struct rpc_client *client, const struct call *call)
 static status *attempt(struct rpc_client *client, struct call *call,
 		       ProtobufCMessage **ret_response)
 {
+	bool is_answered = false;
 	status *st = open_call(client, call);
 	if (st != NULL)
 		return unsent(st);
-	st = exchange(client, call, ret_response);
-	close_call(client, call);
+	st = exchange(client, call, ret_response, &is_answered);
+	close_call(client, call, is_answered);
 	return st;
 }
 
@@ -446,7 +452,7 @@ void rpc_client_interrupt(struct rpc_client *client)
 	(void)pthread_mutex_lock(&client->lock);
 	client->is_interrupted = true;
 	for (struct call *call = client->calls; call != NULL; call = call->next)
-		operation_cancel(call->operation);
+		context_cancel(call->context);
 	(void)pthread_cond_broadcast(&client->changed);
 	(void)pthread_mutex_unlock(&client->lock);
 }
@@ -457,7 +463,7 @@ void rpc_client_cancel(struct rpc_client *client, struct rpc_cancel *cancel)
 	(void)pthread_mutex_lock(&client->lock);
 	for (struct call *call = client->calls; call != NULL; call = call->next)
 		if (call->cancel == cancel)
-			operation_cancel(call->operation);
+			context_cancel(call->context);
 	(void)pthread_cond_broadcast(&client->changed);
 	(void)pthread_mutex_unlock(&client->lock);
 }
@@ -474,6 +480,8 @@ void rpc_client_free(struct rpc_client *client)
 	if (client == NULL)
 		return;
 	client_disconnect(client);
+	while (client->idle_count > 0)
+		context_free(client->idle[--client->idle_count]);
 	(void)nng_socket_close(client->socket);
 	retry_budget_fini(&client->budget);
 	(void)pthread_cond_destroy(&client->changed);

@@ -8,14 +8,15 @@
 
 #include "proto/envelope.h"
 #include "rpc/client.h"
-#include "rpc/operation.h"
+#include "rpc/context.h"
 #include "rpc/retry.h"
 #include "rpc/tls_engine.h"
 
+enum { CLIENT_IDLE_CONTEXTS = 64 };
+
 struct call {
 	struct call *next;
-	nng_ctx ctx;
-	struct operation *operation;
+	struct context *context; /* NULL until the attempt begins */
 	const ProtobufCMethodDescriptor *method;
 	const struct buffer *request; /* packed */
 	Haul__V1__Metadata *metadata; /* borrowed, or NULL */
@@ -54,6 +55,8 @@ struct rpc_client {
 	int64_t used_ms;
 	unsigned active; /* calls between connect and their end */
 	struct call *calls;
+	unsigned idle_count;
+	struct context *idle[CLIENT_IDLE_CONTEXTS]; /* for the next calls */
 	bool does_retry;
 	struct retry_budget budget;
 };

@@ -4,7 +4,12 @@
  * nng_aio_wait is not enough for that: in nng 1.10, cancelling an operation that nng is just about
  * to complete ends the wait for it, and nng completes it afterwards, maybe in memory that was freed
  * (https://github.com/nanomsg/nng/issues/2208; mended in 1.12). The callback is reliable: it comes
- * once for each operation that was started. So that is what is waited for here. */
+ * once for each operation that was started. So that is what is waited for here.
+ *
+ * It has its price: nng completes most operations that are over at once in another thread, which
+ * has to be woken up to call back. What nobody cancels, because it is over at once (a timeout of
+ * 0), with its timeout, or with its socket, is done with an aio without callback and nng_aio_wait
+ * instead. */
 #ifndef HAUL_RPC_OPERATION_H
 #define HAUL_RPC_OPERATION_H
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every listener is a REP socket with `calls` contexts, each served by a thread of its own:
  * receive, dispatch, answer. A watchdog thread a listener closes silent connections and reports
- * refusals. rpc_server_stop can cancel every operation of nng: they begin under the server's lock,
- * after a look at the phase. */
+ * refusals. rpc_server_stop cancels what waits for a request; a reply ends with its socket. */
 #include "proto/clock.h"
 #include "rpc/server_internal.h"
 
@@ -54,23 +53,6 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 	return NULL;
 }
 
-/* Receives a message, or sends this one, unless the server has stopped, and waits. */
-static int run_operation(struct worker *worker, nng_msg *msg)
-{
-	struct rpc_server *server = worker->listener->server;
-	(void)pthread_mutex_lock(&server->lock);
-	bool is_stopped = server->phase == SERVER_STOPPED;
-	if (!is_stopped && msg == NULL)
-		nng_ctx_recv(worker->ctx,
-			     operation_begin(worker->operation, NNG_DURATION_INFINITE, NULL));
-	else if (!is_stopped)
-		nng_ctx_send(worker->ctx, operation_begin(worker->operation, REPLY_MS, msg));
-	(void)pthread_mutex_unlock(&server->lock);
-	if (is_stopped)
-		return NNG_ECLOSED;
-	return operation_wait(worker->operation);
-}
-
 static void set_busy(struct worker *worker, bool is_busy)
 {
 	struct listener *listener = worker->listener;
@@ -96,10 +78,7 @@ static void send_reply(struct worker *worker, const struct buffer *reply)
 		nng_msg_free(msg);
 		return;
 	}
-	if (run_operation(worker, msg) != 0) {
-		(void)operation_take_message(worker->operation);
-		nng_msg_free(msg);
-	}
+	(void)context_reply(worker->context, REPLY_MS, msg);
 }
 
 static void serve_message(struct worker *worker, nng_msg *msg)
@@ -120,14 +99,14 @@ static void *run_worker(void *argument)
 {
 	struct worker *worker = argument;
 	for (;;) {
-		int rv = run_operation(worker, NULL);
+		nng_msg *msg = NULL;
+		int rv = context_receive(worker->context, NNG_DURATION_INFINITE, &msg);
 		if (rv == NNG_ECLOSED || rv == NNG_ECANCELED)
 			return NULL;
 		if (rv != 0) {
 			nng_msleep(10); /* out of memory: not a reason to spin or to give up */
 			continue;
 		}
-		nng_msg *msg = operation_take_message(worker->operation);
 		set_busy(worker, true);
 		serve_message(worker, msg);
 		nng_msg_free(msg);
@@ -211,7 +190,7 @@ static void listener_free(struct listener *listener)
 	if (listener == NULL)
 		return;
 	for (unsigned i = 0; listener->workers != NULL && i < listener->worker_count; i++)
-		operation_free(listener->workers[i].operation);
+		context_free(listener->workers[i].context);
 	if (listener->tls != NULL)
 		tls_context_close_all(listener->tls);
 	if (listener->has_socket)
@@ -304,9 +283,7 @@ static status *open_workers(struct listener *listener, unsigned calls)
 	for (unsigned i = 0; i < calls; i++) {
 		struct worker *worker = &listener->workers[i];
 		worker->listener = listener;
-		int rv = nng_ctx_open(&worker->ctx, listener->socket);
-		if (rv == 0)
-			rv = operation_new(&worker->operation);
+		int rv = context_new(listener->socket, &worker->context);
 		if (rv != 0)
 			return nng_errorf(rv, "cannot prepare %u calls", calls);
 	}
@@ -403,7 +380,7 @@ void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
 	(void)pthread_cond_broadcast(&server->changed);
 	for (unsigned i = 0; i < server->listener_count; i++)
 		for (unsigned j = 0; j < server->listeners[i]->worker_count; j++)
-			operation_cancel(server->listeners[i]->workers[j].operation);
+			context_cancel(server->listeners[i]->workers[j].context);
 	(void)pthread_mutex_unlock(&server->lock);
 	dedupe_stop(server->dedupe);
 	rpc_streams_stop(server->streams, left_ms(deadline_ms));

@@ -8,9 +8,9 @@
 
 #include "proto/schema.h"
 #include "rpc/connections.h"
+#include "rpc/context.h"
 #include "rpc/dedupe.h"
 #include "rpc/handover.h"
-#include "rpc/operation.h"
 #include "rpc/running.h"
 #include "rpc/server.h"
 #include "rpc/streams.h"
@@ -30,8 +30,7 @@ struct worker {
 	pthread_t thread;
 	bool has_thread;
 	bool is_busy; /* server->lock */
-	nng_ctx ctx;
-	struct operation *operation;
+	struct context *context;
 };
 
 struct listener {

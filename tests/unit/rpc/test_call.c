@@ -18,6 +18,8 @@
 #include "rpc/nng_error.h"
 #include "tests/unit/rpc/echo.h"
 
+enum { BIG_BYTES = 900 * 1024, STOPS = 100 };
+
 static struct rpc_client *connect_to(const char *url)
 {
 	struct rpc_client *client = NULL;
@@ -204,6 +206,37 @@ static void an_unanswered_call_ends_at_its_deadline(void **state)
 	echo_stop(&echo);
 }
 
+/* The server has one call in work and one at hand, and takes no more bytes. */
+static void a_request_that_cannot_leave_ends_at_its_deadline(void **state)
+{
+	struct echo echo;
+	(void)state;
+	echo_start(&echo);
+	echo_listen(&echo, "ipc", NULL, 1);
+	scoped(rpc_client) struct rpc_client *client = connect_to(echo.url);
+	scoped(str) char *big = calloc(1, BIG_BYTES + 1);
+	assert_non_null(big);
+	memset(big, 'x', BIG_BYTES);
+	struct background calls[] = {
+	    {.client = client, .id = "block", .timeout_ms = 60000},
+	    {.client = client, .id = big, .timeout_ms = 60000},
+	    {.client = client, .id = big, .timeout_ms = 60000},
+	};
+	start(&calls[0]);
+	assert_true(is_at_least(&echo.runs, 1, 20000));
+	start(&calls[1]);
+	start(&calls[2]);
+	for (int i = 0; i < 2; i++) {
+		int64_t begun_ms = clock_monotonic_ms();
+		assert_code(echo_hello(client, big, 300, NULL), STATUS_DEADLINE_EXCEEDED);
+		assert_true(clock_monotonic_ms() - begun_ms < 30000);
+	}
+	echo.is_released = true;
+	for (size_t i = 0; i < array_len(calls); i++)
+		assert_ok(join(&calls[i]));
+	echo_stop(&echo);
+}
+
 static void many_threads_share_a_client(void **state)
 {
 	(void)state;
@@ -285,6 +318,40 @@ static void a_server_that_goes_away_leaves_the_call_in_doubt(void **state)
 	assert_true(rpc_client_may_have_run(st));
 	assert_code(st, STATUS_UNAVAILABLE);
 	echo_stop(&echo);
+}
+
+static void *call_again_and_again(void *argument)
+{
+	struct background *call = argument;
+	while (call->st == NULL)
+		call->st = echo_hello(call->client, call->id, call->timeout_ms, NULL);
+	return NULL;
+}
+
+/* nng must not be in the middle of anything of ours when its socket is closed. */
+static void a_server_may_be_stopped_while_it_answers(void **state)
+{
+	(void)state;
+	for (int round = 0; round < STOPS; round++) {
+		struct echo echo;
+		struct background calls[8];
+		echo_start(&echo);
+		echo_listen(&echo, "ipc", NULL, array_len(calls));
+		scoped(rpc_client) struct rpc_client *client = connect_to(echo.url);
+		for (size_t i = 0; i < array_len(calls); i++) {
+			calls[i] =
+			    (struct background){.client = client, .id = "", .timeout_ms = 60000};
+			assert_int_equal(pthread_create(&calls[i].thread, NULL,
+							call_again_and_again, &calls[i]),
+					 0);
+		}
+		assert_true(is_at_least(&echo.runs, 20, 20000));
+		rpc_server_stop(echo.server, 0);
+		rpc_client_interrupt(client);
+		for (size_t i = 0; i < array_len(calls); i++)
+			status_free(join(&calls[i]));
+		echo_stop(&echo);
+	}
 }
 
 static void *stop_server(void *argument)
@@ -473,10 +540,12 @@ int main(void)
 	    cmocka_unit_test(nobody_there_is_unavailable_and_not_sent),
 	    cmocka_unit_test(a_server_that_comes_late_is_found),
 	    cmocka_unit_test(an_unanswered_call_ends_at_its_deadline),
+	    cmocka_unit_test(a_request_that_cannot_leave_ends_at_its_deadline),
 	    cmocka_unit_test(many_threads_share_a_client),
 	    cmocka_unit_test(an_interrupt_ends_calls_at_once),
 	    cmocka_unit_test(a_handler_that_waits_sees_its_caller_go),
 	    cmocka_unit_test(a_server_that_goes_away_leaves_the_call_in_doubt),
+	    cmocka_unit_test(a_server_may_be_stopped_while_it_answers),
 	    cmocka_unit_test(a_stopping_server_finishes_what_runs_and_refuses_the_rest),
 	    cmocka_unit_test(the_local_socket_is_private_and_a_stale_one_is_replaced),
 	    cmocka_unit_test(a_file_in_the_sockets_place_is_kept),
