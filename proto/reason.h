@@ -46,7 +46,9 @@
 	X(TOO_LATE_TO_CANCEL)                                                                      \
 	X(NOT_IN_DOUBT)                                                                            \
 	X(RISK_NOT_ACCEPTED)                                                                       \
-	X(NOT_CONVERGING)
+	X(NOT_CONVERGING)                                                                          \
+	X(POST_COPY_PAUSED)                                                                        \
+	X(PAGES_LOST)
 
 enum status_reason {
 #define X(name) REASON_##name,

@@ -22,7 +22,7 @@ struct ctl {
 
 	/* The subcommand's flags: each reads those of its table only. */
 	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *restore, *bandwidth,
-	    *workload, *peer, *service, *on_timeout, *as;
+	    *workload, *peer, *service, *on_timeout, *as, *mode;
 	uint32_t max_rounds, days, limit, fd_rpc, fd_memory, fd_images;
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, auto_converge, shell_job, detach, all, active, resume, kill, accept_risk;
@@ -53,8 +53,8 @@ struct command {
 extern const struct command command_accept, command_adjust, command_call, command_cancel,
     command_check, command_criu_lease, command_delete, command_describe, command_list,
     command_list_services, command_migrate, command_health, command_node, command_pki_crl,
-    command_pki_init, command_pki_issue, command_pki_list, command_pki_revoke, command_resolve,
-    command_show, command_version, command_wait, command_watch;
+    command_pki_init, command_pki_issue, command_pki_list, command_pki_revoke, command_recover,
+    command_resolve, command_show, command_version, command_wait, command_watch;
 
 /* One call; connects first when there is no connection yet. `service` and `method` as in
  * rpc_client_call. */

@@ -7,7 +7,7 @@
 #include "cmd/haulctl/ctl.h"
 #include "cmd/haulctl/render.h"
 
-enum { COMMANDS = 23, GLOBAL_FLAGS = 9, NAME = 64 };
+enum { COMMANDS = 24, GLOBAL_FLAGS = 9, NAME = 64 };
 
 static const struct command *const commands[COMMANDS];
 static const struct flag global_flags[GLOBAL_FLAGS];
@@ -183,12 +183,12 @@ int main(int argc, char **argv)
 }
 
 static const struct command *const commands[COMMANDS] = {
-    &command_migrate,	 &command_list,	      &command_show,	      &command_watch,
-    &command_wait,	 &command_accept,     &command_adjust,	      &command_cancel,
-    &command_delete,	 &command_check,      &command_resolve,	      &command_node,
-    &command_health,	 &command_call,	      &command_list_services, &command_describe,
-    &command_criu_lease, &command_version,    &command_pki_init,      &command_pki_issue,
-    &command_pki_list,	 &command_pki_revoke, &command_pki_crl,
+    &command_migrate,	&command_list,	     &command_show,	  &command_watch,
+    &command_wait,	&command_accept,     &command_adjust,	  &command_cancel,
+    &command_recover,	&command_delete,     &command_check,	  &command_resolve,
+    &command_node,	&command_health,     &command_call,	  &command_list_services,
+    &command_describe,	&command_criu_lease, &command_version,	  &command_pki_init,
+    &command_pki_issue, &command_pki_list,   &command_pki_revoke, &command_pki_crl,
 };
 
 static const struct flag global_flags[GLOBAL_FLAGS] = {

@@ -70,6 +70,7 @@ static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 	options->tracking = ctl->tracking;
 	options->compression = ctl->compression;
 	options->restore = ctl->restore;
+	options->mode = ctl->mode;
 	return NULL;
 }
 
@@ -182,6 +183,11 @@ static const struct flag flags[] = {
     {"--auto-converge", NULL, FLAG_SWITCH, CTL_FLAG(auto_converge),
      "leave the workload less and less processor time while it changes its memory faster than that "
      "can be copied"},
+    {"--mode", "pre-copy|post-copy|hybrid|stop-copy", FLAG_CHOICE, CTL_FLAG(mode),
+     "when memory is copied: while the workload runs here (pre-copy), after it runs there "
+     "(post-copy), both (hybrid), or while it is frozen (stop-copy). With post-copy and hybrid it "
+     "is "
+     "lost if this machine is lost before all has been fetched (default: pre-copy)"},
     {"--no-precopy", NULL, FLAG_SWITCH, CTL_FLAG(no_precopy),
      "freeze at once and copy everything while frozen"},
     {"--tcp", "refuse|close", FLAG_CHOICE, CTL_FLAG(tcp),
@@ -205,8 +211,10 @@ static const struct flag flags[] = {
     {"--timeout", "D", FLAG_DURATION, CTL_FLAG(migration_timeout_ms),
      "roll back unless it could be committed within this time (default: no limit)"},
     {"--on-timeout", "abort|stop-copy|post-copy", FLAG_CHOICE, CTL_FLAG(on_timeout),
-     "when the time or the rounds are over and --max-downtime cannot be kept: roll back, or freeze "
-     "and copy the rest while frozen; post-copy is not there yet (default: abort)"},
+     "when the time or the rounds are over and --max-downtime cannot be kept: roll back, freeze "
+     "and "
+     "copy the rest while frozen, or freeze and fetch the rest after it runs there, with the risk "
+     "of --mode post-copy (default: abort)"},
     {"--fd-rpc", "N", FLAG_NUMBER, CTL_FLAG(fd_rpc),
      "a stream socket that is open for haulctl and connected to the destination's `haulctl accept "
      "--fd-rpc`: calls go by it, --to is asked only when it is lost"},

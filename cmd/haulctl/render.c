@@ -207,6 +207,14 @@ static void print_restore(FILE *out, const Haul__V1__Migration *migration)
 		       migration->fill_ms > 0 ? "in " : "not yet",
 		       migration->fill_ms > 0 ? took : "", migration->lazy_faults);
 	field(out, "restore", text);
+	if (migration->late_pages == 0)
+		return;
+	format_bytes(bytes, (double)migration->late_pages * PAGE_SIZE_SHOWN);
+	format_bytes(took, (double)migration->late_missing * PAGE_SIZE_SHOWN);
+	(void)snprintf(text, sizeof(text),
+		       "%s after the commit, %" PRIu64 " pages on demand, %s missing", bytes,
+		       migration->late_faults, migration->late_missing > 0 ? took : "none");
+	field(out, "fetched", text);
 }
 
 static void print_times(FILE *out, const Haul__V1__Migration *migration)

@@ -135,11 +135,15 @@ cJSON *json_of_migration(const Haul__V1__Migration *migration, bool is_full)
 	(void)cJSON_AddNumberToObject(criu, "restoreMs", migration->criu_restore_ms);
 	(void)cJSON_AddNumberToObject(json, "restoredPid", migration->restored_pid);
 	(void)cJSON_AddStringToObject(json, "tracking", migration->tracking);
+	(void)cJSON_AddStringToObject(json, "mode", migration->mode);
 	cJSON *restore = cJSON_AddObjectToObject(json, "restore");
 	(void)cJSON_AddStringToObject(restore, "mode", migration->restore);
 	(void)cJSON_AddNumberToObject(restore, "lazyPages", (double)migration->lazy_pages);
 	(void)cJSON_AddNumberToObject(restore, "lazyFaults", (double)migration->lazy_faults);
 	(void)cJSON_AddNumberToObject(restore, "fillMs", migration->fill_ms);
+	(void)cJSON_AddNumberToObject(restore, "latePages", (double)migration->late_pages);
+	(void)cJSON_AddNumberToObject(restore, "lateFaults", (double)migration->late_faults);
+	(void)cJSON_AddNumberToObject(restore, "lateMissing", (double)migration->late_missing);
 	cJSON *notes = cJSON_AddArrayToObject(json, "notes");
 	for (size_t i = 0; i < migration->n_notes; i++)
 		(void)cJSON_AddItemToArray(notes, cJSON_CreateString(migration->notes[i]));

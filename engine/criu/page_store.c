@@ -48,6 +48,7 @@ struct page_store {
 	unsigned round;
 	uint32_t pages_id;
 	uint64_t pages;
+	bool may_be_late;
 	struct image image;
 };
 
@@ -73,6 +74,11 @@ status *page_store_new(const char *base, struct page_store **ret_store)
 		return status_errnof(errno, "cannot open directory %s", base);
 	*ret_store = TAKE(store);
 	return NULL;
+}
+
+void page_store_allow_late(struct page_store *store)
+{
+	store->may_be_late = true;
 }
 
 void page_store_free(struct page_store *store)
@@ -338,13 +344,19 @@ static status *add_pages(struct page_store *store, const struct page_header *hea
 				     (unsigned long long)header->address);
 	if ((header->flags & (PAGE_PRESENT | PAGE_IN_PARENT)) == 0)
 		return status_errorf(STATUS_UNIMPLEMENTED, "lazy pages are not supported");
+	if ((header->flags & PAGE_LATE) != 0 &&
+	    (!store->may_be_late || (header->image & 0xff) != PAGE_TASK))
+		return status_errorf(STATUS_DATA_LOSS,
+				     "pages are left out that were not to come later");
 	image->next_address = run_end(&run);
 	if ((header->flags & PAGE_IN_PARENT) != 0) {
 		run.flags = PAGE_IN_PARENT;
 		st = check_known(image, &run);
 		return st == NULL ? add_run(image, &run) : st;
 	}
-	if ((header->flags & PAGE_ZERO) != 0)
+	run.flags |= header->flags & PAGE_LATE;
+	/* What is all zero, or comes later, is a hole. */
+	if ((header->flags & (PAGE_ZERO | PAGE_LATE)) != 0)
 		image->offset += run.pages * PAGE_BYTES;
 	else
 		st = write_pages(image, data, run.pages * PAGE_BYTES);

@@ -11,6 +11,9 @@ struct page_store;
 
 /* base: existing directory; rounds are base/1, base/2 … */
 must_check status *page_store_new(const char *base, struct page_store **ret_store);
+/* From now on tasks' pages may come without their content (PAGE_LATE): a hole in the pages file,
+ * its run marked in the pagemap. Whoever restores has to see to it (lazy_map.h). */
+void page_store_allow_late(struct page_store *store);
 must_check status *page_store_begin(struct page_store *store, unsigned round);
 /* A decoded record with its data (page_header_data bytes). Checks order: OPEN before ADD, addresses
  * ascending, in-parent only where the round before has the page. */

@@ -38,6 +38,7 @@ static bool flags_fit(uint32_t flags, bool on_wire)
 	case PAGE_PRESENT | PAGE_LAZY:
 		return true;
 	case PAGE_PRESENT | PAGE_ZERO:
+	case PAGE_PRESENT | PAGE_LATE:
 		return on_wire;
 	default:
 		return false;
@@ -110,7 +111,7 @@ void page_header_encode(const struct page_header *header, uint8_t ret_bytes[PAGE
 uint64_t page_header_data(const struct page_header *header)
 {
 	if (header->command != PAGE_ADD || (header->flags & PAGE_PRESENT) == 0 ||
-	    (header->flags & PAGE_ZERO) != 0)
+	    (header->flags & (PAGE_ZERO | PAGE_LATE)) != 0)
 		return 0;
 	return (uint64_t)header->pages * PAGE_BYTES;
 }

@@ -21,6 +21,8 @@ enum page_flags {
 	PAGE_LAZY = 2,
 	PAGE_PRESENT = 4,
 	PAGE_ZERO = 0x4000, /* ours, on the bulk pipe only: PRESENT, content all zero, no data */
+	PAGE_LATE = 0x2000, /* ours, on the bulk pipe and in the destination's pagemaps: PRESENT, no
+			       data; the source keeps the content until it is asked for */
 };
 
 enum page_image_kind { PAGE_TASK = 1, PAGE_SHMEM = 2 };

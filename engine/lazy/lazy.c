@@ -28,6 +28,7 @@ struct lazy {
 	struct lazy_index *index;
 	struct lazy_shared *shared;
 	struct lazy_map map;
+	struct late_store *late; /* NULL: nothing is at the source */
 	pthread_t thread;
 	bool has_thread;
 	int wake; /* eventfd: an order */
@@ -36,6 +37,8 @@ struct lazy {
 	struct lazy_fill *fill;
 	int listening, criu;
 	bool is_guarded;
+	bool has_nothing; /* to fill, until pages come */
+	bool is_lost;	  /* they do not come any more */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -47,7 +50,7 @@ struct lazy {
 	bool may_run;
 	bool is_thawed;
 	bool is_holding; /* the thread has frozen the tree, or is about to */
-	bool is_stopping;
+	atomic_bool is_stopping;
 	double begun_ms;
 	struct lazy_report report;
 };
@@ -103,7 +106,7 @@ static void order(struct lazy *lazy)
 static void stop(struct lazy *lazy)
 {
 	(void)pthread_mutex_lock(&lazy->lock);
-	lazy->is_stopping = true;
+	atomic_store(&lazy->is_stopping, true);
 	(void)pthread_mutex_unlock(&lazy->lock);
 	order(lazy);
 	if (lazy->has_thread)
@@ -130,6 +133,7 @@ void lazy_free(struct lazy *lazy)
 		lazy_guard_leave(&lazy->guard, !is_left);
 	close_if_open(lazy->guard.child.pidfd);
 	lazy_fill_free(lazy->fill);
+	late_store_free(lazy->late);
 	lazy_shared_free(lazy->shared);
 	lazy_index_free(lazy->index);
 	close_if_open(lazy->listening);
@@ -187,10 +191,10 @@ static void note_counts(struct lazy *lazy)
 static void thaw_if_wanted(struct lazy *lazy)
 {
 	(void)pthread_mutex_lock(&lazy->lock);
-	lazy->is_holding = false;
-	if (lazy->may_run && !lazy->is_thawed)
+	lazy->is_holding = lazy->is_lost;
+	if (lazy->may_run && !lazy->is_thawed && !lazy->is_lost)
 		status_free(cgroup_thaw(lazy->tree_group, GROUP_MS));
-	lazy->is_thawed = lazy->may_run;
+	lazy->is_thawed = lazy->may_run && !lazy->is_lost;
 	(void)pthread_cond_broadcast(&lazy->changed);
 	(void)pthread_mutex_unlock(&lazy->lock);
 }
@@ -208,26 +212,62 @@ static status *finish(struct lazy *lazy)
 	return NULL;
 }
 
-/* Without a guard, or with events to be read: not while it runs. */
-static status *complete(struct lazy *lazy)
+/* Not thawed before thaw_if_wanted. Whether it ran. */
+static bool hold(struct lazy *lazy)
 {
 	(void)pthread_mutex_lock(&lazy->lock);
 	lazy->is_holding = true;
-	bool may_run = lazy->is_thawed;
+	bool has_run = lazy->is_thawed;
 	lazy->is_thawed = false;
-	lazy->report.was_frozen = may_run;
 	(void)pthread_cond_broadcast(&lazy->changed);
 	(void)pthread_mutex_unlock(&lazy->lock);
-	if (may_run)
+	if (has_run)
 		status_free(cgroup_freeze(lazy->tree_group, 0));
+	return has_run;
+}
+
+/* Without a guard, or with events to be read: not while it runs. */
+static status *complete(struct lazy *lazy)
+{
+	bool has_run = hold(lazy);
+
+	(void)pthread_mutex_lock(&lazy->lock);
+	lazy->report.was_frozen = lazy->report.was_frozen || has_run;
+	(void)pthread_mutex_unlock(&lazy->lock);
 	atomic_store(&lazy->shared->phase, LAZY_SETTLING);
-	status *st = lazy_fill_complete(lazy->fill, may_run ? lazy->tree_group : NULL);
+	status *st = lazy_fill_complete(lazy->fill, has_run ? lazy->tree_group : NULL);
 	if (st == NULL)
 		st = finish(lazy);
 	if (st != NULL)
 		return st;
 	thaw_if_wanted(lazy);
 	return NULL;
+}
+
+/* Events to be read while pages are still at the source: they may be long in coming. Both holders
+ * know of each event, so the tree can go on, which the next turn sees to if the guard lives. */
+static status *settle(struct lazy *lazy)
+{
+	bool has_run = hold(lazy);
+
+	atomic_store(&lazy->shared->phase, LAZY_SETTLING);
+	status *st = lazy_fill_settle(lazy->fill, has_run ? lazy->tree_group : NULL);
+	if (st != NULL)
+		return st;
+	atomic_store(&lazy->shared->phase, LAZY_FILLING);
+	return NULL;
+}
+
+/* The source has said that it has lost what is missing: nobody but an operator ends the tree. */
+static void hold_if_lost(struct lazy *lazy)
+{
+	if (lazy->is_lost || !atomic_load(&lazy->shared->is_late_lost) ||
+	    lazy_map_missing(&lazy->map) == 0)
+		return;
+	(void)hold(lazy);
+	(void)pthread_mutex_lock(&lazy->lock);
+	lazy->is_lost = true;
+	(void)pthread_mutex_unlock(&lazy->lock);
 }
 
 static status *hear_criu(struct lazy *lazy)
@@ -273,7 +313,8 @@ static status *wait_for_work(struct lazy *lazy, bool may_fill, bool *ret_lost)
 	};
 	eventfd_t count;
 
-	if (poll(fds, array_len(fds), may_fill ? 0 : -1) < 0 && errno != EINTR)
+	if (poll(fds, array_len(fds), may_fill && !lazy->has_nothing ? 0 : -1) < 0 &&
+	    errno != EINTR)
 		return status_errnof(errno, "lazy restore");
 	if (fds[1].revents != 0)
 		(void)eventfd_read(lazy->wake, &count);
@@ -296,7 +337,11 @@ static status *work(struct lazy *lazy, bool may_fill, bool *ret_done)
 		st = lazy_fill_some(lazy->fill, &step);
 	if (st != NULL)
 		return st;
+	lazy->has_nothing = step == LAZY_WAIT;
 	lazy->is_guarded = lazy->is_guarded && !is_lost;
+	hold_if_lost(lazy);
+	if (step == LAZY_EVENT && may_fill && lazy->is_guarded && lazy_map_missing(&lazy->map) > 0)
+		return settle(lazy);
 	if (step == LAZY_EVENT && !may_fill)
 		return status_errorf(STATUS_DATA_LOSS,
 				     "the tree changes its mappings while it is restored");
@@ -318,11 +363,15 @@ static void *run(void *self)
 
 	for (;;) {
 		(void)pthread_mutex_lock(&lazy->lock);
-		bool may_fill = lazy->may_fill, is_stopping = lazy->is_stopping;
+		bool may_fill = lazy->may_fill, is_stopping = atomic_load(&lazy->is_stopping);
 		(void)pthread_mutex_unlock(&lazy->lock);
 		if (is_stopping)
 			return NULL;
 		status *st = work(lazy, may_fill, &is_done);
+		if (status_code_of(st) == STATUS_CANCELLED && atomic_load(&lazy->is_stopping)) {
+			status_free(st);
+			return NULL;
+		}
 		if (st != NULL) {
 			break_off(lazy, status_wrapf(st, "lazy restore"));
 			return NULL;
@@ -344,8 +393,25 @@ status *lazy_add_round(struct lazy *lazy, unsigned round)
 static status *tell_guard(void *self, size_t memory, const struct uffd_msg *event)
 {
 	struct lazy *lazy = self;
+	scoped(status) status *st =
+	    lazy->is_guarded ? lazy_guard_tell(&lazy->guard, memory, event) : NULL;
 
-	return lazy->is_guarded ? lazy_guard_tell(&lazy->guard, memory, event) : NULL;
+	/* It has died: this process is alone, and does not let the tree run before all is filled.
+	 */
+	lazy->is_guarded = lazy->is_guarded && st == NULL;
+	return NULL;
+}
+
+static void want(void *self, const struct late_range *range)
+{
+	struct lazy *lazy = self;
+
+	late_store_want(lazy->late, range);
+}
+
+static void tell_arrival(void *self)
+{
+	order(self);
 }
 
 static status *share(struct lazy *lazy, const struct lazy_map *map)
@@ -363,7 +429,17 @@ static status *share(struct lazy *lazy, const struct lazy_map *map)
 	st = lazy_fill_new(&lazy->map, lazy->images, &lazy->fill);
 	if (st != NULL)
 		return st;
-	const struct lazy_watch watch = {tell_guard, lazy, &shared->is_reading};
+	if (map->late_pages > 0)
+		st = late_store_new(shared, &lazy->late);
+	if (st != NULL)
+		return st;
+	if (lazy->late != NULL)
+		late_store_on_arrival(lazy->late, tell_arrival, lazy);
+	const struct lazy_watch watch = {.event = tell_guard,
+					 .self = lazy,
+					 .is_reading = &shared->is_reading,
+					 .wanted = lazy->late != NULL ? want : NULL,
+					 .is_stopping = &lazy->is_stopping};
 	lazy_fill_watch(lazy->fill, &watch);
 	return lazy_guard_share(&lazy->guard, fd);
 }
@@ -402,11 +478,16 @@ status *lazy_begin(struct lazy *lazy, uint64_t least, uint64_t most, bool *ret_i
 	if (st != NULL)
 		return st;
 	*ret_pages = map.pages;
-	*ret_is_lazy = map.pages >= least && map.pages <= most;
+	*ret_is_lazy = map.late_pages > 0 || (map.pages >= least && map.pages <= most);
 	if (*ret_is_lazy)
 		st = begin_with(lazy, &map);
 	lazy_map_free(&map);
 	return st;
+}
+
+struct late_store *lazy_late(struct lazy *lazy)
+{
+	return lazy->late;
 }
 
 /* --- orders --- */

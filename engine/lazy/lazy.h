@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 
+#include "engine/lazy/late_store.h"
 #include "engine/lazy/lazy_fill.h"
 
 struct lazy;
@@ -33,10 +34,14 @@ must_check status *lazy_new(const struct lazy_options *options, struct lazy **re
 must_check status *lazy_add_round(struct lazy *lazy, unsigned round);
 
 /* After the last round: marks its images for a lazy restore and gets ready for CRIU, if between
- * `least` and `most` pages can come later; else nothing is changed: restore eagerly. *ret_pages is
- * how many there are. */
+ * `least` and `most` pages can come later, or some are still at the source; else nothing is
+ * changed: restore eagerly. *ret_pages is how many there are. */
 must_check status *lazy_begin(struct lazy *lazy, uint64_t least, uint64_t most, bool *ret_is_lazy,
 			      uint64_t *ret_pages);
+
+/* What is to be fetched from the source, once lazy_begin has found such pages; else NULL. Borrowed.
+ */
+struct late_store *lazy_late(struct lazy *lazy);
 
 /* CRIU is at the end of its restorer, with the tree frozen: filling begins. DATA_LOSS when a memory
  * of the tree did not come. */

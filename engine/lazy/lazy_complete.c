@@ -74,9 +74,8 @@ static status *list_rest(struct lazy_fill *fill)
 
 /* --- events --- */
 
-/* The part of the piece in [start, end), if there is one. */
-static bool part_of(const struct lazy_rest *rest, uint64_t start, uint64_t end,
-		    struct lazy_rest *ret_part)
+bool lazy_part_of(const struct lazy_rest *rest, uint64_t start, uint64_t end,
+		  struct lazy_rest *ret_part)
 {
 	uint64_t from = rest->address > start ? rest->address : start;
 	uint64_t to = rest_end(rest) < end ? rest_end(rest) : end;
@@ -88,8 +87,7 @@ static bool part_of(const struct lazy_rest *rest, uint64_t start, uint64_t end,
 	return true;
 }
 
-/* Takes [start, end) out; what was in there goes to `moved_to` when that is not 0. */
-static status *take_out(struct lazy_memory *memory, uint64_t start, uint64_t end, uint64_t moved_to)
+status *lazy_take_out(struct lazy_memory *memory, uint64_t start, uint64_t end, uint64_t moved_to)
 {
 	size_t count = memory->rest_count;
 	struct lazy_rest part;
@@ -97,13 +95,13 @@ static status *take_out(struct lazy_memory *memory, uint64_t start, uint64_t end
 
 	for (size_t i = 0; st == NULL && i < count; i++) {
 		struct lazy_rest rest = memory->rest[i];
-		if (!part_of(&rest, start, end, &part))
+		if (!lazy_part_of(&rest, start, end, &part))
 			continue;
 		memory->rest[i].pages = 0;
 		struct lazy_rest left;
-		if (part_of(&rest, 0, start, &left))
+		if (lazy_part_of(&rest, 0, start, &left))
 			memory->rest[i] = left;
-		if (part_of(&rest, end, UINT64_MAX, &left))
+		if (lazy_part_of(&rest, end, UINT64_MAX, &left))
 			st = add_rest(memory, &left);
 		if (st == NULL && moved_to != 0) {
 			part.address = moved_to + (part.address - start);
@@ -126,29 +124,15 @@ static status *apply_fork(struct lazy_fill *fill, size_t number, int uffd)
 	return st;
 }
 
-static status *find_and_put(struct lazy_fill *fill, struct lazy_memory *memory, uint64_t address,
-			    enum lazy_put *ret_put)
+/* A page that is waited for while an event is unread stays unfilled; its thread waits on. */
+static status *apply_fault(struct lazy_fill *fill, size_t number, uint64_t address)
 {
-	struct lazy_rest part;
-	uint64_t done;
+	enum lazy_step step = LAZY_MORE;
+	status *st = lazy_moved_serve(fill, number, address, &step);
 
-	for (size_t i = 0; i < memory->rest_count; i++)
-		if (part_of(&memory->rest[i], address, address + PAGE_BYTES, &part))
-			return lazy_put(fill, memory, &part, &done, ret_put);
-	return lazy_put_zero(memory, address, ret_put);
-}
-
-/* A page that is waited for while an event is unread stays unfilled; its thread waits on, and is
- * woken when all is filled. */
-static status *apply_fault(struct lazy_fill *fill, struct lazy_memory *memory, uint64_t address)
-{
-	enum lazy_put put = PUT_ALL;
-
-	address &= ~(uint64_t)(PAGE_BYTES - 1);
-	status *st = find_and_put(fill, memory, address, &put);
-	if (st == NULL)
-		lazy_wake(memory, address, 1);
-	return st;
+	return st == NULL && step == LAZY_EVENT
+		   ? lazy_await(fill, number, address & ~(uint64_t)(PAGE_BYTES - 1))
+		   : st;
 }
 
 static status *apply(struct lazy_fill *fill, size_t number, const struct uffd_msg *message)
@@ -157,16 +141,16 @@ static status *apply(struct lazy_fill *fill, size_t number, const struct uffd_ms
 
 	switch (message->event) {
 	case UFFD_EVENT_PAGEFAULT:
-		return apply_fault(fill, memory, message->arg.pagefault.address);
+		return apply_fault(fill, number, message->arg.pagefault.address);
 	case UFFD_EVENT_FORK:
 		return apply_fork(fill, number, (int)message->arg.fork.ufd);
 	case UFFD_EVENT_REMAP:
-		return take_out(memory, message->arg.remap.from,
-				message->arg.remap.from + message->arg.remap.len,
-				message->arg.remap.to);
+		return lazy_take_out(memory, message->arg.remap.from,
+				     message->arg.remap.from + message->arg.remap.len,
+				     message->arg.remap.to);
 	case UFFD_EVENT_REMOVE:
 	case UFFD_EVENT_UNMAP:
-		return take_out(memory, message->arg.remove.start, message->arg.remove.end, 0);
+		return lazy_take_out(memory, message->arg.remove.start, message->arg.remove.end, 0);
 	default:
 		return status_errorf(STATUS_UNIMPLEMENTED, "an unknown event of userfaultfd: %d",
 				     message->event);
@@ -213,67 +197,68 @@ static status *read_events(struct lazy_fill *fill, bool *ret_any)
 
 /* --- all that is left --- */
 
-static status *fill_piece(struct lazy_fill *fill, struct lazy_memory *memory,
-			  struct lazy_rest *rest, enum lazy_put *ret_put)
-{
-	struct lazy_rest part = *rest;
-	uint64_t done = 0;
-
-	part.pages = part.pages < LAZY_CHUNK_PAGES ? part.pages : LAZY_CHUNK_PAGES;
-	*ret_put = PUT_ALL;
-	status *st = lazy_put(fill, memory, &part, &done, ret_put);
-	/* There already, or unmapped: one page is skipped. */
-	if (*ret_put == PUT_PRESENT)
-		lazy_wake(memory, rest->address + done * PAGE_BYTES, 1);
-	if (*ret_put == PUT_PRESENT || *ret_put == PUT_NOWHERE)
-		done++;
-	rest->address += done * PAGE_BYTES;
-	rest->origin += done * PAGE_BYTES;
-	rest->pages -= done;
-	return st;
-}
-
 /* *ret_busy: an event has to be read first. */
 static status *fill_memory(struct lazy_fill *fill, struct lazy_memory *memory, bool *ret_busy)
 {
-	while (memory->uffd >= 0 && memory->rest_count > 0) {
-		struct lazy_rest *rest = &memory->rest[memory->rest_count - 1];
-		enum lazy_put put;
-		if (rest->pages == 0) {
-			memory->rest_count--;
-			continue;
-		}
-		status *st = fill_piece(fill, memory, rest, &put);
-		if (st != NULL)
-			return st;
-		*ret_busy = put == PUT_BUSY;
-		if (*ret_busy)
-			return NULL;
-		if (put == PUT_GONE)
-			lazy_end_memory(fill, memory);
-	}
-	return NULL;
+	enum lazy_step step = LAZY_MORE;
+	struct lazy_rest part;
+	status *st = NULL;
+
+	while (st == NULL && step == LAZY_MORE && memory->uffd >= 0 &&
+	       lazy_moved_next(fill, memory, &part))
+		st = lazy_moved_put(fill, memory, &part, &step);
+	*ret_busy = step == LAZY_EVENT;
+	return st;
+}
+
+static bool is_stopping(const struct lazy_fill *fill)
+{
+	return fill->watch.is_stopping != NULL && atomic_load(fill->watch.is_stopping);
+}
+
+/* How many memories wait for pages that the source has. */
+static size_t count_waiting(const struct lazy_fill *fill)
+{
+	size_t waiting = 0;
+
+	for (size_t i = 0; i < fill->memory_count; i++)
+		waiting += fill->memories[i].uffd >= 0 && fill->memories[i].rest_count > 0;
+	return waiting;
+}
+
+/* One go; *ret_busy: something is to be done at once, *ret_waiting: later. */
+static status *fill_once(struct lazy_fill *fill, bool *ret_busy, size_t *ret_waiting)
+{
+	bool any = false;
+	status *st = NULL;
+
+	*ret_busy = false;
+	for (size_t i = 0; st == NULL && !*ret_busy && i < fill->memory_count; i++)
+		st = fill_memory(fill, &fill->memories[i], ret_busy);
+	if (st == NULL)
+		st = read_events(fill, &any);
+	*ret_waiting = *ret_busy ? 0 : count_waiting(fill);
+	if ((*ret_busy || *ret_waiting > 0) && !any)
+		(void)poll(NULL, 0, PAUSE_MS);
+	*ret_busy = *ret_busy || any;
+	return st;
 }
 
 static status *fill_rest(struct lazy_fill *fill)
 {
 	int64_t until = clock_monotonic_ms() + STUCK_MS;
-	bool any = false, busy = true;
+	bool busy = true;
+	size_t waiting = 0;
 	uint64_t filled = fill->counts.pages;
 	status *st = NULL;
 
-	while (st == NULL && busy) {
-		busy = false;
-		for (size_t i = 0; st == NULL && !busy && i < fill->memory_count; i++)
-			st = fill_memory(fill, &fill->memories[i], &busy);
-		if (st == NULL)
-			st = read_events(fill, &any);
-		busy = busy || any;
-		if (busy && !any)
-			(void)poll(NULL, 0, PAUSE_MS);
-		if (fill->counts.pages != filled)
+	while (st == NULL && (busy || waiting > 0)) {
+		st = fill_once(fill, &busy, &waiting);
+		if (fill->counts.pages != filled || waiting > 0)
 			until = clock_monotonic_ms() + STUCK_MS;
 		filled = fill->counts.pages;
+		if (st == NULL && waiting > 0 && is_stopping(fill))
+			return status_errorf(STATUS_CANCELLED, "the fill is left to the guard");
 		if (busy && clock_monotonic_ms() > until)
 			return status_errorf(STATUS_DEADLINE_EXCEEDED,
 					     "the restored tree's memory does not come to rest");
@@ -315,14 +300,19 @@ status *lazy_fill_replay(struct lazy_fill *fill, size_t memory, const struct uff
 	return st == NULL ? apply(fill, memory, event) : st;
 }
 
-status *lazy_fill_complete(struct lazy_fill *fill, const char *group)
+status *lazy_fill_settle(struct lazy_fill *fill, const char *group)
 {
 	status *st = list_rest(fill);
 
 	if (st == NULL && fill->has_early)
 		st = apply(fill, fill->early_memory, &fill->early);
 	fill->has_early = false;
-	if (st == NULL)
-		st = settle(fill, group);
+	return st == NULL ? settle(fill, group) : st;
+}
+
+status *lazy_fill_complete(struct lazy_fill *fill, const char *group)
+{
+	status *st = lazy_fill_settle(fill, group);
+
 	return st == NULL ? fill_rest(fill) : st;
 }

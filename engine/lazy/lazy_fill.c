@@ -13,7 +13,6 @@
 #include "engine/lazy/lazy_fill_internal.h"
 
 enum {
-	AROUND_PAGES = 16, /* filled along with the one that is waited for */
 	SERVED_AT_ONCE = 64,
 	POLLED_AT_ONCE = 16,
 	LOOKS = 3, /* before a userfaultfd that is readable without a fault is taken for an event */
@@ -174,6 +173,13 @@ status *lazy_put(struct lazy_fill *fill, struct lazy_memory *memory, const struc
 	if (run == NULL || what->pages > LAZY_CHUNK_PAGES ||
 	    what->origin + bytes > run->address + run->pages * PAGE_BYTES)
 		return status_errorf(STATUS_INTERNAL, "pages of no run are to be filled");
+	uint64_t page = run->first + (what->origin - run->address) / PAGE_BYTES;
+	bytes = lazy_map_there(fill->map, memory->task, page, page + what->pages) * PAGE_BYTES;
+	if (bytes == 0) {
+		*ret_done = 0;
+		*ret_put = PUT_MISSING;
+		return NULL;
+	}
 	status *st = read_content(fill, run, what->origin, bytes);
 	if (st == NULL)
 		st = put_bytes(memory, what->address, fill->chunk, bytes, &done, ret_put);
@@ -220,6 +226,7 @@ void lazy_fill_free(struct lazy_fill *fill)
 	close_if_open(fill->poll);
 	free(fill->files);
 	free(fill->memories);
+	free(fill->awaited);
 	free(fill->chunk);
 	free(fill);
 }
@@ -251,18 +258,10 @@ status *lazy_add_memory(struct lazy_fill *fill, const struct lazy_task *task, in
 	return NULL;
 }
 
-static const struct lazy_task *task_of(const struct lazy_map *map, int64_t pid)
-{
-	for (uint64_t i = 0; i < map->task_count; i++)
-		if (map->tasks[i].pid == pid)
-			return &map->tasks[i];
-	return NULL;
-}
-
 status *lazy_fill_add(struct lazy_fill *fill, int64_t pid, int uffd)
 {
 	scoped(fd) int owned = uffd;
-	const struct lazy_task *task = task_of(fill->map, pid);
+	const struct lazy_task *task = lazy_map_task(fill->map, pid);
 	struct lazy_memory *memory = NULL;
 
 	if (task == NULL)
@@ -330,6 +329,7 @@ static status *fill_here(struct lazy_fill *fill, struct lazy_memory *memory,
 	note_filled(memory, page, done);
 	switch (put) {
 	case PUT_ALL:
+	case PUT_MISSING:
 		break;
 	case PUT_BUSY:
 		*ret_step = LAZY_EVENT;
@@ -358,9 +358,13 @@ static uint64_t unfilled(const struct lazy_memory *memory, uint64_t page, uint64
 	return pages;
 }
 
-static status *serve_fault(struct lazy_fill *fill, struct lazy_memory *memory, uint64_t address,
+static status *serve_fault(struct lazy_fill *fill, size_t number, uint64_t address,
 			   enum lazy_step *ret_step)
 {
+	struct lazy_memory *memory = &fill->memories[number];
+
+	if (memory->filled == NULL)
+		return lazy_moved_serve(fill, number, address, ret_step);
 	address &= ~(uint64_t)(PAGE_BYTES - 1);
 	const struct lazy_run *run = lazy_map_find(fill->map, memory->task, address);
 	enum lazy_put put = PUT_ALL;
@@ -378,8 +382,10 @@ static status *serve_fault(struct lazy_fill *fill, struct lazy_memory *memory, u
 		lazy_wake(memory, address, 1);
 		return NULL;
 	}
+	if (!lazy_map_is_there(fill->map, memory->task, page))
+		return lazy_ask(fill, number, address, address);
 	uint64_t limit = run->first + run->pages;
-	limit = page + AROUND_PAGES < limit ? page + AROUND_PAGES : limit;
+	limit = page + LAZY_AROUND_PAGES < limit ? page + LAZY_AROUND_PAGES : limit;
 	fill->counts.faults++;
 	return fill_here(fill, memory, run, page, unfilled(memory, page, limit), ret_step);
 }
@@ -398,14 +404,13 @@ static bool has_fault(const struct lazy_memory *memory)
 static status *read_fault(struct lazy_fill *fill, size_t number, bool *ret_got,
 			  enum lazy_step *ret_step)
 {
-	struct lazy_memory *memory = &fill->memories[number];
 	struct uffd_msg message;
-	status *st = lazy_read(memory, &message, ret_got);
+	status *st = lazy_read(&fill->memories[number], &message, ret_got);
 
 	if (st != NULL || !*ret_got)
 		return st;
 	if (message.event == UFFD_EVENT_PAGEFAULT)
-		return serve_fault(fill, memory, message.arg.pagefault.address, ret_step);
+		return serve_fault(fill, number, message.arg.pagefault.address, ret_step);
 	/* The fault was taken back by a signal between the look and the reading. */
 	fill->early = message;
 	fill->early_memory = number;
@@ -449,53 +454,109 @@ static status *serve_memory(struct lazy_fill *fill, size_t number, enum lazy_ste
 	return NULL;
 }
 
+/* Those whose page has come. What cannot be filled yet is waited for again. */
+static status *serve_awaited(struct lazy_fill *fill, enum lazy_step *ret_step)
+{
+	struct lazy_awaited *list = TAKE(fill->awaited);
+	size_t count = fill->awaited_count;
+	status *st = NULL;
+
+	fill->awaited_count = fill->awaited_room = 0;
+	for (size_t i = 0; st == NULL && i < count; i++) {
+		if (fill->memories[list[i].memory].uffd < 0)
+			continue;
+		bool is_served = *ret_step == LAZY_MORE && lazy_is_there(fill, &list[i]);
+		if (is_served)
+			st = serve_fault(fill, list[i].memory, list[i].address, ret_step);
+		if (st == NULL && (!is_served || *ret_step != LAZY_MORE))
+			st = lazy_await(fill, list[i].memory, list[i].address);
+	}
+	free(list);
+	return st;
+}
+
 status *lazy_fill_serve(struct lazy_fill *fill, enum lazy_step *ret_step)
 {
 	struct epoll_event events[POLLED_AT_ONCE];
 	int ready = epoll_wait(fill->poll, events, POLLED_AT_ONCE, 0);
-	status *st = NULL;
 
 	*ret_step = LAZY_MORE;
+	status *st = fill->awaited_count > 0 ? serve_awaited(fill, ret_step) : NULL;
 	for (int i = 0; st == NULL && i < ready && *ret_step == LAZY_MORE; i++)
 		st = serve_memory(fill, (size_t)events[i].data.u64, ret_step);
 	return st;
 }
 
-/* The next pages of the memory that are not filled; 0 when there are none. */
-static uint64_t next_pages(const struct lazy_map *map, struct lazy_memory *memory,
-			   const struct lazy_run **ret_run)
+/* The first page that is not filled and can be; the task's count when there is none. */
+static uint64_t next_page(const struct lazy_map *map, struct lazy_memory *memory)
 {
 	const struct lazy_task *task = memory->task;
 
 	while (memory->next < task->pages && lazy_is_filled(memory, memory->next))
 		memory->next++;
-	if (memory->next == task->pages)
-		return 0;
+	for (uint64_t page = memory->next / 64 * 64; page < task->pages; page += 64) {
+		uint64_t open = ~memory->filled[page / 64] & lazy_map_word(map, task, page);
+		if (open != 0 && page + (uint64_t)__builtin_ctzll(open) < task->pages)
+			return page + (uint64_t)__builtin_ctzll(open);
+	}
+	return task->pages;
+}
+
+static const struct lazy_run *run_of_page(const struct lazy_map *map, const struct lazy_task *task,
+					  uint64_t page)
+{
 	uint64_t low = task->first_run, high = low + task->run_count;
+
 	while (high - low > 1) {
 		uint64_t middle = low + (high - low) / 2;
-		if (map->runs[middle].first <= memory->next)
+		if (map->runs[middle].first <= page)
 			low = middle;
 		else
 			high = middle;
 	}
-	*ret_run = &map->runs[low];
-	uint64_t limit = (*ret_run)->first + (*ret_run)->pages;
-	limit = memory->next + LAZY_CHUNK_PAGES < limit ? memory->next + LAZY_CHUNK_PAGES : limit;
-	return unfilled(memory, memory->next, limit);
+	return &map->runs[low];
+}
+
+/* *ret_any: there was something to fill. */
+static status *fill_some_of(struct lazy_fill *fill, struct lazy_memory *memory, bool *ret_any,
+			    enum lazy_step *ret_step)
+{
+	struct lazy_rest part;
+
+	*ret_any = memory->filled == NULL ? lazy_moved_next(fill, memory, &part)
+					  : next_page(fill->map, memory) < memory->task->pages;
+	if (!*ret_any)
+		return NULL;
+	if (memory->filled == NULL)
+		return lazy_moved_put(fill, memory, &part, ret_step);
+	uint64_t page = next_page(fill->map, memory);
+	const struct lazy_run *run = run_of_page(fill->map, memory->task, page);
+	uint64_t limit = run->first + run->pages;
+	limit = page + LAZY_CHUNK_PAGES < limit ? page + LAZY_CHUNK_PAGES : limit;
+	return fill_here(fill, memory, run, page, unfilled(memory, page, limit), ret_step);
+}
+
+static bool is_complete(const struct lazy_memory *memory)
+{
+	return memory->uffd < 0 || (memory->filled != NULL ? memory->next == memory->task->pages
+							   : memory->rest_count == 0);
 }
 
 status *lazy_fill_some(struct lazy_fill *fill, enum lazy_step *ret_step)
 {
-	const struct lazy_run *run = NULL;
+	bool is_whole = true;
 
 	*ret_step = LAZY_MORE;
-	for (; fill->current < fill->memory_count; fill->current++) {
-		struct lazy_memory *memory = &fill->memories[fill->current];
-		uint64_t pages = memory->uffd >= 0 ? next_pages(fill->map, memory, &run) : 0;
-		if (pages > 0)
-			return fill_here(fill, memory, run, memory->next, pages, ret_step);
+	for (size_t i = fill->current; i < fill->memory_count; i++) {
+		struct lazy_memory *memory = &fill->memories[i];
+		bool any = false;
+		status *st = memory->uffd >= 0 ? fill_some_of(fill, memory, &any, ret_step) : NULL;
+		if (st != NULL || any)
+			return st;
+		is_whole = is_whole && is_complete(memory);
+		if (is_whole)
+			fill->current = i + 1;
 	}
-	*ret_step = LAZY_DONE;
+	*ret_step = is_whole ? LAZY_DONE : LAZY_WAIT;
 	return NULL;
 }

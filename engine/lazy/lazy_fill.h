@@ -8,6 +8,10 @@
  * the kernel until it is read as an event, and before that the tree is frozen (lazy_fill_complete),
  * so that nobody runs while what was read is in one process' memory only.
  *
+ * Late pages (lazy_map.h) are filled when they have come. Since that may take as long as a link is
+ * down, events are read while such pages are missing (lazy_fill_settle, with the tree frozen, and
+ * the other holder told of each); from then on it is a list of pieces that may have moved.
+ *
  * Not for several threads. A userfaultfd that is closed by its last holder gives zeros. */
 #ifndef HAUL_ENGINE_LAZY_LAZY_FILL_H
 #define HAUL_ENGINE_LAZY_LAZY_FILL_H
@@ -15,6 +19,8 @@
 #include <stdatomic.h>
 
 #include "engine/lazy/lazy_map.h"
+
+struct late_range;
 
 struct lazy_fill;
 struct uffd_msg;
@@ -35,6 +41,7 @@ int lazy_fill_fd(const struct lazy_fill *fill);
 /* What has become of a step. */
 enum lazy_step {
 	LAZY_MORE,  /* there is more to fill */
+	LAZY_WAIT,  /* there is, but the source still has it */
 	LAZY_DONE,  /* every page is in its place */
 	LAZY_EVENT, /* the tree waits for an event to be read: lazy_fill_complete */
 };
@@ -44,8 +51,12 @@ must_check status *lazy_fill_serve(struct lazy_fill *fill, enum lazy_step *ret_s
 /* Fills a bit of what is left. */
 must_check status *lazy_fill_some(struct lazy_fill *fill, enum lazy_step *ret_step);
 
-/* Fills all that is left, reading events. The tree's group, if there is one, is to be frozen: it is
- * waited for, and pages are served meanwhile, until it is. */
+/* Reads the events that there are, and notes what has moved; the tree can go on then. Its group is
+ * to be frozen: it is waited for, and pages are served meanwhile, until it is. */
+must_check status *lazy_fill_settle(struct lazy_fill *fill, const char *group);
+
+/* Fills all that is left, reading events; waits for what the source still has. The tree's group, if
+ * there is one, is to be frozen: it is waited for, and pages are served meanwhile, until it is. */
 must_check status *lazy_fill_complete(struct lazy_fill *fill, const char *group);
 
 /* Who else is to know of the events that are read. */
@@ -55,6 +66,9 @@ struct lazy_watch {
 	status *(*event)(void *self, size_t memory, const struct uffd_msg *event);
 	void *self;
 	atomic_bool *is_reading; /* an event may have been read that `event` was not told of */
+	/* The tree waits for pages that the source has. */
+	void (*wanted)(void *self, const struct late_range *range);
+	const atomic_bool *is_stopping; /* nothing is waited for any more: CANCELLED. Or NULL */
 };
 void lazy_fill_watch(struct lazy_fill *fill, const struct lazy_watch *watch);
 /* An event that another process has read; takes a fork's descriptor. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by lazy_fill.c (while the tree runs) and lazy_complete.c (while it is frozen). */
+/* Shared by lazy_fill.c (while the tree runs), lazy_moved.c (after it has changed its mappings) and
+ * lazy_complete.c (while it is frozen). */
 #ifndef HAUL_ENGINE_LAZY_LAZY_FILL_INTERNAL_H
 #define HAUL_ENGINE_LAZY_LAZY_FILL_INTERNAL_H
 
@@ -8,7 +9,10 @@
 #include "engine/criu/page_stream.h"
 #include "engine/lazy/lazy_fill.h"
 
-enum { LAZY_CHUNK_PAGES = 64 };
+enum {
+	LAZY_CHUNK_PAGES = 64,
+	LAZY_AROUND_PAGES = 16, /* filled along with the one that is waited for */
+};
 
 /* Pages of a run that are not filled, and where they are now: an event may have moved them. */
 struct lazy_rest {
@@ -27,6 +31,12 @@ struct lazy_memory {
 	size_t rest_count, rest_room;
 };
 
+/* A page that is waited for, and whose content has not come. */
+struct lazy_awaited {
+	size_t memory;
+	uint64_t address;
+};
+
 struct lazy_fill {
 	const struct lazy_map *map;
 	int images;
@@ -37,6 +47,8 @@ struct lazy_fill {
 	struct uffd_msg early; /* an event that was read by chance */
 	size_t early_memory;
 	bool has_early;
+	struct lazy_awaited *awaited;
+	size_t awaited_count, awaited_room;
 	struct lazy_watch watch;
 	struct lazy_counts counts;
 	uint8_t *chunk; /* LAZY_CHUNK_PAGES */
@@ -49,9 +61,11 @@ enum lazy_put {
 	PUT_PRESENT, /* the page behind the *done first is there already */
 	PUT_NOWHERE, /* there is nothing mapped */
 	PUT_GONE,    /* the memory has ended */
+	PUT_MISSING, /* the content of the first has not come */
 };
 
-/* The content of `pages` (at most LAZY_CHUNK_PAGES, of one run) from `origin` on, to `address`. */
+/* The content of `pages` (at most LAZY_CHUNK_PAGES, of one run) from `origin` on, to `address`, up
+ * to the first that has not come. */
 must_check status *lazy_put(struct lazy_fill *fill, struct lazy_memory *memory,
 			    const struct lazy_rest *what, uint64_t *ret_done,
 			    enum lazy_put *ret_put);
@@ -59,6 +73,35 @@ must_check status *lazy_put_zero(const struct lazy_memory *memory, uint64_t addr
 				 enum lazy_put *ret_put);
 /* Lets those go on that wait for a page that is there. */
 void lazy_wake(const struct lazy_memory *memory, uint64_t address, uint64_t pages);
+
+/* lazy_await.c: its thread waits on, until the page is there, or no event has to be read. */
+must_check status *lazy_await(struct lazy_fill *fill, size_t number, uint64_t address);
+/* The same, and the page is asked for, with some behind it; origin: where it was dumped. */
+must_check status *lazy_ask(struct lazy_fill *fill, size_t number, uint64_t address,
+			    uint64_t origin);
+
+bool lazy_is_there(const struct lazy_fill *fill, const struct lazy_awaited *awaited);
+
+/* lazy_complete.c: the part of the piece in [start, end), if there is one. */
+bool lazy_part_of(const struct lazy_rest *rest, uint64_t start, uint64_t end,
+		  struct lazy_rest *ret_part);
+/* Takes [start, end) out of what is left; what was in there goes to `moved_to` when that is not 0.
+ */
+must_check status *lazy_take_out(struct lazy_memory *memory, uint64_t start, uint64_t end,
+				 uint64_t moved_to);
+
+/* lazy_moved.c: of a memory whose pages may have moved. A page that is waited for: */
+must_check status *lazy_moved_serve(struct lazy_fill *fill, size_t number, uint64_t address,
+				    enum lazy_step *ret_step);
+/* The next pages that can be filled; false: there are none. */
+bool lazy_moved_next(const struct lazy_fill *fill, struct lazy_memory *memory,
+		     struct lazy_rest *ret_part);
+/* Fills them, and takes them out. */
+must_check status *lazy_moved_put(struct lazy_fill *fill, struct lazy_memory *memory,
+				  const struct lazy_rest *part, enum lazy_step *ret_step);
+/* Is the content of a page that is waited for there? */
+bool lazy_moved_is_there(const struct lazy_fill *fill, const struct lazy_memory *memory,
+			 uint64_t address);
 
 /* Adds a memory; takes the descriptor. */
 must_check status *lazy_add_memory(struct lazy_fill *fill, const struct lazy_task *task, int uffd,

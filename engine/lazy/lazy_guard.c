@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -113,6 +114,27 @@ void lazy_guard_leave(struct lazy_guard *guard, bool dismiss)
 		child_kill(&guard->child);
 }
 
+status *lazy_guard_find(const char *cgroup, int *ret_shared)
+{
+	char path[64];
+	pid_t *pids = NULL;
+	size_t count = 0;
+	int found = -1;
+	status *st = cgroup_pids(cgroup, &pids, &count);
+
+	for (size_t i = 0; st == NULL && found < 0 && i < count; i++) {
+		(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pids[i],
+			       LAZY_GUARD_SHARED_FD);
+		found = open(path, O_RDWR | O_CLOEXEC);
+	}
+	free(pids);
+	if (st == NULL && found < 0)
+		st = status_errorf(STATUS_NOT_FOUND, "there is no guard");
+	if (st == NULL)
+		*ret_shared = found;
+	return st;
+}
+
 /* --- the guard's side --- */
 
 struct guarding {
@@ -140,6 +162,9 @@ static status *begin(struct guarding *guarding, int fd)
 
 	if (st != NULL)
 		return st;
+	/* Where the next hauld finds it. */
+	if (dup3(fd, LAZY_GUARD_SHARED_FD, O_CLOEXEC) < 0)
+		return status_errnof(errno, "the list of pages");
 	lazy_shared_map(guarding->shared, &guarding->map);
 	return lazy_fill_new(&guarding->map, guarding->shared->images, &guarding->fill);
 }

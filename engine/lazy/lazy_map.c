@@ -60,7 +60,8 @@ static uint64_t run_end(const struct lazy_run *run)
 
 static bool goes_on(const struct lazy_run *last, const struct lazy_run *run)
 {
-	return last->file == run->file && run_end(last) == run->address &&
+	return last->file == run->file && last->is_late == run->is_late &&
+	       run_end(last) == run->address &&
 	       last->offset + last->pages * PAGE_BYTES == run->offset;
 }
 
@@ -156,7 +157,11 @@ static status *resolve(const struct pagemap *map, size_t file, const struct runs
 			st = take_over(before, &place, run, ret_runs);
 			continue;
 		}
-		const struct lazy_run here = {run->address, run->pages, offset, 0, file};
+		const struct lazy_run here = {.address = run->address,
+					      .pages = run->pages,
+					      .offset = offset,
+					      .file = file,
+					      .is_late = (run->flags & PAGE_LATE) != 0};
 		st = add_run(ret_runs, &here, true);
 		offset += run->pages * PAGE_BYTES;
 	}
@@ -348,6 +353,31 @@ static status *select_task(const struct lazy_index *index, const struct known *k
 	return st == NULL ? select_runs(&known->runs, &ranges, selected, task) : st;
 }
 
+static uint64_t late_of(const struct lazy_run *runs, size_t count)
+{
+	uint64_t late = 0;
+
+	for (size_t i = 0; i < count; i++)
+		late += runs[i].is_late != 0 ? runs[i].pages : 0;
+	return late;
+}
+
+/* A late page that CRIU does not leave out would be restored as zeros. */
+static status *check_late(const struct known *known, const struct runs *selected,
+			  const struct lazy_task *task, uint64_t *late)
+{
+	uint64_t wanted = late_of(known->runs.list, known->runs.count);
+	uint64_t found = late_of(selected->list + task->first_run, task->run_count);
+
+	*late += found;
+	if (wanted == found)
+		return NULL;
+	return status_errorf(STATUS_DATA_LOSS,
+			     "%llu pages of process %lld were left at the source, but cannot come "
+			     "later: their mapping has changed (mlock?) since they were marked",
+			     (unsigned long long)(wanted - found), (long long)known->pid);
+}
+
 static status *mark_task(const struct lazy_index *index, const struct known *known)
 {
 	struct ranges ranges __attribute__((cleanup(scope_ranges))) = {0};
@@ -375,12 +405,18 @@ status *lazy_index_mark(const struct lazy_index *index)
 status *lazy_index_finish(struct lazy_index *index, struct lazy_map *ret_map)
 {
 	struct runs selected = {0};
+	uint64_t page = 0;
 	struct lazy_map map = {.tasks = calloc(index->task_count + 1, sizeof(*map.tasks))};
 	status *st = map.tasks == NULL ? no_memory() : NULL;
 
 	for (size_t i = 0; st == NULL && i < index->task_count; i++) {
-		st = select_task(index, &index->tasks[i], &selected, &map.tasks[i]);
-		map.pages += map.tasks[i].pages;
+		struct lazy_task *task = &map.tasks[i];
+		st = select_task(index, &index->tasks[i], &selected, task);
+		if (st == NULL)
+			st = check_late(&index->tasks[i], &selected, task, &map.late_pages);
+		task->first_page = page;
+		page += (task->pages + 63) / 64 * 64;
+		map.pages += task->pages;
 	}
 	map.runs = selected.list;
 	if (st != NULL) {
@@ -420,4 +456,32 @@ const struct lazy_run *lazy_map_find(const struct lazy_map *map, const struct la
 			return run;
 	}
 	return NULL;
+}
+
+const struct lazy_task *lazy_map_task(const struct lazy_map *map, int64_t pid)
+{
+	for (uint64_t i = 0; i < map->task_count; i++)
+		if (map->tasks[i].pid == pid)
+			return &map->tasks[i];
+	return NULL;
+}
+
+uint64_t lazy_map_words(const struct lazy_map *map)
+{
+	const struct lazy_task *last =
+	    map->task_count > 0 ? &map->tasks[map->task_count - 1] : NULL;
+
+	return last == NULL ? 0 : (last->first_page + last->pages + 63) / 64;
+}
+
+uint64_t lazy_map_there(const struct lazy_map *map, const struct lazy_task *task, uint64_t page,
+			uint64_t limit)
+{
+	uint64_t pages = 0;
+
+	if (map->there == NULL)
+		return limit - page;
+	while (page + pages < limit && lazy_map_is_there(map, task, page + pages))
+		pages++;
+	return pages;
 }

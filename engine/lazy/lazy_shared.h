@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the two processes that hold a lazily restored tree's memory share: the map, where things
- * are, and how far it has come. A memfd: it is as long as one of them has it. */
+ * are, and how far it has come. A memfd: it is as long as one of them has it. A new hauld finds it
+ * with the guard (lazy_guard_find), and fetches late pages for it. */
 #ifndef HAUL_ENGINE_LAZY_LAZY_SHARED_H
 #define HAUL_ENGINE_LAZY_LAZY_SHARED_H
 
@@ -26,7 +27,10 @@ struct lazy_shared {
 	char images[FILES_PATH]; /* directory of the rounds */
 	char marker[FILES_PATH]; /* a file that is there as long as pages are missing */
 	uint64_t file_count, run_count, task_count, pages;
-	/* Behind it: files, runs, tasks. */
+	uint64_t late_pages, late_words; /* 0 words: none is late */
+	atomic_uint_fast64_t late_missing;
+	atomic_bool is_late_lost; /* the source has said that they will not come */
+	/* Behind it: runs, tasks, files, a bit for each page that is there. */
 };
 
 /* Copies the map into a new area. *ret_shared is mapped, *ret_fd for the other process. */

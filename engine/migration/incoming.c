@@ -364,7 +364,7 @@ static enum care care_of(const struct incoming *incoming, int64_t now)
 	case INCOMING_RESTORED:
 		return silent > incoming->core->config.hold_restored_ms ? CARE_HOLD : CARE_NONE;
 	case INCOMING_COMMITTED:
-		if (incoming->lazy != NULL)
+		if (incoming->lazy != NULL || incoming->left != NULL)
 			return CARE_FILL;
 		if (incoming->has_images &&
 		    now - incoming->committed_ms > incoming->core->config.hold_images_ms)
@@ -392,23 +392,6 @@ static bool has_ended(struct incoming *incoming)
 	return st == NULL && !is_populated;
 }
 
-/* True when the session is to be forgotten. What is broken has been killed, and did not end by
- * itself: its state is looked at first. */
-static bool care_for_fill(struct incomings *incomings, struct incoming *incoming)
-{
-	scoped(status) status *broken = incoming_check_lazy(incoming);
-
-	if (broken != NULL) {
-		scoped(status) status *st = incoming_break(incomings, incoming, TAKE(broken));
-		if (st != NULL)
-			log_status(LOG_LEVEL_ERROR, incoming->id, "lost, which cannot be journaled",
-				   st);
-		return st == NULL;
-	}
-	incoming_note_filled(incoming);
-	return false;
-}
-
 /* True when the session is to be forgotten. */
 static bool take_care(struct incomings *incomings, struct incoming *incoming, enum care care)
 {
@@ -432,7 +415,7 @@ static bool take_care(struct incomings *incomings, struct incoming *incoming, en
 				   REASON_HOLD_EXPIRED));
 		break;
 	case CARE_FILL:
-		return care_for_fill(incomings, incoming);
+		return incoming_care_for_fill(incomings, incoming);
 	case CARE_IMAGES:
 		incoming_close_channels(incoming, true);
 		incoming_remove_images(incoming);

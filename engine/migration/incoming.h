@@ -34,6 +34,9 @@ must_check status *incoming_end_round(struct incomings *incomings, const struct 
 must_check status *incoming_resume(struct incomings *incomings, const struct rpc_call *call,
 				   const Haul__V1__ResumeRequest *request,
 				   Haul__V1__ResumeResponse *ret_response);
+must_check status *incoming_fetch(struct incomings *incomings, const struct rpc_call *call,
+				  const Haul__V1__FetchRequest *request,
+				  Haul__V1__FetchResponse *ret_response);
 must_check status *incoming_restore(struct incomings *incomings, const struct rpc_call *call,
 				    const Haul__V1__RestoreRequest *request,
 				    Haul__V1__RestoreResponse *ret_response);
@@ -51,7 +54,7 @@ must_check status *incoming_settle(struct incomings *incomings, const struct rpc
 /* A Hello that names a migration keeps its lease. */
 void incoming_renew(struct incomings *incomings, const struct rpc_call *call, const char *id);
 
-/* An operator's decision on a restored, uncommitted copy. */
+/* An operator's decision on a restored, uncommitted copy, or on one that lacks pages. */
 must_check status *incomings_resolve(struct incomings *incomings,
 				     const Haul__V1__ResolveRequest *request);
 

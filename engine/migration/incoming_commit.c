@@ -59,7 +59,7 @@ status *incoming_let_run(struct incomings *incomings, struct incoming *incoming,
 	if (thawed != NULL)
 		log_status(LOG_LEVEL_ERROR, incoming->id, "committed, but its group does not thaw",
 			   thawed);
-	incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__COMPLETED, "committed", NULL);
+	incoming_show_committed(incomings, incoming);
 	return NULL;
 }
 
@@ -245,22 +245,6 @@ status *incoming_abort(struct incomings *incomings, const struct rpc_call *call,
 
 /* --- query, settle --- */
 
-/* Whether pages are missing, and how it went. What is broken is not in the journal yet: it is no
- * time to say that it is committed. */
-static bool tell_fill(const struct incoming *incoming, Haul__V1__QueryResponse *response)
-{
-	struct lazy_report report = incoming->lazy_report;
-	enum lazy_state state =
-	    incoming->lazy != NULL ? lazy_state_of(incoming->lazy) : LAZY_STATE_FILLED;
-
-	if (incoming->lazy != NULL)
-		lazy_report_of(incoming->lazy, &report);
-	response->lazy_faults = report.faults;
-	response->fill_ms = report.fill_ms;
-	response->fill_was_frozen = report.was_frozen;
-	return state == LAZY_STATE_FILLING || state == LAZY_STATE_BROKEN;
-}
-
 status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 		       const Haul__V1__QueryRequest *request, Haul__V1__QueryResponse *ret_response)
 {
@@ -277,7 +261,9 @@ status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 	}
 	if (st != NULL && status_code_of(st) != STATUS_NOT_FOUND)
 		return st;
-	bool is_filling = st == NULL && tell_fill(incoming, ret_response);
+	Haul__V1__Outcome fill = HAUL__V1__OUTCOME__OUTCOME_COMMITTED;
+	if (st == NULL)
+		fill = incoming_tell_fill(incoming, ret_response);
 	if (st == NULL)
 		incoming_leave(incomings, incoming);
 	status_free(st);
@@ -288,8 +274,7 @@ status *incoming_query(struct incomings *incomings, const struct rpc_call *call,
 	if (ret_response->outcome != HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
 		return NULL;
 	ret_response->alive = proc_is_alive(ret_response->pid, 0);
-	if (is_filling)
-		ret_response->outcome = HAUL__V1__OUTCOME__OUTCOME_FILLING;
+	ret_response->outcome = fill;
 	return NULL;
 }
 
@@ -311,42 +296,6 @@ status *incoming_settle(struct incomings *incomings, const struct rpc_call *call
 		status_free(st);
 		return NULL;
 	}
-	return st;
-}
-
-/* --- an operator --- */
-
-static status *resolve(struct incomings *incomings, struct incoming *incoming,
-		       const Haul__V1__ResolveRequest *request)
-{
-	bool is_resume = request->act == HAUL__V1__RESOLVE_REQUEST__ACT__RESUME;
-
-	if (!request->accept_risk)
-		return status_because(
-		    status_detailf(
-			status_errorf(STATUS_FAILED_PRECONDITION, "%s",
-				      is_resume ? "risk: if the source's tree runs or is resumed, "
-						  "two copies will run"
-						: "risk: if the source's tree is gone, this is the "
-						  "only copy"),
-			"next", "look at the source first, then repeat with --accept-risk"),
-		    REASON_RISK_NOT_ACCEPTED);
-	return is_resume
-		   ? incoming_let_run(incomings, incoming, true, request->reason)
-		   : incoming_give_up(incomings, incoming,
-				      status_errorf(STATUS_ABORTED, "an operator gave it up"));
-}
-
-status *incomings_resolve(struct incomings *incomings, const Haul__V1__ResolveRequest *request)
-{
-	struct incoming *incoming;
-	status *st =
-	    incoming_enter(incomings, NULL, request->id, 1U << INCOMING_RESTORED, &incoming);
-
-	if (st != NULL)
-		return st;
-	st = resolve(incomings, incoming, request);
-	incoming_leave(incomings, incoming);
 	return st;
 }
 
@@ -376,6 +325,7 @@ static Haul__V1__Migration *recorded_view(const Haul__V1__JournalRecord *record)
 	view->tracking = text_copy("");
 	view->doubt = text_copy("");
 	view->restore = text_copy("");
+	view->mode = text_copy("");
 	view->restored_pid = record->pid;
 	view->started_unix_ms = record->unix_ms;
 	return view;
@@ -449,10 +399,18 @@ static void end_restoring_criu(struct core *core, const char *id, const char *gr
 
 /* Committed: it runs, or must; a tree that the kernel's restart took has ended. */
 static status *recover_committed(struct incomings *incomings, struct incoming *incoming,
-				 bool is_same_boot, bool is_filled)
+				 bool is_same_boot, enum incoming_fill fill)
 {
 	incoming_set_state(incomings, incoming, INCOMING_COMMITTED);
-	if (!is_filled)
+	if (fill == FILL_FETCHING) {
+		incoming->has_images = true;
+		status *st = incoming_take_up_fetch(incoming);
+		if (st != NULL)
+			return st;
+		incoming_show_committed(incomings, incoming);
+		return NULL;
+	}
+	if (fill == FILL_BROKEN)
 		return incoming_break(
 		    incomings, incoming,
 		    status_errorf(
@@ -487,7 +445,8 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	else
 		end_restoring_criu(core, record->id, incoming->group);
 	bool is_restored = record->event == HAUL__V1__JOURNAL_EVENT__J_DEST_RESTORED;
-	bool is_filled = incoming_recover_fill(core, record->id, is_committed || is_restored);
+	enum incoming_fill fill =
+	    incoming_recover_fill(core, record->id, is_committed || is_restored, is_committed);
 	status *st = incomings_add(incomings, incoming, 0);
 	if (st != NULL) {
 		incoming_free(incoming);
@@ -495,9 +454,9 @@ static status *recover_one(struct incomings *incomings, const Haul__V1__JournalR
 	}
 	show_recorded(incomings, record);
 	if (is_committed)
-		return recover_committed(incomings, incoming, is_same_boot, is_filled);
+		return recover_committed(incomings, incoming, is_same_boot, fill);
 	bool is_whole = false;
-	if (is_restored && is_same_boot && is_filled)
+	if (is_restored && is_same_boot && fill == FILL_WHOLE)
 		st = incoming_look(incoming, &is_whole);
 	if (st != NULL)
 		return st;
@@ -555,7 +514,7 @@ static void remove_leftover_files(void *self, const char *id)
 
 	if (record != NULL && !is_over(record))
 		return; /* its own recovery decides */
-	(void)incoming_recover_fill(incomings->core, id, false);
+	(void)incoming_recover_fill(incomings->core, id, false, false);
 	cgroup_path(incomings->core->cgroups, "in", id, group);
 	if (record != NULL)
 		end_restoring_criu(incomings->core, id, group);

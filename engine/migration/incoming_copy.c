@@ -87,6 +87,7 @@ static Haul__V1__Migration *view_of(const struct incoming *incoming)
 	view->tracking = text_copy("");
 	view->doubt = text_copy("");
 	view->restore = text_copy("");
+	view->mode = text_copy("");
 	return view;
 }
 
@@ -126,7 +127,9 @@ static status *open_session(struct incoming *incoming, const struct rpc_call *ca
 		st = criu_cpuinfo_check(incoming->swrk, work, &incoming->limits);
 	if (st == NULL)
 		swrk_set_deadline(incoming->swrk, 0);
-	return st == NULL ? page_store_new(images, &incoming->store) : st;
+	if (st == NULL)
+		st = page_store_new(images, &incoming->store);
+	return st == NULL && request->late ? incoming_open_fetch(incoming) : st;
 }
 
 static void *accept_pipes(void *self)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shared by incoming.c (the set, leases, the caretaker), incoming_copy.c (prepare, rounds),
- * incoming_restore.c, incoming_lazy.c (memory that comes later) and incoming_commit.c (commit,
- * abort, query, recovery).
+ * incoming_restore.c, incoming_lazy.c (memory that comes later), incoming_fetch.c (memory that is
+ * fetched from the source), incoming_commit.c (commit, abort, query, recovery) and
+ * incoming_resolve.c.
  */
 #ifndef HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_INCOMING_INTERNAL_H
@@ -12,6 +13,7 @@
 #include "engine/migration/costs.h"
 #include "engine/migration/incoming.h"
 #include "engine/pipe/image_pipe.h"
+#include "engine/pipe/late_pipe.h"
 #include "engine/pipe/memory_pipe.h"
 
 enum { GROUP_TIMEOUT_MS = 10000 }; /* for a cgroup to be frozen, thawed or killed */
@@ -78,6 +80,20 @@ struct incoming {
 	struct lazy *lazy;		/* from Prepare to the last page; NULL: eager */
 	uint64_t lazy_pages;		/* that come later; 0: eager */
 	struct lazy_report lazy_report; /* when all are here */
+	struct late_fetcher *fetcher; /* from Prepare to the last page; NULL: nothing is fetched */
+	struct late_counts late_counts; /* when all are here */
+	/* After a restart: the guard of an earlier hauld holds the tree, and what it waits for is
+	 * fetched for it. */
+	struct lazy_shared *left;
+	struct late_store *left_store;
+	bool is_paused; /* shown so */
+};
+
+/* What a new hauld finds of a lazy restore. */
+enum incoming_fill {
+	FILL_WHOLE,    /* nothing is missing */
+	FILL_BROKEN,   /* pages are, and nobody holds the tree's memory */
+	FILL_FETCHING, /* the guard waits for pages of the source */
 };
 
 struct incomings {
@@ -144,7 +160,8 @@ must_check status *incoming_check_lazy(struct incoming *incoming); /* what it ca
 /* The thaw of a committed tree, now or when its memory allows it. */
 must_check status *incoming_thaw(struct incoming *incoming);
 bool incoming_is_filling(const struct incoming *incoming);
-void incoming_note_filled(struct incoming *incoming);
+/* Looks how far a committed tree's memory is. True when the session is to be forgotten. */
+bool incoming_care_for_fill(struct incomings *incomings, struct incoming *incoming);
 /* A committed tree whose memory cannot be filled: it is killed, and this is journaled. Takes why.
  */
 must_check status *incoming_break(struct incomings *incomings, struct incoming *incoming,
@@ -152,10 +169,30 @@ must_check status *incoming_break(struct incomings *incomings, struct incoming *
 /* Lets the fill go: to the guard, if the tree lives and pages are missing. */
 void incoming_end_lazy(struct incoming *incoming, bool is_tree_gone);
 void incoming_await_filled(struct incoming *incoming, int64_t most_ms);
-/* What an earlier hauld left: waits for its guard if that is wanted, and ends it. Are all pages in
- * place? */
-bool incoming_recover_fill(const struct core *core, const char *id, bool is_wanted);
+/* What an earlier hauld left: waits for its guard if that is wanted, and ends it, unless it waits
+ * for the source, and `is_committed`. */
+enum incoming_fill incoming_recover_fill(const struct core *core, const char *id, bool is_wanted,
+					 bool is_committed);
+/* Of a committed tree: FILLING, FETCHING or COMMITTED; and how it went. Turn held. */
+Haul__V1__Outcome incoming_tell_fill(const struct incoming *incoming,
+				     Haul__V1__QueryResponse *response);
 
+/* incoming_fetch.c. Turn held, in all of them. At Prepare: pages may be late. */
+must_check status *incoming_open_fetch(struct incoming *incoming);
+/* What is late is known: it is fetched from now on. How many pages. */
+uint64_t incoming_begin_fetch(struct incoming *incoming);
+/* What is missing; false: nothing, and nothing was. */
+bool incoming_late_counts(const struct incoming *incoming, struct late_counts *ret_counts);
+/* Takes up a committed tree whose guard waits for pages. */
+must_check status *incoming_take_up_fetch(struct incoming *incoming);
+/* Has that guard ended? *ret_whole: with all pages in place. */
+bool incoming_has_guard_ended(const struct incoming *incoming, bool *ret_whole);
+/* Shows whether pages come. */
+void incoming_show_fetch(struct incomings *incomings, struct incoming *incoming);
+void incoming_end_fetch(struct incoming *incoming);
+
+/* Shows a committed tree: how far its memory is. */
+void incoming_show_committed(struct incomings *incomings, struct incoming *incoming);
 void incoming_show(struct incomings *incomings, const struct incoming *incoming,
 		   Haul__V1__MigrationState state, const char *stage, const status *error);
 

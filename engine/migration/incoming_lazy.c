@@ -10,6 +10,7 @@
 
 #include "engine/host/files.h"
 #include "engine/host/preflight.h"
+#include "engine/lazy/lazy_guard.h"
 #include "engine/log.h"
 #include "proto/clock.h"
 
@@ -101,6 +102,7 @@ status *incoming_begin_lazy(struct incoming *incoming, bool *ret_is_lazy)
 	if (st != NULL)
 		return st;
 	incoming->lazy_pages = *ret_is_lazy ? pages : 0;
+	(void)incoming_begin_fetch(incoming);
 	if (*ret_is_lazy)
 		return NULL;
 	log_line(LOG_LEVEL_INFO, incoming->id, "restored eagerly: %llu pages could come later, %s",
@@ -121,8 +123,13 @@ status *incoming_check_lazy(struct incoming *incoming)
 void incoming_end_lazy(struct incoming *incoming, bool is_tree_gone)
 {
 	char group[CGROUP_PATH];
-	struct lazy *lazy = TAKE(incoming->lazy);
+	bool was_left = incoming->left != NULL;
 
+	incoming_end_fetch(incoming);
+	struct lazy *lazy = TAKE(incoming->lazy);
+	guard_group(incoming->core, incoming->id, group);
+	if (was_left && is_tree_gone && cgroup_exists(group))
+		status_free(cgroup_kill(group, GROUP_TIMEOUT_MS));
 	if (lazy == NULL)
 		return;
 	bool is_left = !is_tree_gone && lazy_state_of(lazy) == LAZY_STATE_FILLING;
@@ -130,14 +137,40 @@ void incoming_end_lazy(struct incoming *incoming, bool is_tree_gone)
 		lazy_abandon(lazy);
 	else
 		lazy_free(lazy);
-	guard_group(incoming->core, incoming->id, group);
 	if (!is_left)
 		status_free(cgroup_kill(group, GROUP_TIMEOUT_MS));
 }
 
 bool incoming_is_filling(const struct incoming *incoming)
 {
-	return incoming->lazy != NULL && lazy_state_of(incoming->lazy) == LAZY_STATE_FILLING;
+	return incoming->left != NULL ||
+	       (incoming->lazy != NULL && lazy_state_of(incoming->lazy) == LAZY_STATE_FILLING);
+}
+
+/* What is broken is not in the journal yet: it is no time to say that it is committed. */
+Haul__V1__Outcome incoming_tell_fill(const struct incoming *incoming,
+				     Haul__V1__QueryResponse *response)
+{
+	struct lazy_report report = incoming->lazy_report;
+	struct late_counts late;
+	enum lazy_state state = incoming->lazy != NULL	 ? lazy_state_of(incoming->lazy)
+				: incoming->left != NULL ? LAZY_STATE_FILLING
+							 : LAZY_STATE_FILLED;
+
+	if (incoming->lazy != NULL)
+		lazy_report_of(incoming->lazy, &report);
+	bool is_fetching = incoming_late_counts(incoming, &late);
+	response->lazy_faults = report.faults;
+	response->fill_ms = report.fill_ms;
+	response->fill_was_frozen = report.was_frozen;
+	response->late_missing = late.missing;
+	response->late_faults = late.faults;
+	response->late_lost = late.is_lost;
+	if (state == LAZY_STATE_FILLING && is_fetching)
+		return HAUL__V1__OUTCOME__OUTCOME_FETCHING;
+	return state == LAZY_STATE_FILLING || state == LAZY_STATE_BROKEN
+		   ? HAUL__V1__OUTCOME__OUTCOME_FILLING
+		   : HAUL__V1__OUTCOME__OUTCOME_COMMITTED;
 }
 
 /* --- committed --- */
@@ -148,8 +181,22 @@ status *incoming_thaw(struct incoming *incoming)
 				      : cgroup_thaw(incoming->group, GROUP_TIMEOUT_MS);
 }
 
-void incoming_note_filled(struct incoming *incoming)
+void incoming_show_committed(struct incomings *incomings, struct incoming *incoming)
 {
+	struct late_counts late;
+
+	if (incoming_is_filling(incoming) && incoming_late_counts(incoming, &late))
+		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__RUNNING, "fetching",
+			      NULL);
+	else
+		incoming_show(incomings, incoming, HAUL__V1__MIGRATION_STATE__COMPLETED,
+			      "committed", NULL);
+}
+
+static void note_filled(struct incomings *incomings, struct incoming *incoming)
+{
+	struct late_counts late;
+
 	if (incoming->lazy == NULL || lazy_state_of(incoming->lazy) != LAZY_STATE_FILLED)
 		return;
 	lazy_report_of(incoming->lazy, &incoming->lazy_report);
@@ -159,6 +206,54 @@ void incoming_note_filled(struct incoming *incoming)
 		 (unsigned long long)incoming->lazy_report.faults,
 		 incoming->lazy_report.was_frozen ? "; the last of them with the tree frozen" : "");
 	incoming_end_lazy(incoming, false);
+	(void)incoming_late_counts(incoming, &late);
+	if (late.pages > 0)
+		incoming_show_committed(incomings, incoming);
+}
+
+/* The guard that an earlier hauld left has ended. */
+static status *end_left(struct incomings *incomings, struct incoming *incoming, bool is_whole)
+{
+	char group[CGROUP_PATH];
+
+	if (!is_whole)
+		return status_errorf(
+		    STATUS_DATA_LOSS,
+		    "the guard ended before all of the tree's memory was in place");
+	guard_group(incoming->core, incoming->id, group);
+	incoming_end_lazy(incoming, false);
+	if (cgroup_exists(group))
+		status_free(cgroup_kill(group, GROUP_TIMEOUT_MS));
+	incoming_remove_images(incoming);
+	log_line(LOG_LEVEL_INFO, incoming->id, "its guard has filled the tree's memory");
+	/* The guard did that, if it knew of the commit. */
+	scoped(status) status *thawed =
+	    cgroup_exists(incoming->group) ? cgroup_thaw(incoming->group, GROUP_TIMEOUT_MS) : NULL;
+	if (thawed != NULL)
+		log_status(LOG_LEVEL_ERROR, incoming->id, "committed, but its group does not thaw",
+			   thawed);
+	incoming_show_committed(incomings, incoming);
+	return NULL;
+}
+
+/* What is broken has been killed, and did not end by itself: its state is looked at first. */
+bool incoming_care_for_fill(struct incomings *incomings, struct incoming *incoming)
+{
+	bool is_whole = false;
+	status *broken = incoming_check_lazy(incoming);
+
+	incoming_show_fetch(incomings, incoming);
+	if (incoming->left != NULL && incoming_has_guard_ended(incoming, &is_whole))
+		broken = status_first(broken, end_left(incomings, incoming, is_whole));
+	if (broken != NULL) {
+		scoped(status) status *st = incoming_break(incomings, incoming, broken);
+		if (st != NULL)
+			log_status(LOG_LEVEL_ERROR, incoming->id, "lost, which cannot be journaled",
+				   st);
+		return st == NULL;
+	}
+	note_filled(incomings, incoming);
+	return false;
 }
 
 /* Frozen and killed before its memory is let go: nothing reads what is missing. */
@@ -189,7 +284,8 @@ void incoming_await_filled(struct incoming *incoming, int64_t most_ms)
 {
 	int64_t until = clock_monotonic_ms() + most_ms;
 
-	while (incoming_is_filling(incoming) && clock_monotonic_ms() < until)
+	while (incoming->lazy != NULL && incoming_is_filling(incoming) &&
+	       clock_monotonic_ms() < until)
 		(void)poll(NULL, 0, FILL_POLL_MS);
 }
 
@@ -214,13 +310,29 @@ static void await_guard(const char *group, const char *id)
 	log_line(LOG_LEVEL_ERROR, id, "its guard does not come to an end");
 }
 
-bool incoming_recover_fill(const struct core *core, const char *id, bool is_wanted)
+/* Does the guard wait for pages that are at the source? */
+static bool guard_fetches(const char *group)
+{
+	scoped(fd) int fd = -1;
+	scoped(lazy_shared) struct lazy_shared *shared = NULL;
+	scoped(status) status *st = lazy_guard_find(group, &fd);
+
+	if (st == NULL)
+		st = lazy_shared_open(fd, &shared);
+	return st == NULL && atomic_load(&shared->late_missing) > 0;
+}
+
+enum incoming_fill incoming_recover_fill(const struct core *core, const char *id, bool is_wanted,
+					 bool is_committed)
 {
 	char group[CGROUP_PATH], marker[FILES_PATH];
 
 	guard_group(core, id, group);
 	marker_path(core, id, marker);
-	if (cgroup_exists(group) && is_wanted)
+	bool is_late = cgroup_exists(group) && is_wanted && guard_fetches(group);
+	if (is_late && is_committed)
+		return FILL_FETCHING;
+	if (cgroup_exists(group) && is_wanted && !is_late)
 		await_guard(group, id);
 	scoped(status) status *st =
 	    cgroup_exists(group) ? cgroup_kill(group, GROUP_TIMEOUT_MS) : NULL;
@@ -228,5 +340,5 @@ bool incoming_recover_fill(const struct core *core, const char *id, bool is_want
 		log_status(LOG_LEVEL_WARN, id, "the guard of an earlier hauld does not end", st);
 	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
 	scoped(status) status *missing = files_read(marker, MARKER_MOST, &content);
-	return status_code_of(missing) == STATUS_NOT_FOUND;
+	return status_code_of(missing) == STATUS_NOT_FOUND ? FILL_WHOLE : FILL_BROKEN;
 }

@@ -134,6 +134,9 @@ status *incoming_restore(struct incomings *incomings, const struct rpc_call *cal
 	ret_response->arrival_ms = arrived - asked;
 	ret_response->restore_ms = clock_monotonic_fine_ms() - arrived;
 	ret_response->lazy_pages = incoming->lazy_pages;
+	struct late_counts late;
+	(void)incoming_late_counts(incoming, &late);
+	ret_response->late_pages = late.pages;
 	const struct cost_sample sample = {incoming->size, ret_response->restore_ms};
 	if (st == NULL) {
 		costs_note(incoming->core->costs,

@@ -65,6 +65,7 @@ void source_tidy(struct source *source)
 	char path[FILES_PATH], group[CGROUP_PATH];
 
 	keeper_stop(source);
+	source_late_stop(source);
 	source_full_speed(source);
 	(void)pthread_mutex_lock(&source->lock);
 	struct swrk *swrk = TAKE(source->swrk);
@@ -415,6 +416,25 @@ static status *cancel_locked(struct source *source)
 	return st;
 }
 
+/* All that waits for its next attempt asks now. */
+static status *recover_locked(struct source *source)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&source->lock);
+	if (!source->is_committing || source->is_over) {
+		st = status_errorf(STATUS_FAILED_PRECONDITION,
+				   "nothing is to be recovered: the destination has not been told "
+				   "to commit");
+	} else {
+		source->is_nudged = true;
+		source_late_nudge(source);
+		(void)pthread_cond_broadcast(&source->told);
+	}
+	(void)pthread_mutex_unlock(&source->lock);
+	return st;
+}
+
 status *sources_adjust(struct sources *sources, const Haul__V1__AdjustRequest *request)
 {
 	status *st = NULL;
@@ -432,6 +452,20 @@ status *sources_adjust(struct sources *sources, const Haul__V1__AdjustRequest *r
 			atomic_store(&source->is_promise, true);
 		}
 	}
+	(void)pthread_mutex_unlock(&sources->lock);
+	return st;
+}
+
+status *sources_recover_one(struct sources *sources, const char *id)
+{
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&sources->lock);
+	struct source *source = find_locked(sources, id);
+	if (source == NULL)
+		st = status_errorf(STATUS_NOT_FOUND, "no running migration %.64s starts here", id);
+	else
+		st = recover_locked(source);
 	(void)pthread_mutex_unlock(&sources->lock);
 	return st;
 }

@@ -26,6 +26,9 @@ must_check status *sources_start(struct sources *sources, const struct rpc_call 
 				 const Haul__V1__StartRequest *request,
 				 Haul__V1__Migration **ret_view);
 must_check status *sources_cancel(struct sources *sources, const char *id);
+/* One that waits for its destination, after the commit has left, asks it now. NOT_FOUND,
+ * FAILED_PRECONDITION. */
+must_check status *sources_recover_one(struct sources *sources, const char *id);
 /* Changes limits of one that runs here; NOT_FOUND when none does. */
 must_check status *sources_adjust(struct sources *sources, const Haul__V1__AdjustRequest *request);
 /* An operator's decision on one in doubt; NOT_FOUND when it is none of ours. */

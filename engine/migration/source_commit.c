@@ -50,6 +50,8 @@ static void show_fill(void *self, Haul__V1__Migration *view)
 
 	view->lazy_faults = there->lazy_faults;
 	view->fill_ms = there->fill_ms;
+	view->late_missing = there->late_missing;
+	view->late_faults = there->late_faults;
 }
 
 static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
@@ -64,7 +66,7 @@ static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
 		return st;
 	Haul__V1__QueryResponse *there = (Haul__V1__QueryResponse *)response;
 	*ret_outcome = there->outcome;
-	if (there->fill_ms > 0)
+	if (there->fill_ms > 0 || there->late_missing > 0 || there->late_faults > 0)
 		registry_change(source->core->registry, source->id, show_fill, there);
 	if (there->fill_was_frozen && there->outcome == HAUL__V1__OUTCOME__OUTCOME_COMMITTED)
 		source_note(source,
@@ -145,6 +147,7 @@ status *source_fill(struct source *source)
 	int64_t delay = FILL_FIRST_MS;
 	unsigned unheard = 0;
 
+	source_late_goes_on(source);
 	while (source->is_filling) {
 		if (!wait_to_ask(source, delay)) {
 			source->stage = SRC_OVER; /* the next hauld goes on from the journal */
@@ -152,8 +155,12 @@ status *source_fill(struct source *source)
 		}
 		enum destination_says says = ask(source);
 		unheard = says == SAYS_NOTHING ? unheard + 1 : 0;
-		source->is_filling =
-		    says == SAYS_FILLING || (unheard > 0 && unheard < FILL_UNHEARD);
+		source->is_filling = says == SAYS_FILLING || says == SAYS_FETCHING ||
+				     (unheard > 0 && unheard < FILL_UNHEARD);
+		status *st = says == SAYS_FETCHING ? source_late_start(source) : NULL;
+		if (st != NULL)
+			return st;
+		source->is_fetching = says == SAYS_FETCHING || (unheard > 0 && source->is_fetching);
 		if (!source->is_filling && says != SAYS_COMMITTED)
 			return status_errorf(STATUS_UNAVAILABLE,
 					     "%s does not say that all memory is in place",
@@ -181,12 +188,13 @@ static bool wait_to_ask(struct source *source, int64_t delay_ms)
 	const struct timespec at = clock_at(clock_monotonic_ms() + delay_ms);
 
 	(void)pthread_mutex_lock(&source->lock);
-	while (!source->is_stopping &&
+	while (!source->is_stopping && !source->is_nudged &&
 	       source->decision == HAUL__V1__RESOLVE_REQUEST__ACT__ACT_UNKNOWN) {
 		if (pthread_cond_timedwait(&source->told, &source->lock, &at) == ETIMEDOUT)
 			break;
 	}
 	bool go_on = !source->is_stopping;
+	source->is_nudged = false;
 	(void)pthread_mutex_unlock(&source->lock);
 	return go_on;
 }
@@ -215,9 +223,17 @@ static void show_in_doubt(void *self, Haul__V1__Migration *view)
 static void show_doubt(struct source *source, enum verdict verdict, const char *why)
 {
 	bool is_endless = verdict == VERDICT_OPERATOR;
+	bool is_paused = verdict == VERDICT_ASK_AGAIN && source->is_fetching;
 	scoped(status) status *doubt =
-	    status_because(status_errorf(STATUS_UNAVAILABLE, "%s", why),
-			   is_endless ? REASON_RESOLVE_NEEDED : REASON_IN_DOUBT);
+	    is_paused ? status_because(
+			    status_errorf(STATUS_UNAVAILABLE,
+					  "the workload runs at the destination, and waits there "
+					  "for memory that is still here: the link, or hauld "
+					  "there, is lost; it goes on by itself when it is back "
+					  "(`haulctl recover` asks at once)"),
+			    REASON_POST_COPY_PAUSED)
+		      : status_because(status_errorf(STATUS_UNAVAILABLE, "%s", why),
+				       is_endless ? REASON_RESOLVE_NEEDED : REASON_IN_DOUBT);
 
 	registry_change(source->core->registry, source->id, show_in_doubt, doubt);
 }
@@ -266,9 +282,13 @@ static void act_on(struct source *source, enum verdict verdict, const struct sou
 	case VERDICT_FINISH:
 		source->stage = SRC_FINISH;
 		break;
-	case VERDICT_LOST:
-		source->stage = SRC_LOST;
+	case VERDICT_LOST: {
+		/* One that lacks pages of the tree that is gone hears of it first. */
+		scoped(status) status *st = source->is_fetching ? source_late_disown(source) : NULL;
+		if (st == NULL)
+			source->stage = SRC_LOST;
 		break;
+	}
 	case VERDICT_WAIT:
 		source->is_filling = true;
 		source->stage = SRC_FILL;
@@ -312,6 +332,8 @@ static status *ask_until_told(struct source *source)
 			says = ask(source);
 			verdict = verdict_of(&here, says);
 		}
+		if (says != SAYS_NOTHING)
+			source->is_fetching = says == SAYS_FETCHING;
 		if (says != SAYS_NOTHING || asked < DOUBT_SHOWN_AFTER)
 			log_line(LOG_LEVEL_INFO, source->id, "in doubt: verdict is %s",
 				 verdict_name(verdict));
@@ -367,6 +389,7 @@ static status *end_tree(struct source *source)
 
 status *source_finish(struct source *source)
 {
+	source_late_stop(source);
 	scoped(status) status *written =
 	    source_journal(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_DONE, NULL);
 
@@ -505,6 +528,10 @@ status *source_resume(struct source *source)
 	const char *reason = source->error != NULL ? status_message(source->error) : "";
 
 	source_stop_interrupting(source);
+	/* Before it runs: what it has then is not what was dumped. */
+	source_late_stop(source);
+	if (source->is_fetching)
+		status_free(source_late_disown(source));
 	release_from_criu(source);
 	if (!source->is_resumed_told) {
 		scoped(status) status *written =

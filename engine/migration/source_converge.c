@@ -90,7 +90,7 @@ void source_measured(struct source *source, double downtime_ms)
 		    predicted->dump_ms + predicted->transfer_ms, source->restore_ms,
 		    predicted->restore_ms);
 	/* Without a round ahead nothing is known of the link. */
-	if (history.count > 0)
+	if (history.count > 0 && !source->is_late)
 		learn(source, dump_kind(source),
 		      source->final_ms -
 			  converge_transfer_ms(&history, (double)source->final_bytes));
@@ -229,12 +229,23 @@ static status *strategy(struct source *source, const char *why)
 {
 	char text[NOTE];
 
-	if (source->options.on_timeout != HAUL__V1__ON_TIMEOUT__STOP_COPY)
+	bool is_late = source->mode == MODE_HYBRID ||
+		       source->options.on_timeout == HAUL__V1__ON_TIMEOUT__POST_COPY;
+	if (!is_late && source->options.on_timeout != HAUL__V1__ON_TIMEOUT__STOP_COPY)
 		return not_converging(source, why);
-	(void)snprintf(text, sizeof(text),
-		       "%s: what is left is copied while the workload is frozen, %.0f ms are "
-		       "predicted (--on-timeout stop-copy)",
-		       why, source->prediction.downtime_ms);
+	source->is_late = is_late;
+	if (is_late)
+		(void)snprintf(text, sizeof(text),
+			       "%s: what is left is fetched after the workload runs at the "
+			       "destination (%s)",
+			       why,
+			       source->mode == MODE_HYBRID ? "--mode hybrid"
+							   : "--on-timeout post-copy");
+	else
+		(void)snprintf(text, sizeof(text),
+			       "%s: what is left is copied while the workload is frozen, %.0f ms "
+			       "are predicted (--on-timeout stop-copy)",
+			       why, source->prediction.downtime_ms);
 	source_note(source, text);
 	return NULL;
 }
@@ -329,10 +340,26 @@ static void show_prediction(void *self, Haul__V1__Migration *view)
 	view->predicted_restore_ms = shown->restore_ms;
 }
 
+/* One round that names all pages: the kernel tells the final dump which have changed since, and
+ * CRIU need not read the others while the tree is frozen. */
+static status *mark_all(struct source *source)
+{
+	status *st = NULL;
+
+	do {
+		st = source_interrupted(source);
+		if (st == NULL)
+			st = source_one_round(source);
+	} while (st == NULL && source->is_untracked);
+	return st;
+}
+
 status *source_precopy(struct source *source)
 {
 	if (source->tracking == TRACKING_NONE)
 		return NULL;
+	if (source->mode == MODE_POST_COPY)
+		return mark_all(source);
 	if (source->tracking == TRACKING_HASH)
 		source_note(source, "dirty pages are found by comparing content: while frozen all "
 				    "memory is read once, what has changed is sent");

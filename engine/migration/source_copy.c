@@ -45,6 +45,18 @@ static status *agree_on_codecs(struct source *source, const Haul__V1__HelloRespo
 	    "next", "use --compression auto, or a newer haul there");
 }
 
+static status *agree_on_late(const struct source *source, const Haul__V1__HelloResponse *there)
+{
+	if (!source->may_be_late || there->late_pages)
+		return NULL;
+	return status_detailf(
+	    status_errorf(STATUS_FAILED_PRECONDITION,
+			  "destination %s cannot fetch memory after the commit: %s", source->to,
+			  there->lazy_trouble[0] != '\0' ? there->lazy_trouble
+							 : "it does not know how"),
+	    "next", "use --mode pre-copy or stop-copy, and another --on-timeout than post-copy");
+}
+
 static status *agree_on_restore(struct source *source, const Haul__V1__HelloResponse *there)
 {
 	if (there->lazy_restore)
@@ -119,7 +131,9 @@ static status *check_destination(struct source *source)
 	if (there->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
 		return status_errorf(STATUS_FAILED_PRECONDITION,
 				     "destination has another page size");
-	status *lacking = agree_on_restore(source, there);
+	status *lacking = agree_on_late(source, there);
+	if (lacking == NULL)
+		lacking = agree_on_restore(source, there);
 	return lacking == NULL ? agree_on_codecs(source, there) : lacking;
 }
 
@@ -185,8 +199,11 @@ static status *choose_tracking(struct source *source)
 
 	if (st != NULL)
 		return st;
-	if (source->options.no_precopy)
+	if (source->options.no_precopy || source->mode == MODE_STOP_COPY)
 		source->tracking = TRACKING_NONE;
+	else if (source->mode == MODE_POST_COPY && source->tracking != TRACKING_SOFT_DIRTY)
+		source->tracking =
+		    has && source->tracking == TRACKING_AUTO ? TRACKING_SOFT_DIRTY : TRACKING_NONE;
 	else if (source->tracking == TRACKING_AUTO)
 		source->tracking = has ? TRACKING_SOFT_DIRTY : TRACKING_HASH;
 	if (source->tracking == TRACKING_SOFT_DIRTY && !has)
@@ -334,6 +351,7 @@ static status *call_prepare(struct source *source, const struct buffer *cpu)
 	request.shell_job = source->options.shell_job;
 	request.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE;
 	request.restore = source->restore_mode;
+	request.late = source->may_be_late;
 	request.lease_ms = (uint32_t)source->core->config.lease_ms;
 	source->is_reserved = true;
 	status *st =
@@ -357,6 +375,10 @@ status *source_prepare(struct source *source)
 		st = keeper_start(source);
 	if (st == NULL)
 		st = call_prepare(source, &cpu);
+	if (st == NULL && source->may_be_late)
+		st = source_late_start(source);
+	if (st == NULL && source->may_be_late)
+		st = source_late_await(source, source->core->config.call_timeout_ms);
 	return st;
 }
 
@@ -469,7 +491,7 @@ status *source_freeze(struct source *source)
 
 struct restore_view {
 	double restore_ms;
-	uint64_t lazy_pages;
+	uint64_t lazy_pages, late_pages;
 	int32_t pid;
 };
 
@@ -480,6 +502,7 @@ static void show_restore(void *self, Haul__V1__Migration *view)
 	view->criu_restore_ms = restore->restore_ms;
 	view->restored_pid = restore->pid;
 	view->lazy_pages = restore->lazy_pages;
+	view->late_pages = view->late_missing = restore->late_pages;
 	text_set(&view->restore, restore->lazy_pages > 0 ? "lazy" : "eager");
 }
 
@@ -514,7 +537,8 @@ status *source_restore(struct source *source)
 	if (st != NULL)
 		return status_wrapf(st, "restore at %s", source->to);
 	const Haul__V1__RestoreResponse *there = (const Haul__V1__RestoreResponse *)response;
-	struct restore_view shown = {there->restore_ms, there->lazy_pages, there->pid};
+	struct restore_view shown = {there->restore_ms, there->lazy_pages, there->late_pages,
+				     there->pid};
 	source->restore_ms = there->restore_ms;
 	registry_change(source->core->registry, source->id, show_restore, &shown);
 	return NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shared by the files that make up the source: source.c (all of them, threads), source_stages.c
  * (the table), source_copy.c (up to the held, fenced tree), source_converge.c (pre-copy),
- * source_rounds.c (memory), source_commit.c (the point of no return), source_recover.c. */
+ * source_rounds.c (memory), source_late.c (memory that is fetched later), source_commit.c (the
+ * point of no return), source_recover.c. */
 #ifndef HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 #define HAUL_ENGINE_MIGRATION_SOURCE_INTERNAL_H
 
@@ -36,7 +37,19 @@ enum source_stage {
 
 enum { SOURCE_ROUNDS = 128, DEFAULT_ROUNDS = 8 };
 
+struct source_late;
 struct throttle;
+
+/* When memory is copied. */
+enum source_mode {
+	MODE_PRE_COPY,	/* while it runs; the rest while it is frozen */
+	MODE_POST_COPY, /* after it runs at the destination */
+	MODE_HYBRID,	/* while it runs; the rest after it runs at the destination */
+	MODE_STOP_COPY, /* while it is frozen */
+};
+/* From "pre-copy" (or ""), "post-copy", "hybrid", "stop-copy". INVALID_ARGUMENT. */
+must_check status *source_mode_parse(const char *text, enum source_mode *ret_mode);
+const char *source_mode_name(enum source_mode mode);
 
 /* How pre-copy finds what has changed. */
 enum tracking {
@@ -87,6 +100,7 @@ struct source {
 	bool is_stopping;    /* the engine ends: leave it to the journal */
 	bool is_over;
 	bool is_asking;				/* in doubt: an operator may decide */
+	bool is_nudged;				/* ask now */
 	bool is_rolling_back;			/* interrupts are not wanted any more */
 	Haul__V1__ResolveRequest__Act decision; /* an operator's, in doubt */
 	char decision_reason[256];
@@ -108,9 +122,14 @@ struct source {
 	struct converge_round rounds[SOURCE_ROUNDS];
 	unsigned round;		/* rounds done or begun, the final dump included */
 	enum tracking tracking; /* AUTO until preflight knows the kernel */
-	bool is_reserved;	/* Prepare left */
-	bool is_dumped;		/* CRIU holds the tree at post-dump */
-	bool is_filling;	/* the destination runs the tree, and has not got all its memory */
+	enum source_mode mode;
+	bool may_be_late;	  /* pages may stay here until they are fetched */
+	bool is_late;		  /* they do, in the final dump */
+	struct source_late *late; /* serves them; NULL: not (any more) */
+	bool is_reserved;	  /* Prepare left */
+	bool is_dumped;		  /* CRIU holds the tree at post-dump */
+	bool is_filling;  /* the destination runs the tree, and has not got all its memory */
+	bool is_fetching; /* and what it lacks is here: it has said so */
 	Haul__V1__RestoreMode restore_mode; /* wanted; EAGER where the destination knows no other */
 	bool is_resumed_told;		    /* RESUMED is in the journal */
 	bool
@@ -191,6 +210,24 @@ void source_full_speed(struct source *source);
 /* source_reconnect.c: after a round that failed with st, which it takes. NULL: the link was lost,
  * is back, and pre-copy can go on. Else st. */
 must_check status *source_reconnect(struct source *source, status *st, double begun_ms);
+
+/* source_late.c: pages that the destination fetches. Serves them from now on, over pipes that it
+ * asks the destination for as often as they are lost; the tree is to be behind its fence by the
+ * time it asks. Nothing to do when that is so already. */
+must_check status *source_late_start(struct source *source);
+/* Until the first pipe is there; else why it is not. */
+must_check status *source_late_await(struct source *source, int64_t timeout_ms);
+/* Ask at once, do not wait for the next attempt. Any thread, with the source's lock. */
+void source_late_nudge(struct source *source);
+/* Nothing is read from the tree any more when this returns. */
+void source_late_stop(struct source *source);
+/* The tree here is no more what was dumped: tells the destination, best effort unless there is an
+ * answer. */
+must_check status *source_late_disown(struct source *source);
+/* The destination answers again, and fetches: shown so. */
+void source_late_goes_on(struct source *source);
+/* Which pages of a round stay here. */
+enum memory_late source_late_pages(const struct source *source, bool is_last);
 
 /* source_copy.c, for both: */
 must_check status *source_open_session(struct source *source);

@@ -27,6 +27,7 @@ static void show_round(void *self, Haul__V1__Migration *view)
 	shown->pages_skipped = round->memory.pages_skipped;
 	shown->pages_same = round->memory.pages_same;
 	shown->pages_zero = round->memory.pages_zero;
+	shown->pages_late = round->memory.pages_late;
 	shown->bytes = round->memory.bytes;
 	shown->duration_ms = round->duration_ms;
 	shown->frozen_ms = round->frozen_ms;
@@ -70,6 +71,7 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	    .is_criu = is_last || source->tracking == TRACKING_SOFT_DIRTY,
 	    .is_tracked = source_is_tracked(source),
 	    .is_last = is_last,
+	    .late = source_late_pages(source, is_last),
 	};
 	return st == NULL ? memory_sender_begin(source->sender, source->round, &feed) : st;
 }

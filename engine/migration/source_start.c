@@ -91,19 +91,77 @@ status *tracking_parse(const char *text, enum tracking *ret_tracking)
 			     "--tracking: \"%.40s\" is none of auto, soft-dirty, hash, none", text);
 }
 
-/* Post-copy begins here, once it is there: from pre-copy's end without a fit (source_converge.c).
- */
 static status *check_on_timeout(Haul__V1__OnTimeout strategy)
 {
-	if (strategy == HAUL__V1__ON_TIMEOUT__ABORT || strategy == HAUL__V1__ON_TIMEOUT__STOP_COPY)
+	if (strategy == HAUL__V1__ON_TIMEOUT__ABORT ||
+	    strategy == HAUL__V1__ON_TIMEOUT__STOP_COPY ||
+	    strategy == HAUL__V1__ON_TIMEOUT__POST_COPY)
 		return NULL;
 	return status_detailf(
 	    status_errorf(
 		STATUS_UNIMPLEMENTED,
-		strategy == HAUL__V1__ON_TIMEOUT__POST_COPY
-		    ? "--on-timeout post-copy: this version has no post-copy; nothing was done"
-		    : "--on-timeout: this version does not know the strategy; nothing was done"),
-	    "next", "use --on-timeout abort or stop-copy");
+		"--on-timeout: this version does not know the strategy; nothing was done"),
+	    "next", "use --on-timeout abort, stop-copy or post-copy");
+}
+
+static const char *const mode_names[] = {
+    [MODE_PRE_COPY] = "pre-copy",
+    [MODE_POST_COPY] = "post-copy",
+    [MODE_HYBRID] = "hybrid",
+    [MODE_STOP_COPY] = "stop-copy",
+};
+
+const char *source_mode_name(enum source_mode mode)
+{
+	return mode_names[mode];
+}
+
+status *source_mode_parse(const char *text, enum source_mode *ret_mode)
+{
+	*ret_mode = MODE_PRE_COPY;
+	if (text[0] == '\0')
+		return NULL;
+	for (size_t i = 0; i < array_len(mode_names); i++) {
+		if (strcmp(text, mode_names[i]) == 0) {
+			*ret_mode = (enum source_mode)i;
+			return NULL;
+		}
+	}
+	return status_errorf(STATUS_INVALID_ARGUMENT,
+			     "--mode: \"%.40s\" is none of pre-copy, post-copy, hybrid, stop-copy",
+			     text);
+}
+
+static bool is_late(enum source_mode mode, const Haul__V1__MigrateOptions *options)
+{
+	return mode == MODE_POST_COPY || mode == MODE_HYBRID ||
+	       (mode == MODE_PRE_COPY && options->on_timeout == HAUL__V1__ON_TIMEOUT__POST_COPY);
+}
+
+/* What goes with a mode, and what does not. */
+static status *check_mode(const Haul__V1__StartRequest *request, enum source_mode mode,
+			  Haul__V1__RestoreMode restore)
+{
+	const Haul__V1__MigrateOptions *options = request->options;
+
+	if (mode == MODE_HYBRID && options->no_precopy)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--mode hybrid and --no-precopy exclude each other");
+	if (mode == MODE_STOP_COPY && options->auto_converge)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--mode stop-copy and --auto-converge exclude each other");
+	if (!is_late(mode, options))
+		return NULL;
+	if (restore == HAUL__V1__RESTORE_MODE__RESTORE_EAGER)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--restore eager and fetching memory after the commit "
+				     "(--mode, --on-timeout) exclude each other");
+	if (request->sockets != NULL)
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "over sockets that were handed over no memory can be fetched "
+				     "after the commit (--mode, --on-timeout): a lost one could "
+				     "not be replaced");
+	return NULL;
 }
 
 status *restore_mode_parse(const char *text, Haul__V1__RestoreMode *ret_mode)
@@ -146,11 +204,16 @@ static status *check_options(const Haul__V1__StartRequest *request)
 	struct batch_codecs codecs;
 	enum tracking tracking;
 	Haul__V1__RestoreMode restore;
+	enum source_mode mode;
 	st = batch_codecs_parse(options->compression, &codecs);
 	if (st == NULL)
 		st = tracking_parse(options->tracking, &tracking);
 	if (st == NULL)
 		st = restore_mode_parse(options->restore, &restore);
+	if (st == NULL)
+		st = source_mode_parse(options->mode, &mode);
+	if (st == NULL)
+		st = check_mode(request, mode, restore);
 	if (st != NULL)
 		return st;
 	if (options->dest_root[0] != '\0' &&
@@ -162,7 +225,7 @@ static status *check_options(const Haul__V1__StartRequest *request)
 /* What the strategy lets end: all of it, or copying ahead. */
 static void take_timeout(struct source *source, int64_t until_ms)
 {
-	if (source->options.on_timeout == HAUL__V1__ON_TIMEOUT__STOP_COPY)
+	if (source->options.on_timeout != HAUL__V1__ON_TIMEOUT__ABORT)
 		source->precopy_until_ms = until_ms;
 	else
 		source->deadline_ms = until_ms;
@@ -185,7 +248,12 @@ static void take_options(struct source *source, const Haul__V1__StartRequest *re
 	atomic_init(&source->is_promise, source->options.max_downtime_ms != 0);
 	status_free(restore_mode_parse(request->options != NULL ? request->options->restore : "",
 				       &source->restore_mode));
-	source->options.compression = source->options.tracking = source->options.restore = NULL;
+	status_free(source_mode_parse(request->options != NULL ? request->options->mode : "",
+				      &source->mode));
+	source->may_be_late = is_late(source->mode, &source->options);
+	source->is_late = source->mode == MODE_POST_COPY || source->mode == MODE_HYBRID;
+	source->options.compression = source->options.tracking = source->options.restore =
+	    source->options.mode = NULL;
 	source->options.dest_root = source->dest_root;
 	atomic_init(&source->max_downtime_ms,
 		    source->options.max_downtime_ms != 0 ? source->options.max_downtime_ms : 300);
@@ -214,6 +282,7 @@ Haul__V1__Migration *source_view(const struct source *source)
 	view->tracking = text_copy(tracking_name(source->tracking));
 	view->doubt = text_copy("");
 	view->restore = text_copy("");
+	view->mode = text_copy(source_mode_name(source->mode));
 	view->pid = source->pid;
 	return view;
 }

@@ -18,6 +18,8 @@ enum destination_says verdict_says(Haul__V1__Outcome outcome)
 		return SAYS_FILLING;
 	case HAUL__V1__OUTCOME__OUTCOME_BROKEN:
 		return SAYS_BROKEN;
+	case HAUL__V1__OUTCOME__OUTCOME_FETCHING:
+		return SAYS_FETCHING;
 	default: /* a newer destination's word: decides nothing here */
 		return SAYS_NOTHING;
 	}
@@ -29,6 +31,7 @@ static const enum verdict tree_waits[] = {
     [SAYS_PREPARED] = VERDICT_ABORT_FIRST, [SAYS_RESTORED] = VERDICT_COMMIT,
     [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_RESUME,
     [SAYS_FILLING] = VERDICT_WAIT,	   [SAYS_BROKEN] = VERDICT_OPERATOR,
+    [SAYS_FETCHING] = VERDICT_WAIT,
 };
 
 /* The tree here is gone (its machine restarted, or it was killed): the destination's copy is all
@@ -38,6 +41,7 @@ static const enum verdict tree_gone[] = {
     [SAYS_PREPARED] = VERDICT_ABORT_FIRST, [SAYS_RESTORED] = VERDICT_COMMIT,
     [SAYS_COMMITTED] = VERDICT_FINISH,	   [SAYS_ABORTED] = VERDICT_LOST,
     [SAYS_FILLING] = VERDICT_FINISH,	   [SAYS_BROKEN] = VERDICT_LOST,
+    [SAYS_FETCHING] = VERDICT_LOST,
 };
 
 enum verdict verdict_of(const struct source_situation *here, enum destination_says says)
@@ -53,7 +57,7 @@ enum verdict verdict_of(const struct source_situation *here, enum destination_sa
 	if (!here->is_committing)
 		return VERDICT_RESUME;
 	if (here->tree_has_run && says != SAYS_NOTHING && says != SAYS_COMMITTED &&
-	    says != SAYS_FILLING)
+	    says != SAYS_FILLING && says != SAYS_FETCHING)
 		return VERDICT_RESUME;
 	return tree_waits[says];
 }

@@ -15,9 +15,10 @@ enum destination_says {
 	SAYS_PREPARED, /* not committed, copy not whole */
 	SAYS_RESTORED, /* not committed, whole copy kept frozen */
 	SAYS_COMMITTED,
-	SAYS_ABORTED, /* never committed, never will be */
-	SAYS_FILLING, /* committed and runs, but memory that it has not got yet may be lost */
-	SAYS_BROKEN,  /* committed, but it was ended because that was lost */
+	SAYS_ABORTED,  /* never committed, never will be */
+	SAYS_FILLING,  /* committed and runs, but memory that it has not got yet may be lost */
+	SAYS_BROKEN,   /* committed, but it was ended because that was lost */
+	SAYS_FETCHING, /* committed and runs, but lacks pages that only the tree here has */
 };
 
 struct source_situation {

@@ -48,6 +48,7 @@ static status *apply_record(const uint8_t *data, size_t size, struct page_store 
 	if (header.command == PAGE_ADD) {
 		round->pages_sent += (header.flags & PAGE_PRESENT) != 0 ? header.pages : 0;
 		round->pages_zero += (header.flags & PAGE_ZERO) != 0 ? header.pages : 0;
+		round->pages_late += (header.flags & PAGE_LATE) != 0 ? header.pages : 0;
 		round->pages_skipped += (header.flags & PAGE_IN_PARENT) != 0 ? header.pages : 0;
 	}
 	*ret_used = PAGE_HEADER_BYTES + bytes;

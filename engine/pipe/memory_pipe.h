@@ -19,6 +19,7 @@ enum { MEMORY_BATCH_BYTES = LIMIT_BATCH_PAGES * PAGE_BYTES + 32 * 1024 + 8 };
 struct memory_round {
 	uint64_t pages_sent; /* PRESENT, zero pages included */
 	uint64_t pages_zero;
+	uint64_t pages_late;	/* of pages_sent: named only, the source keeps them */
 	uint64_t pages_skipped; /* clean, says the kernel: the destination has them */
 	uint64_t pages_same;	/* dirty, but with the content that the destination has; the
 				   receiver cannot tell them from skipped ones */
@@ -35,12 +36,20 @@ must_check status *memory_sender_new(int criu_fd, const struct pipe_set *pipes,
 /* From now on rounds but the last (the tree is frozen) take at most *bytes_per_s, which may change
  * any time; 0 = no limit. Borrowed. Before the first round. */
 void memory_sender_limit(struct memory_sender *sender, const atomic_uint_fast64_t *bytes_per_s);
+/* Which pages of private anonymous memory are only named (PAGE_LATE): the destination asks for them
+ * after the commit, and the source keeps the tree until then. */
+enum memory_late {
+	LATE_NONE,
+	LATE_CHANGED, /* those whose content the destination does not have */
+	LATE_ALL,     /* all that CRIU sends, without looking at them */
+};
 /* Where the pages of a round come from, one after the other. */
 struct memory_feed {
 	int live_fd;	 /* live_pages.h writes at its other end; -1 = nobody does. Borrowed */
 	bool is_criu;	 /* CRIU writes, too */
 	bool is_tracked; /* CRIU was told of the round before: it asks what that had */
 	bool is_last;	 /* nothing is compared with it, so nothing is noted */
+	enum memory_late late; /* of what CRIU writes */
 };
 /* Serves one round on a thread of its own, from now until its feeds have closed it. */
 must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round,

@@ -69,7 +69,7 @@ static status *flush_batch(struct memory_sender *sender)
 }
 
 /* Makes room for a record with up to `bytes` of data. */
-static status *make_room(struct memory_sender *sender, size_t bytes)
+status *memory_sender_make_room(struct memory_sender *sender, size_t bytes)
 {
 	status *st = NULL;
 
@@ -94,7 +94,7 @@ static void put_header(struct memory_sender *sender, const struct page_header *h
 }
 
 /* A run without data (in the parent, or zeros): continues the last record if it can. */
-static void put_bare_run(struct memory_sender *sender, const struct page_header *header)
+void memory_sender_put_bare(struct memory_sender *sender, const struct page_header *header)
 {
 	struct page_header *last = &sender->last;
 
@@ -118,7 +118,7 @@ static bool is_zero(const uint8_t *page)
 }
 
 /* How a page travels. */
-enum page_kind { KIND_DATA, KIND_ZERO, KIND_SAME };
+enum page_kind { KIND_DATA, KIND_ZERO, KIND_SAME, KIND_LATE };
 
 static status *kind_of(struct memory_sender *sender, uint64_t address, const uint8_t *page,
 		       enum page_kind *ret_kind)
@@ -127,7 +127,10 @@ static status *kind_of(struct memory_sender *sender, uint64_t address, const uin
 	status *st = page_table_note(sender->table, address, page, &is_same);
 
 	if (st == NULL)
-		*ret_kind = is_same ? KIND_SAME : is_zero(page) ? KIND_ZERO : KIND_DATA;
+		*ret_kind = is_same	      ? KIND_SAME
+			    : is_zero(page)   ? KIND_ZERO
+			    : sender->is_late ? KIND_LATE
+					      : KIND_DATA;
 	return st;
 }
 
@@ -135,14 +138,15 @@ static const uint32_t kind_flags[] = {
     [KIND_DATA] = PAGE_PRESENT,
     [KIND_ZERO] = PAGE_PRESENT | PAGE_ZERO,
     [KIND_SAME] = PAGE_IN_PARENT,
+    [KIND_LATE] = PAGE_PRESENT | PAGE_LATE,
 };
 
 /* One run of pages that travel alike, which lie at `pages` in the frame that they leave with. */
 static void put_run(struct memory_sender *sender, const struct page_header *run,
 		    const uint8_t *pages)
 {
-	if ((run->flags & (PAGE_ZERO | PAGE_IN_PARENT)) != 0) {
-		put_bare_run(sender, run);
+	if ((run->flags & (PAGE_ZERO | PAGE_IN_PARENT | PAGE_LATE)) != 0) {
+		memory_sender_put_bare(sender, run);
 		return;
 	}
 	size_t bytes = (size_t)run->pages * PAGE_BYTES;
@@ -177,19 +181,21 @@ static status *put_pages(struct memory_sender *sender, struct page_header run,
 		counts->pages_sent += kind == KIND_SAME ? 0 : run.pages;
 		counts->pages_zero += kind == KIND_ZERO ? run.pages : 0;
 		counts->pages_same += kind == KIND_SAME ? run.pages : 0;
+		counts->pages_late += kind == KIND_LATE ? run.pages : 0;
 		begin = end;
 		kind = next;
 	}
 	return st;
 }
 
-static void count_pages(struct memory_sender *sender, const struct memory_round *counts)
+void memory_sender_count(struct memory_sender *sender, const struct memory_round *counts)
 {
 	(void)pthread_mutex_lock(&sender->lock);
 	sender->round.pages_sent += counts->pages_sent;
 	sender->round.pages_zero += counts->pages_zero;
 	sender->round.pages_skipped += counts->pages_skipped;
 	sender->round.pages_same += counts->pages_same;
+	sender->round.pages_late += counts->pages_late;
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
 }
@@ -201,7 +207,7 @@ static status *serve_pages(struct memory_sender *sender, const struct page_heade
 	struct page_header run = *header;
 
 	while (run.pages > 0) {
-		status *st = make_room(sender, PAGE_BYTES);
+		status *st = memory_sender_make_room(sender, PAGE_BYTES);
 		uint32_t room = LIMIT_BATCH_PAGES - sender->batch_pages, left = run.pages;
 		if (st == NULL && room == 0)
 			st = flush_batch(sender);
@@ -215,7 +221,7 @@ static status *serve_pages(struct memory_sender *sender, const struct page_heade
 			struct memory_round counts = {0};
 			if (st == NULL)
 				st = put_pages(sender, run, &counts);
-			count_pages(sender, &counts);
+			memory_sender_count(sender, &counts);
 			run.address += (uint64_t)run.pages * PAGE_BYTES;
 			left -= run.pages;
 		}
@@ -228,19 +234,25 @@ static status *serve_pages(struct memory_sender *sender, const struct page_heade
 
 static status *serve_add(struct memory_sender *sender, const struct page_header *header)
 {
-	if ((header->flags & PAGE_PRESENT) != 0)
-		return serve_pages(sender, header);
+	if ((header->flags & PAGE_PRESENT) != 0) {
+		bool may_be_late =
+		    sender->fd == sender->criu_fd && (header->flags & PAGE_LAZY) != 0;
+		sender->is_late = may_be_late && sender->feed.late != LATE_NONE;
+		return may_be_late && sender->feed.late == LATE_ALL
+			   ? memory_sender_name_pages(sender, header)
+			   : serve_pages(sender, header);
+	}
 	if (header->flags != PAGE_IN_PARENT)
 		return status_errorf(STATUS_UNIMPLEMENTED,
 				     "CRIU sends lazy pages, which it was not asked for");
 	const struct memory_round counts = {.pages_skipped = header->pages};
 	status *st = page_table_keep(sender->table, header->address, header->pages);
 	if (st == NULL)
-		st = make_room(sender, 0);
+		st = memory_sender_make_room(sender, 0);
 	if (st != NULL)
 		return st;
-	put_bare_run(sender, header);
-	count_pages(sender, &counts);
+	memory_sender_put_bare(sender, header);
+	memory_sender_count(sender, &counts);
 	return NULL;
 }
 
@@ -261,7 +273,7 @@ static status *serve_open(struct memory_sender *sender, const struct page_header
 	if (st == NULL)
 		st = page_table_open(sender->table, header->image);
 	if (st == NULL)
-		st = make_room(sender, 0);
+		st = memory_sender_make_room(sender, 0);
 	if (st == NULL)
 		put_header(sender, &open);
 	return st;
@@ -516,6 +528,7 @@ void memory_sender_free(struct memory_sender *sender)
 	status_free(sender->error);
 	page_table_free(sender->table);
 	free(sender->marks);
+	free(sender->discarded);
 	(void)pthread_cond_destroy(&sender->changed);
 	(void)pthread_mutex_destroy(&sender->lock);
 	free(sender);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by memory_sender.c and memory_resume.c. */
+/* Shared by memory_sender.c, memory_resume.c and memory_late.c. */
 #ifndef HAUL_ENGINE_PIPE_MEMORY_SENDER_INTERNAL_H
 #define HAUL_ENGINE_PIPE_MEMORY_SENDER_INTERNAL_H
 
@@ -36,6 +36,8 @@ struct memory_sender {
 	struct batch_mark *marks; /* of all batches of the round: where they end */
 	size_t mark_count, mark_room;
 	bool is_pipe_lost;
+	bool is_late;	    /* the pages that are read now may be left here */
+	uint8_t *discarded; /* where the content of such pages goes */
 
 	pthread_t thread;
 	bool has_thread;
@@ -50,6 +52,16 @@ struct memory_sender {
 
 /* Over these pipes from now on. */
 must_check status *memory_sender_use(struct memory_sender *sender, const struct pipe_set *pipes);
+
+/* Makes room for a record with up to `bytes` of data. */
+must_check status *memory_sender_make_room(struct memory_sender *sender, size_t bytes);
+/* A run without data: continues the last record if it can. There is room. */
+void memory_sender_put_bare(struct memory_sender *sender, const struct page_header *header);
+void memory_sender_count(struct memory_sender *sender, const struct memory_round *counts);
+
+/* memory_late.c: the pages that CRIU is about to send are named, and not looked at. */
+must_check status *memory_sender_name_pages(struct memory_sender *sender,
+					    const struct page_header *header);
 
 /* Notes that the batch that is about to leave ends where the table is now. */
 must_check status *memory_sender_mark(struct memory_sender *sender);

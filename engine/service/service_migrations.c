@@ -68,6 +68,27 @@ static status *cancel(void *self, const struct rpc_call *call, const ProtobufCMe
 	return registry_get(services->core->registry, id, (Haul__V1__Migration **)ret_response);
 }
 
+static status *recover(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		       ProtobufCMessage **ret_response)
+{
+	struct services *services = self;
+	const char *id = ((const Haul__V1__RecoverRequest *)request)->id;
+	scoped(migration_view) Haul__V1__Migration *view = NULL;
+
+	(void)call;
+	status *st = registry_get(services->core->registry, id, &view);
+	if (st != NULL)
+		return st;
+	if (migration_is_over(view))
+		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is over", id);
+	st = sources_recover_one(services->sources, id);
+	if (st != NULL)
+		return strcmp(view->role, "destination") == 0
+			   ? status_detailf(st, "next", "recover it at its source, %s", view->peer)
+			   : st;
+	return registry_get(services->core->registry, id, (Haul__V1__Migration **)ret_response);
+}
+
 static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
 		     struct stream *stream)
 {
@@ -183,11 +204,11 @@ static status *accept_sockets(void *self, const struct rpc_call *call,
 	return st;
 }
 
-enum { METHODS = 10, WATCH = 4 };
+enum { METHODS = 11, WATCH = 4 };
 
-static const rpc_handler handlers[METHODS] = {start,  get,	     list,     cancel,
-					      NULL,   resolve,	     wait_for, delete_one,
-					      adjust, accept_sockets};
+static const rpc_handler handlers[METHODS] = {start,   get,	 list,	     cancel, NULL,
+					      resolve, wait_for, delete_one, adjust, accept_sockets,
+					      recover};
 static const rpc_stream_handler streams[METHODS] = {[WATCH] = watch};
 
 struct rpc_service services_migrations(struct services *services)

@@ -38,6 +38,7 @@ static status *hello(void *self, const struct rpc_call *call, const ProtobufCMes
 	response->batch_codecs = BATCH_CODECS_ALL;
 	response->lazy_restore = core->has_lazy_restore;
 	response->lazy_trouble = text_copy(core->lazy_trouble);
+	response->late_pages = core->has_lazy_restore;
 	*ret_response = &response->base;
 	return NULL;
 }
@@ -90,12 +91,14 @@ ANSWER(query, Haul__V1__QueryRequest, Haul__V1__QueryResponse, haul__v1__query_r
 ANSWER(settle, Haul__V1__SettleRequest, Haul__V1__SettleResponse,
        haul__v1__settle_response__descriptor, incoming_settle(services->incomings, call, asked))
 
+ANSWER(fetch, Haul__V1__FetchRequest, Haul__V1__FetchResponse, haul__v1__fetch_response__descriptor,
+       incoming_fetch(services->incomings, call, asked, response))
 ANSWER(resume, Haul__V1__ResumeRequest, Haul__V1__ResumeResponse,
        haul__v1__resume_response__descriptor,
        incoming_resume(services->incomings, call, asked, response))
 
-static const rpc_handler handlers[] = {hello,  prepare,	  begin_round, end_round, restore,
-				       commit, abort_one, query,       settle,	  resume};
+static const rpc_handler handlers[] = {hello,	  prepare, begin_round, end_round, restore, commit,
+				       abort_one, query,   settle,	resume,	   fetch};
 
 struct rpc_service services_peer(struct services *services)
 {

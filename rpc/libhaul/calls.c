@@ -81,6 +81,7 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	scoped(str) char *tracking = text_copy(known.tracking);
 	scoped(str) char *compression = text_copy(known.compression);
 	scoped(str) char *restore = text_copy(known.restore);
+	scoped(str) char *mode = text_copy(known.mode);
 	wanted.max_downtime_ms = known.max_downtime_ms;
 	wanted.max_rounds = known.max_rounds;
 	wanted.no_precopy = known.no_precopy;
@@ -91,6 +92,7 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	wanted.tracking = tracking;
 	wanted.compression = compression;
 	wanted.restore = restore;
+	wanted.mode = mode;
 	wanted.bandwidth_bytes_per_s = known.bandwidth_bytes_per_s;
 	wanted.on_timeout = (Haul__V1__OnTimeout)known.on_timeout;
 	wanted.auto_converge = known.auto_converge;
@@ -133,6 +135,14 @@ struct haul_error *haul_cancel(struct haul_client *client, const char *id,
 	Haul__V1__CancelRequest request = HAUL__V1__CANCEL_REQUEST__INIT;
 
 	return call_about(client, "Cancel", id, &request.base, &request.id, ret_migration);
+}
+
+struct haul_error *haul_recover(struct haul_client *client, const char *id,
+				struct haul_migration **ret_migration)
+{
+	Haul__V1__RecoverRequest request = HAUL__V1__RECOVER_REQUEST__INIT;
+
+	return call_about(client, "Recover", id, &request.base, &request.id, ret_migration);
 }
 
 struct haul_error *haul_adjust(struct haul_client *client, const char *id,

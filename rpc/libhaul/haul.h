@@ -162,6 +162,11 @@ struct haul_migration {
 	/* Of the predicted downtime; and how much longer than predicted it was. */
 	double predicted_dump_ms, predicted_restore_ms, prediction_error_ms;
 	uint32_t cpu_share_percent; /* that the workload is left with now; 0 = all */
+	/* "pre-copy", "post-copy", "hybrid", "stop-copy"; and pages that were not sent before the
+	 * workload ran at the destination: all, those still missing there, those that it had to
+	 * wait for. */
+	const char *mode;
+	uint64_t late_pages, late_missing, late_faults;
 };
 
 void haul_migration_free(struct haul_migration *migration);
@@ -175,7 +180,7 @@ enum haul_tcp {
 enum haul_on_timeout {
 	HAUL_ON_TIMEOUT_ABORT = 0,     /* the workload stays where it is */
 	HAUL_ON_TIMEOUT_STOP_COPY = 1, /* what is left is copied while it is frozen */
-	HAUL_ON_TIMEOUT_POST_COPY = 2, /* refused until engines have it */
+	HAUL_ON_TIMEOUT_POST_COPY = 2, /* what is left is fetched after it runs there */
 };
 
 struct haul_options {
@@ -197,6 +202,9 @@ struct haul_options {
 	 * which haul_accept has given to the destination's engine. All three, or 0. This process
 	 * keeps its own descriptors, and does not use them any more. */
 	int fd_rpc, fd_memory, fd_images;
+	/* "pre-copy", "post-copy", "hybrid", "stop-copy"; NULL: pre-copy. With post-copy and hybrid
+	 * the workload is lost if the source's machine is lost before all memory was fetched. */
+	const char *mode;
 };
 #define HAUL_OPTIONS_INIT                                                                          \
 	{sizeof(struct haul_options),                                                              \
@@ -215,7 +223,8 @@ struct haul_options {
 	 NULL,                                                                                     \
 	 0,                                                                                        \
 	 0,                                                                                        \
-	 0}
+	 0,                                                                                        \
+	 NULL}
 
 /* Begins to move `workload` ("pid:4711") to `to` ("tls+tcp://host:port"); returns at once, the
  * migration's id is in what it gives out. options: NULL for the usual. A request that got lost on
@@ -264,6 +273,13 @@ HAUL_MUST_CHECK struct haul_error *haul_wait(struct haul_client *client, const c
  * HAUL_FAILED_PRECONDITION once the commit may have left. ret_migration may be NULL. */
 HAUL_MUST_CHECK struct haul_error *haul_cancel(struct haul_client *client, const char *id,
 					       struct haul_migration **ret_migration);
+
+/* One whose destination is not reached, after the commit: it is asked at once, instead of at the
+ * next attempt. HAUL_FAILED_PRECONDITION when nothing is to be recovered. ret_migration may be
+ * NULL.
+ */
+HAUL_MUST_CHECK struct haul_error *haul_recover(struct haul_client *client, const char *id,
+						struct haul_migration **ret_migration);
 
 struct haul_limits {
 	size_t size; /* HAUL_LIMITS_INIT: what is 0 or false stays as it is */

@@ -75,6 +75,7 @@ static void view_texts(struct migration_owner *owner)
 	view->peer = message->peer;
 	view->tracking = message->tracking;
 	view->doubt = message->doubt;
+	view->mode = message->mode;
 	view->note_count = message->n_notes;
 	view->notes = (const char *const *)message->notes;
 	view->wire = owner->wire.data;
@@ -98,6 +99,9 @@ static void view_numbers(struct haul_migration *view, const Haul__V1__Migration 
 	view->predicted_restore_ms = message->predicted_restore_ms;
 	view->prediction_error_ms = message->prediction_error_ms;
 	view->cpu_share_percent = message->cpu_share_percent;
+	view->late_pages = message->late_pages;
+	view->late_missing = message->late_missing;
+	view->late_faults = message->late_faults;
 	view->criu_freeze_ms = message->criu_freeze_ms;
 	view->criu_restore_ms = message->criu_restore_ms;
 	view->pid = message->pid;

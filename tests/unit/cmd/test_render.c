@@ -9,7 +9,7 @@
 #include "tests/unit/test.h"
 
 static char id[] = "7f3a", stage[] = "finish", tracking[] = "soft-dirty", lazy[] = "lazy",
-	    note[] = "no \"delta\"";
+	    mode[] = "hybrid", note[] = "no \"delta\"";
 static char workload[] = "pid:42", peer[] = "tls+tcp://b:7777", role[] = "source";
 static char message[] = "pid 42 is used", label[] = "next", text[] = "end it";
 static char *notes[] = {note};
@@ -33,6 +33,9 @@ static void fill(Haul__V1__Migration *migration)
 	migration->restored_pid = 42;
 	migration->tracking = tracking;
 	migration->restore = lazy;
+	migration->mode = mode;
+	migration->late_pages = 90;
+	migration->late_faults = 2;
 	migration->lazy_pages = 100;
 	migration->lazy_faults = 3;
 	migration->fill_ms = 7.5;
@@ -81,8 +84,10 @@ static void a_completed_migration_is_the_promised_object(void **state)
 	    "\"pagesSame\":7,\"pagesZero\":5,\"bytes\":16777216,"
 	    "\"durationMs\":100.5,\"frozenMs\":3}],\"bytesOnWire\":123456789,"
 	    "\"criu\":{\"freezeMs\":12.25,\"restoreMs\":20},\"restoredPid\":42,"
-	    "\"tracking\":\"soft-dirty\",\"restore\":{\"mode\":\"lazy\",\"lazyPages\":100,"
-	    "\"lazyFaults\":3,\"fillMs\":7.5},\"notes\":[\"no \\\"delta\\\"\"],\"error\":null}");
+	    "\"tracking\":\"soft-dirty\",\"mode\":\"hybrid\",\"restore\":{\"mode\":\"lazy\","
+	    "\"lazyPages\":100,"
+	    "\"lazyFaults\":3,\"fillMs\":7.5,\"latePages\":90,\"lateFaults\":2,"
+	    "\"lateMissing\":0},\"notes\":[\"no \\\"delta\\\"\"],\"error\":null}");
 	(void)printed(NULL);
 }
 

@@ -314,7 +314,9 @@ static void complete(struct scene *scene)
 
 static void act_with_event(struct scene *scene, void (*act)(struct scene *scene))
 {
-	const struct lazy_watch watch = {note_event, scene, &scene->is_reading};
+	const struct lazy_watch watch = {.event = note_event,
+					 .self = scene,
+					 .is_reading = &scene->is_reading};
 
 	lazy_fill_watch(scene->fill, &watch);
 	tree_begins(scene, act);

@@ -37,7 +37,7 @@ struct scene {
 };
 
 static const struct batch_codecs raw = {1 << BATCH_RAW, 0};
-static const struct memory_feed tracked = {-1, true, true, false};
+static const struct memory_feed tracked = {-1, true, true, false, LATE_NONE};
 
 static int make(void **state)
 {

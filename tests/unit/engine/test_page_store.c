@@ -100,6 +100,28 @@ static void images_are_laid_out_as_criu_reads_them(void **state)
 	expect_file(scene, "1/pages-2.img", "", 0);
 }
 
+static void late_pages_are_a_hole_and_only_where_they_are_allowed(void **state)
+{
+	struct scene *scene = *state;
+	uint64_t pages = 0;
+	static uint8_t content[4 * PAGE_BYTES];
+	const struct page_header shared = {PAGE_ADD, PAGE_PRESENT | PAGE_LATE, 1, PAGE_BYTES,
+					   SECOND};
+
+	assert_ok(open_image(scene, FIRST));
+	assert_code(add(scene, PAGE_PRESENT | PAGE_LATE, 1, 2), STATUS_DATA_LOSS);
+	page_store_allow_late(scene->store);
+	assert_ok(add(scene, PAGE_PRESENT | PAGE_LATE, 1, 2));
+	assert_ok(add(scene, PAGE_PRESENT, 3, 1));
+	assert_ok(add(scene, PAGE_PRESENT | PAGE_LATE, 4, 1));
+	assert_ok(open_image(scene, SECOND));
+	assert_code(page_store_record(scene->store, &shared, NULL), STATUS_DATA_LOSS);
+	assert_ok(page_store_end(scene->store, &pages));
+	assert_int_equal(pages, 4);
+	memset(content + 2 * PAGE_BYTES, 3, PAGE_BYTES);
+	expect_file(scene, "1/pages-1.img", content, sizeof(content));
+}
+
 static void zeros_at_the_end_count_in_the_size_but_take_no_room(void **state)
 {
 	struct scene *scene = *state;
@@ -252,6 +274,7 @@ int main(void)
 {
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
 	const struct CMUnitTest tests[] = {
+	    STORE_TEST(late_pages_are_a_hole_and_only_where_they_are_allowed),
 	    STORE_TEST(images_are_laid_out_as_criu_reads_them),
 	    STORE_TEST(zeros_at_the_end_count_in_the_size_but_take_no_room),
 	    STORE_TEST(what_the_round_before_has_may_be_left_out),

@@ -5,10 +5,11 @@
 
 #include "tests/unit/test.h"
 
-enum { SAYS_COUNT = SAYS_BROKEN + 1, SITUATIONS = 16 };
+enum { SAYS_COUNT = SAYS_FETCHING + 1, SITUATIONS = 16 };
 
-static const char *const says_names[SAYS_COUNT] = {"nothing",	"unknown", "prepared", "restored",
-						   "committed", "aborted", "filling",  "broken"};
+static const char *const says_names[SAYS_COUNT] = {"nothing",  "unknown",   "prepared",
+						   "restored", "committed", "aborted",
+						   "filling",  "broken",    "fetching"};
 
 static struct source_situation situation(unsigned bits)
 {
@@ -28,17 +29,17 @@ static const struct {
 	enum verdict want[SAYS_COUNT];
 } rule[] = {
     /* clang-format off */
-	/*                                            nothing            unknown           prepared             restored        committed       aborted         filling         broken */
+	/*                                            nothing            unknown           prepared             restored        committed       aborted         filling         broken          fetching */
 	{"the tree waits, Commit may have left", 5, 8,
-	 {VERDICT_ASK_AGAIN, VERDICT_OPERATOR, VERDICT_ABORT_FIRST, VERDICT_COMMIT, VERDICT_FINISH, VERDICT_RESUME, VERDICT_WAIT, VERDICT_OPERATOR}},
+	 {VERDICT_ASK_AGAIN, VERDICT_OPERATOR, VERDICT_ABORT_FIRST, VERDICT_COMMIT, VERDICT_FINISH, VERDICT_RESUME, VERDICT_WAIT, VERDICT_OPERATOR, VERDICT_WAIT}},
 	{"somebody let the tree run", 13, 0,
-	 {VERDICT_ASK_AGAIN, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_FINISH, VERDICT_RESUME, VERDICT_WAIT, VERDICT_RESUME}},
+	 {VERDICT_ASK_AGAIN, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_FINISH, VERDICT_RESUME, VERDICT_WAIT, VERDICT_RESUME, VERDICT_WAIT}},
 	{"Commit has not left", 4, 1,
-	 {VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME}},
+	 {VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME, VERDICT_RESUME}},
 	{"the tree is gone, a copy may be there", 2, 4,
-	 {VERDICT_ASK_AGAIN, VERDICT_OPERATOR, VERDICT_ABORT_FIRST, VERDICT_COMMIT, VERDICT_FINISH, VERDICT_LOST, VERDICT_FINISH, VERDICT_LOST}},
+	 {VERDICT_ASK_AGAIN, VERDICT_OPERATOR, VERDICT_ABORT_FIRST, VERDICT_COMMIT, VERDICT_FINISH, VERDICT_LOST, VERDICT_FINISH, VERDICT_LOST, VERDICT_LOST}},
 	{"the tree is gone, no copy can be there", 0, 6,
-	 {VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST}},
+	 {VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST, VERDICT_LOST}},
     /* clang-format on */
 };
 
@@ -79,6 +80,7 @@ static void once_committing_the_tree_resumes_only_on_aborted_or_if_it_ran(void *
 				assert_true(!here.is_committing || says != SAYS_COMMITTED);
 				assert_true(!here.is_committing || says != SAYS_NOTHING);
 				assert_true(!here.is_committing || says != SAYS_FILLING);
+				assert_true(!here.is_committing || says != SAYS_FETCHING);
 			}
 		}
 	}
@@ -95,7 +97,8 @@ static void a_tree_ends_only_when_the_destination_committed(void **state)
 				assert_true(says == SAYS_COMMITTED ||
 					    (says == SAYS_FILLING && !here.tree_exists));
 			/* As long as memory can be lost there, the tree here stays, frozen. */
-			if (says == SAYS_FILLING && here.tree_exists && here.is_committing)
+			if ((says == SAYS_FILLING || says == SAYS_FETCHING) && here.tree_exists &&
+			    here.is_committing)
 				assert_int_equal(got, VERDICT_WAIT);
 			if (got == VERDICT_COMMIT)
 				assert_int_equal(says, SAYS_RESTORED);
@@ -103,7 +106,8 @@ static void a_tree_ends_only_when_the_destination_committed(void **state)
 				assert_false(here.tree_exists);
 			/* A copy that may be whole is never called lost on silence. */
 			if (got == VERDICT_LOST && here.is_reserved)
-				assert_true(says == SAYS_ABORTED || says == SAYS_BROKEN);
+				assert_true(says == SAYS_ABORTED || says == SAYS_BROKEN ||
+					    says == SAYS_FETCHING);
 		}
 	}
 }
@@ -118,7 +122,8 @@ static void what_a_newer_destination_says_decides_nothing(void **state)
 	assert_int_equal(verdict_says(HAUL__V1__OUTCOME__OUTCOME_ABORTED), SAYS_ABORTED);
 	assert_int_equal(verdict_says(HAUL__V1__OUTCOME__OUTCOME_FILLING), SAYS_FILLING);
 	assert_int_equal(verdict_says(HAUL__V1__OUTCOME__OUTCOME_BROKEN), SAYS_BROKEN);
-	assert_int_equal(verdict_says((Haul__V1__Outcome)7), SAYS_NOTHING);
+	assert_int_equal(verdict_says(HAUL__V1__OUTCOME__OUTCOME_FETCHING), SAYS_FETCHING);
+	assert_int_equal(verdict_says((Haul__V1__Outcome)8), SAYS_NOTHING);
 	assert_int_equal(verdict_says((Haul__V1__Outcome)-1), SAYS_NOTHING);
 }
 

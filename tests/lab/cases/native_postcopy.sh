@@ -1,0 +1,252 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# native_postcopy: a workload goes on at its destination before its memory has left the source. The time until it
+# does, content afterwards, the link cut while it is fetched, each hauld and the guard killed then, the source
+# stopped. The workloads check themselves: no page is ever read as zeros, and exactly one copy runs.
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016,SC2034,SC2317,SC2004
+. "$(dirname "$0")/../matrix.sh"
+
+SLOW_MBIT=400 # 192 MiB take 4 s
+VICTIM_ARGS[memory]="192 5 --incompressible"
+VICTIM_ARGS[mappings]="96 1"
+VICTIM_CHILDREN[mappings]=0
+RECORD[BROKEN]=26
+
+guard_of() {
+    on "$1" pgrep -x haul-guard || true
+}
+
+has_no_guard() {
+    [[ -z $(guard_of B) ]]
+}
+
+kill_guard() {
+    local pid
+    pid=$(guard_of B)
+    [[ -n $pid ]] || flunk "no guard"
+    # shellcheck disable=SC2086 # one or none
+    on B kill -KILL $pid
+}
+
+flunk() {
+    show_logs >&2
+    fail "$PART: $*"
+}
+
+shown() {
+    report "$1" "$(ctl "${2:-A}" --json show "$ID" 2>/dev/null)"
+}
+
+# begin PART WORKLOAD [FLAG…]: a new one runs at A, and a migration to B begins over a narrow link.
+begin() {
+    PART=$1
+    VICTIM=$2
+    log_marks
+    victim A
+    watch_start
+    WATCHED=1
+    link_rate "$SLOW_MBIT"
+    ID=$(report id "$(ctl A --json migrate "pid:$PID" --to "$(url B)" --detach "${@:3}")")
+    [[ -n $ID ]] || flunk "it did not begin"
+}
+
+# It runs at B, and a part of its memory is there.
+is_fetching() {
+    local late missing
+    late=$(shown restore.latePages)
+    missing=$(shown restore.lateMissing)
+    ((${missing:-0} > 0 && ${missing:-0} < ${late:-0} * ${1:-95} / 100))
+}
+
+await_fetching() {
+    eventually 600 is_fetching "$@" || flunk "it does not come to be fetched: $(ctl A show "$ID")"
+    note "$PART: $(shown restore.lateMissing) of $(shown restore.latePages) pages are missing"
+}
+
+# Until now. What an operator lets run after it has run elsewhere is not looked at.
+seen_no_two() {
+    [[ $WATCHED == 1 ]] || return 0
+    WATCHED=0
+    watch_end
+    [[ -z $SEEN ]] || flunk "$SEEN"
+}
+
+# expect_at HOST: there it is whole, one, goes on, and can be migrated again.
+expect_at() {
+    local wrong
+    link_rate
+    settled || flunk "migrations stay open: $(ctl A list --active 2>&1) $(ctl B list --active 2>&1)"
+    survey >"$LAB/survey"
+    [[ ! -s $LAB/survey ]] || flunk "$(<"$LAB/survey")"
+    [[ $SURVIVOR == "$1" ]] || flunk "the copy is at $SURVIVOR, not at $1"
+    seen_no_two
+    wrong=$(move_survivor)
+    [[ -z $wrong ]] || flunk "$wrong"
+    wrong=$(finish_victim)
+    [[ -z $wrong ]] || flunk "$wrong"
+    note "$PART: one whole copy, at $1; $(shown restore.lateFaults) pages on demand"
+}
+
+is_said() {
+    [[ $(ctl "$1" --json list 2>/dev/null) == *"$2"* ]]
+}
+
+beats_go_on() {
+    eventually 100 has_advanced "$1" "$(beats "$1")" || flunk "it does not go on at $1"
+}
+
+is_frozen_at() {
+    [[ $(process_state "$1" "$PID") == *"frozen 1" ]]
+}
+
+# --- what it is for ---
+
+declare -A DOWN=()
+measure() {
+    local mode=$1 mib=$2
+    PART="$mode, $mib MiB"
+    VICTIM=memory
+    VICTIM_ARGS[memory]="$mib 0 --incompressible"
+    log_marks
+    victim A
+    STATUS_OF[$PID]=$SHARED/beats-B/$BEATS
+    migrate A "$PID" B --mode "$mode"
+    expect_completed
+    ID=$(report id)
+    expect_healthy B "$PID"
+    [[ $(report mode) == "$mode" ]] || flunk "its mode is $(report mode)"
+    DOWN[$mode$mib]=$(report downtimeMs)
+    note "$PART: downtime $(report downtimeMs) ms (dump $(report criu.freezeMs), restore $(report criu.restoreMs));" \
+        "$(report restore.latePages) pages fetched in $(report restore.fillMs) ms, $(report restore.lateFaults) on demand"
+    [[ $mode != post-copy ]] || (($(report restore.latePages) >= mib * 250)) || flunk "its memory was sent before"
+    [[ $(report restore.lateMissing) == 0 ]] || flunk "pages are missing"
+    finish_victim >/dev/null
+    VICTIM_ARGS[memory]="192 5 --incompressible"
+}
+
+part_measure() {
+    local mib mode
+    for mib in 64 ${HAUL_BIG_MIB:-512}; do
+        for mode in stop-copy post-copy hybrid; do
+            measure "$mode" "$mib"
+        done
+    done
+}
+
+part_plain() {
+    begin "over a narrow link" memory --mode post-copy
+    await_fetching
+    beats_go_on B
+    expect_at B
+}
+
+part_hybrid() {
+    begin "hybrid" memory --mode hybrid
+    expect_at B
+}
+
+# --- the link ---
+
+part_cut() {
+    begin "link cut while it is fetched" memory --mode post-copy
+    await_fetching
+    link_cut
+    eventually 600 is_said A POST_COPY_PAUSED || flunk "A does not say that it waits: $(ctl A --json list)"
+    [[ $(shown stage B) == paused ]] || eventually 200 is_said B '"stage":"paused"' || flunk "B does not say it: $(ctl B --json list)"
+    is_frozen_at A || flunk "the source does not keep its tree"
+    link_restore
+    ctl A recover "$ID" >/dev/null || flunk "it cannot be recovered"
+    expect_at B
+}
+
+# --- who dies ---
+
+part_guard_killed() {
+    begin "guard killed while it is fetched" memory --mode post-copy
+    await_fetching
+    kill_guard
+    expect_at B
+}
+
+part_to_killed() {
+    begin "the destination's hauld killed while it is fetched" memory --mode post-copy
+    await_fetching
+    engine_kill B
+    eventually 100 is_frozen_at B || flunk "the guard does not freeze it: $(process_state B "$PID")"
+    engine_up B
+    expect_at B
+}
+
+part_from_killed() {
+    begin "the source's hauld killed while it is fetched" memory --mode post-copy
+    await_fetching
+    engine_kill A
+    engine_up A
+    expect_at B
+}
+
+part_both_killed() {
+    begin "both killed while it is fetched" memory --mode post-copy
+    await_fetching
+    engine_kill A
+    engine_kill B
+    engine_up B
+    engine_up A
+    expect_at B
+}
+
+part_from_stopped() {
+    begin "the source's hauld ends while it is fetched" memory --mode post-copy
+    await_fetching
+    engine_stop A
+    is_frozen_at A || flunk "the source does not keep its tree"
+    engine_up A
+    expect_at B
+}
+
+part_holders_killed() {
+    begin "guard and hauld killed" memory --mode post-copy
+    await_fetching
+    kill_guard
+    eventually 100 is_frozen_at B || flunk "hauld, alone, does not freeze it: $(process_state B "$PID")"
+    engine_kill B
+    engine_up B
+    eventually 200 is_said B LOST || flunk "B does not say that it is lost: $(ctl B list 2>&1)"
+    eventually 200 is_said A IN_DOUBT || flunk "A does not say that it is in doubt: $(ctl A list 2>&1)"
+    seen_no_two
+    ctl A resolve "$ID" --resume --accept-risk >/dev/null || flunk "it cannot be resumed"
+    expect_at A
+}
+
+# --- a tree that changes its mappings meanwhile ---
+
+part_events() {
+    begin "a tree that forks, moves and drops memory" mappings --mode post-copy
+    await_fetching
+    beats_go_on B
+    expect_at B
+}
+
+part_events_cut() {
+    begin "such a tree, link cut" mappings --mode post-copy
+    await_fetching
+    link_cut
+    sleep 2
+    link_restore
+    expect_at B
+}
+
+part_events_killed() {
+    begin "such a tree, the destination's hauld killed" mappings --mode post-copy
+    await_fetching
+    engine_kill B
+    engine_up B
+    expect_at B
+}
+
+matrix_start
+for part in ${HAUL_PARTS:-measure plain hybrid cut guard_killed to_killed from_killed both_killed from_stopped \
+    holders_killed events events_cut events_killed}; do
+    "part_$part"
+done
