@@ -139,6 +139,19 @@ status *source_commit(struct source *source)
 
 static bool wait_to_ask(struct source *source, int64_t delay_ms);
 static enum destination_says ask(struct source *source);
+static void look_here(struct source *source, struct source_situation *ret_here);
+
+/* The destination lacks pages of the tree here: they are served. An error when it is gone. */
+static status *serve_late(struct source *source)
+{
+	struct source_situation here;
+
+	look_here(source, &here);
+	if (!here.tree_exists)
+		return status_errorf(STATUS_DATA_LOSS,
+				     "the tree here is gone, and %s lacks pages of it", source->to);
+	return source_late_start(source);
+}
 
 /* It runs there, and was not to wait for its memory. Until all of that is in place the tree here is
  * the only one that nothing but this machine can take away: it stays, frozen. */
@@ -157,7 +170,7 @@ status *source_fill(struct source *source)
 		unheard = says == SAYS_NOTHING ? unheard + 1 : 0;
 		source->is_filling = says == SAYS_FILLING || says == SAYS_FETCHING ||
 				     (unheard > 0 && unheard < FILL_UNHEARD);
-		status *st = says == SAYS_FETCHING ? source_late_start(source) : NULL;
+		status *st = says == SAYS_FETCHING ? serve_late(source) : NULL;
 		if (st != NULL)
 			return st;
 		source->is_fetching = says == SAYS_FETCHING || (unheard > 0 && source->is_fetching);

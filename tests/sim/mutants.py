@@ -58,7 +58,7 @@ MUTANTS = [
      "source_journal(source, " + EVENT + "SOURCE_LOST,\n"
      "\t\t\t   \"no whole copy was at the destination\");", "NULL;", "fast,power-a"),
     ("a new hauld does not wait for the guard that fills a tree", M + "incoming_lazy.c",
-     "if (cgroup_exists(group) && is_wanted)", "if (false)", "lazy,kill-b"),
+     "if (cgroup_exists(group) && is_wanted && !is_late)", "if (false)", "lazy,kill-b"),
     # At the destination.
     ("PREPARED is not journaled", M + "incoming_copy.c",
      "st = incoming_journal(incoming, " + EVENT + "DEST_PREPARED, \"\");", "st = NULL;", "fast,kill-b"),
@@ -153,7 +153,7 @@ MUTANTS = [
      "status *st = core_journal(source->core, source->id,\n"
      "\t\t\t\t  is_resume ? " + EVENT + "SOURCE_RESUMED\n\t\t\t\t\t    : " + EVENT + "SOURCE_DONE,\n"
      "\t\t\t\t  &fields);", "status *st = NULL;", "operators,kill-b-late,cut-late,resolve"),
-    ("an operator's resume at the destination is a kill", M + "incoming_commit.c",
+    ("an operator's resume at the destination is a kill", M + "incoming_resolve.c",
      "return is_resume\n\t\t   ? incoming_let_run(incomings, incoming, true, request->reason)\n",
      "return false ? NULL\n",
      "operators,fast,power-a-late,power-a-gone,resolve"),

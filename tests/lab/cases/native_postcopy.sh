@@ -219,6 +219,24 @@ part_holders_killed() {
     expect_at A
 }
 
+# The source's tree is gone: as after a restart of its machine.
+part_source_lost() {
+    begin "the source's tree killed while it is fetched" memory --mode post-copy
+    await_fetching
+    on A bash -c 'echo 1 >"$1"/cgroup.kill' bash "$CGROUPS/out-$ID"
+    eventually 200 is_said B PAGES_LOST || flunk "B does not say that pages are lost: $(ctl B --json list)"
+    is_frozen_at B || flunk "B lets it run: $(process_state B "$PID")"
+    ! ctl B resolve "$ID" --resume --accept-risk 2>/dev/null || flunk "it can be resumed"
+    ctl B resolve "$ID" --kill --accept-risk >/dev/null || flunk "it cannot be ended"
+    eventually 200 is_said A LOST || flunk "A does not say that it is lost: $(ctl A list)"
+    settled || flunk "migrations stay open"
+    ! facts A | grep -q ^copy || flunk "a copy is left at A"
+    ! facts B | grep -q ^copy || flunk "a copy is left at B"
+    seen_no_two
+    link_rate
+    note "$PART: said so, ended by an operator"
+}
+
 # --- a tree that changes its mappings meanwhile ---
 
 part_events() {
@@ -247,6 +265,6 @@ part_events_killed() {
 
 matrix_start
 for part in ${HAUL_PARTS:-measure plain hybrid cut guard_killed to_killed from_killed both_killed from_stopped \
-    holders_killed events events_cut events_killed}; do
+    holders_killed source_lost events events_cut events_killed}; do
     "part_$part"
 done

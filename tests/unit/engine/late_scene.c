@@ -75,17 +75,18 @@ void late_scene_read(uint64_t address, size_t bytes, uint8_t *data)
 	}
 }
 
+/* Page by page: a range lies in one run. */
 void late_scene_put(const struct late_scene *scene, size_t page, uint32_t pages)
 {
-	const struct late_range range = {.pid = LAZY_PID,
-					 .address = late_scene_address(scene, page),
-					 .pages = pages};
-	uint8_t *data = malloc((size_t)pages * PAGE_BYTES);
+	uint8_t data[PAGE_BYTES];
 
-	assert_non_null(data);
-	late_scene_read(range.address, (size_t)pages * PAGE_BYTES, data);
-	assert_ok(late_store_put(scene->store, &range, data));
-	free(data);
+	for (size_t i = page; i < page + pages; i++) {
+		const struct late_range range = {.pid = LAZY_PID,
+						 .address = late_scene_address(scene, i),
+						 .pages = 1};
+		late_scene_read(range.address, PAGE_BYTES, data);
+		assert_ok(late_store_put(scene->store, &range, data));
+	}
 }
 
 uint64_t late_scene_content(const struct late_scene *scene, size_t page)

@@ -304,11 +304,9 @@ int main(void)
 	uint64_t *words = NULL;
 	int uffd = -1;
 
-	if (!lazy_memory_make(1, &words, &uffd)) {
-		(void)fprintf(stderr, "no userfaultfd to be had\n");
+	if (!lazy_memory_make(1, &words, &uffd))
 		return 77;
-	}
-	(void)close(uffd);
+	close_if_open(uffd);
 	lazy_memory_remove(words, 1);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
