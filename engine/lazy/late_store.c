@@ -8,7 +8,6 @@
 
 #include "engine/criu/page_stream.h"
 #include "proto/clock.h"
-#include "proto/limits.h"
 
 /* More are not remembered: they come in their turn. */
 enum { WANTED_MOST = 256 };
@@ -132,9 +131,9 @@ static bool go_ahead(struct late_store *store, struct late_range *ret_range)
 			continue;
 		store->page +=
 		    lazy_map_there(map, task, run->first + store->page, run->first + run->pages);
-		uint64_t limit = run->pages - store->page < LIMIT_BATCH_PAGES
+		uint64_t limit = run->pages - store->page < LATE_RANGE_PAGES
 				     ? run->pages
-				     : store->page + LIMIT_BATCH_PAGES;
+				     : store->page + LATE_RANGE_PAGES;
 		uint64_t pages =
 		    missing_from(map, task, run->first + store->page, run->first + limit);
 		if (pages == 0)

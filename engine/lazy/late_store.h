@@ -12,11 +12,14 @@
 
 struct late_store;
 
+/* 256 KiB: what is waited for does not wait long behind what is under way. */
+enum { LATE_RANGE_PAGES = 64 };
+
 /* Pages of one process. */
 struct late_range {
 	int64_t pid; /* as the tree sees it */
 	uint64_t address;
-	uint32_t pages; /* at most LIMIT_BATCH_PAGES */
+	uint32_t pages; /* at most LATE_RANGE_PAGES */
 	bool is_urgent; /* the tree waits for them */
 };
 

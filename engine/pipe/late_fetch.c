@@ -53,7 +53,7 @@ static status *apply_record(const uint8_t *data, size_t size, struct late_store 
 	uint64_t bytes = page_header_data(&header);
 	bool is_zero = header.flags == (PAGE_PRESENT | PAGE_ZERO);
 	if (header.command != PAGE_ADD || (!is_zero && header.flags != PAGE_PRESENT) ||
-	    (header.image & 0xff) != PAGE_TASK || header.pages > LIMIT_BATCH_PAGES ||
+	    (header.image & 0xff) != PAGE_TASK || header.pages > LATE_RANGE_PAGES ||
 	    bytes > size - PAGE_HEADER_BYTES)
 		return status_errorf(STATUS_DATA_LOSS,
 				     "a record that has no place among late pages");

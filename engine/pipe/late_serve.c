@@ -34,7 +34,7 @@ struct serving {
 	struct batch_packer *packer;
 	struct codec_choice choice;
 	struct pace pace;
-	uint8_t *content; /* LIMIT_BATCH_PAGES */
+	uint8_t *content; /* LATE_RANGE_PAGES */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* CLOCK_MONOTONIC */
 	/* By the lock: */
@@ -205,7 +205,7 @@ static status *note_want(struct serving *serving, const struct pipe_in *in)
 	if (st != NULL)
 		return status_recode(st, STATUS_DATA_LOSS);
 	const Haul__V1__LateWant *want = (const Haul__V1__LateWant *)message;
-	if (want->pid <= 0 || want->pages == 0 || want->pages > LIMIT_BATCH_PAGES ||
+	if (want->pid <= 0 || want->pages == 0 || want->pages > LATE_RANGE_PAGES ||
 	    want->address % PAGE_BYTES != 0 ||
 	    want->address > UINT64_MAX - (uint64_t)want->pages * PAGE_BYTES)
 		return status_errorf(STATUS_DATA_LOSS, "impossible pages are asked for");
@@ -285,7 +285,7 @@ static status *serve(struct serving *serving)
 status *late_serve(struct pipe *pipe, const struct late_source *source)
 {
 	scoped(batch_packer) struct batch_packer *packer = NULL;
-	scoped(mem) void *content = malloc((size_t)LIMIT_BATCH_PAGES * PAGE_BYTES);
+	scoped(mem) void *content = malloc((size_t)LATE_RANGE_PAGES * PAGE_BYTES);
 	scoped(mem) void *owned = calloc(1, sizeof(struct serving));
 	struct serving *serving = owned;
 

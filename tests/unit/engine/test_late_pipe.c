@@ -10,7 +10,6 @@
 #include <xxhash.h>
 
 #include "proto/clock.h"
-#include "proto/limits.h"
 #include "tests/unit/engine/late_scene.h"
 #include "tests/unit/engine/pipe_pair.h"
 #include "tests/unit/test.h"
@@ -215,7 +214,7 @@ static void a_request_that_makes_no_sense_ends_the_pipe(void **state)
 	assert_int_equal(pthread_create(&scene->server, NULL, serve, scene), 0);
 	want.pid = LAZY_PID;
 	want.address = BASE;
-	want.pages = LIMIT_BATCH_PAGES + 1;
+	want.pages = LATE_RANGE_PAGES + 1;
 	assert_ok(pipe_send_message(to, HAUL__V1__FRAME_KIND__FRAME_WANT, &want.base, PLENTY_MS));
 	assert_code(server_ends(scene), STATUS_DATA_LOSS);
 	assert_int_equal(atomic_load(&scene->reads), 0);

@@ -3,7 +3,6 @@
 
 #include <sys/mman.h>
 
-#include "proto/limits.h"
 #include "tests/unit/engine/late_scene.h"
 #include "tests/unit/test.h"
 
@@ -42,7 +41,7 @@ static void what_has_not_been_sent_is_asked_for_once_in_its_order(void **state)
 
 	while (late_store_next(scene->store, true, NOW_MS, &range)) {
 		assert_int_equal(range.pid, LAZY_PID);
-		assert_true(range.pages > 0 && range.pages <= LIMIT_BATCH_PAGES);
+		assert_true(range.pages > 0 && range.pages <= LATE_RANGE_PAGES);
 		assert_false(range.is_urgent);
 		assert_int_equal(range.address, next);
 		next += range.pages * (uint64_t)PAGE_BYTES;

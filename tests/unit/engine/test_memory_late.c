@@ -40,7 +40,8 @@ static int make(void **state)
 	scene->criu = pair[0];
 	scene->engine = pair[1];
 	pipe_pair_open(&scene->to, &scene->from);
-	assert_ok(memory_sender_new(scene->engine, scene->from, &raw, &scene->sender));
+	const struct pipe_set from = pipe_set_of(scene->from);
+	assert_ok(memory_sender_new(scene->engine, &from, &raw, &scene->sender));
 	assert_ok(page_store_new(scene->dir, &scene->store));
 	page_store_allow_late(scene->store);
 	for (size_t page = 0; page < PAGES; page++)
@@ -91,9 +92,10 @@ static void ask(const struct scene *scene, uint64_t image, uint32_t command, siz
 static void *receive(void *self)
 {
 	struct scene *scene = self;
+	const struct pipe_set to = pipe_set_of(scene->to);
 
-	scene->st = memory_receive_round(scene->to, scene->store, scene->round, PLENTY_MS,
-					 &scene->received);
+	scene->st =
+	    memory_receive_round(&to, scene->store, scene->round, PLENTY_MS, &scene->received);
 	return NULL;
 }
 
