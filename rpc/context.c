@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "proto/clock.h"
 #include "rpc/operation.h"
 
 struct context {
@@ -87,9 +88,20 @@ int context_receive(struct context *context, nng_duration timeout_ms, nng_msg **
 	return rv;
 }
 
+/* As operation_begin does: what expires late must not end the next reply. */
+static void renew_prompt(struct context *context)
+{
+	nng_aio *fresh = NULL;
+	if (nng_aio_alloc(&fresh, NULL, NULL) != 0)
+		return;
+	nng_aio_free(context->prompt);
+	context->prompt = fresh;
+}
+
 int context_reply(struct context *context, nng_duration timeout_ms, nng_msg *msg)
 {
 	int rv = NNG_ECANCELED;
+	int64_t expires_ms = clock_monotonic_ms() + timeout_ms;
 	(void)pthread_mutex_lock(&context->lock);
 	bool is_cancelled = context->is_cancelled;
 	if (!is_cancelled) {
@@ -102,6 +114,8 @@ int context_reply(struct context *context, nng_duration timeout_ms, nng_msg *msg
 		nng_aio_wait(context->prompt);
 		rv = nng_aio_result(context->prompt);
 		nng_aio_set_msg(context->prompt, NULL);
+		if (clock_monotonic_ms() >= expires_ms)
+			renew_prompt(context);
 	}
 	if (rv != 0)
 		nng_msg_free(msg);

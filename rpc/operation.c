@@ -4,11 +4,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "proto/clock.h"
+
 struct operation {
 	nng_aio *aio;
 	pthread_mutex_t lock;
 	pthread_cond_t over;
 	bool is_running;
+	int64_t expires_ms; /* of what was begun last; 0: never */
 };
 
 static void on_over(void *self)
@@ -36,8 +39,22 @@ int operation_new(struct operation **ret_operation)
 	return 0;
 }
 
+/* nng may be about to end what runs in the aio, for something that ran there before. */
+static void renew(struct operation *operation)
+{
+	nng_aio *fresh = NULL;
+	if (nng_aio_alloc(&fresh, on_over, operation) != 0)
+		return;
+	nng_aio_free(operation->aio);
+	operation->aio = fresh;
+}
+
 nng_aio *operation_begin(struct operation *operation, nng_duration timeout_ms, nng_msg *msg)
 {
+	int64_t now = timeout_ms > 0 || operation->expires_ms != 0 ? clock_monotonic_ms() : 0;
+	if (operation->expires_ms != 0 && now >= operation->expires_ms)
+		renew(operation);
+	operation->expires_ms = timeout_ms > 0 ? now + timeout_ms : 0;
 	(void)pthread_mutex_lock(&operation->lock);
 	operation->is_running = true;
 	(void)pthread_mutex_unlock(&operation->lock);

@@ -6,6 +6,10 @@
  * (https://github.com/nanomsg/nng/issues/2208; mended in 1.12). The callback is reliable: it comes
  * once for each operation that was started. So that is what is waited for here.
  *
+ * Nor may an operation follow another one at once whose time was just over: nng collects what has
+ * expired and then ends it one by one, whatever runs in that aio by then. Freeing the aio waits for
+ * that, so the next operation gets another one.
+ *
  * It has its price: nng completes most operations that are over at once in another thread, which
  * has to be woken up to call back. What nobody cancels, because it is over at once (a timeout of
  * 0), with its timeout, or with its socket, is done with an aio without callback and nng_aio_wait
