@@ -23,7 +23,7 @@ struct ctl {
 	/* The subcommand's flags: each reads those of its table only. */
 	const char *to, *tcp, *dest_root, *reason, *compression, *tracking, *restore, *bandwidth,
 	    *workload, *peer, *service, *on_timeout, *as, *mode;
-	uint32_t max_rounds, days, limit, fd_rpc, fd_memory, fd_images;
+	uint32_t max_rounds, streams, days, limit, fd_rpc, fd_memory, fd_images;
 	int64_t max_downtime_ms, migration_timeout_ms, wait_ms, since_ms;
 	bool no_precopy, auto_converge, shell_job, detach, all, active, resume, kill, accept_risk;
 	struct flag_list sans, states;

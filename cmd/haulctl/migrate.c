@@ -71,6 +71,7 @@ static status *fill_options(const struct ctl *ctl, struct haul_options *options)
 	options->compression = ctl->compression;
 	options->restore = ctl->restore;
 	options->mode = ctl->mode;
+	options->streams = ctl->streams;
 	return NULL;
 }
 
@@ -202,6 +203,9 @@ static const struct flag flags[] = {
     {"--bandwidth", "R", FLAG_TEXT, CTL_FLAG(bandwidth),
      "memory that is copied ahead takes at most this a second: 800mbit, 50MiB (default: no limit); "
      "haulctl adjust changes it"},
+    {"--streams", "N", FLAG_NUMBER, CTL_FLAG(streams),
+     "memory goes over N connections side by side, at most 8: for links that are faster than one "
+     "processor seals (default: 1)"},
     {"--compression", "C", FLAG_TEXT, CTL_FLAG(compression),
      "of memory on its way: none, lz4, zstd, zstd:1 ... zstd:19, or auto, which takes whatever is "
      "fastest as it goes (default: auto)"},

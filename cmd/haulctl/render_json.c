@@ -136,6 +136,7 @@ cJSON *json_of_migration(const Haul__V1__Migration *migration, bool is_full)
 	(void)cJSON_AddNumberToObject(json, "restoredPid", migration->restored_pid);
 	(void)cJSON_AddStringToObject(json, "tracking", migration->tracking);
 	(void)cJSON_AddStringToObject(json, "mode", migration->mode);
+	(void)cJSON_AddNumberToObject(json, "streams", migration->streams);
 	cJSON *restore = cJSON_AddObjectToObject(json, "restore");
 	(void)cJSON_AddStringToObject(restore, "mode", migration->restore);
 	(void)cJSON_AddNumberToObject(restore, "lazyPages", (double)migration->lazy_pages);

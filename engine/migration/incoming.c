@@ -279,14 +279,14 @@ void incoming_close_pipes(struct incoming *incoming)
 	status_free(TAKE(incoming->accepted));
 	status_free(TAKE(incoming->received_status));
 	status_free(TAKE(incoming->images_status));
-	pipe_free(TAKE(incoming->memory));
+	pipe_set_free(&incoming->memory);
 	pipe_free(TAKE(incoming->images));
 }
 
 void incoming_close_channels(struct incoming *incoming, bool now)
 {
-	if (now && incoming->memory != NULL)
-		pipe_interrupt(incoming->memory);
+	if (now)
+		pipe_set_interrupt(&incoming->memory);
 	if (now && incoming->images != NULL)
 		pipe_interrupt(incoming->images);
 	incoming_close_pipes(incoming);
@@ -348,7 +348,7 @@ static void listen_to_memory(struct incoming *incoming, int64_t now)
 {
 	if (!incoming->is_open || incoming->state != INCOMING_PREPARED)
 		return;
-	uint64_t bytes = pipe_bytes_received(incoming->memory);
+	uint64_t bytes = pipe_set_bytes_received(&incoming->memory);
 	if (bytes != incoming->heard_bytes)
 		incoming->heard_ms = now;
 	incoming->heard_bytes = bytes;

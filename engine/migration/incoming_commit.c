@@ -151,8 +151,7 @@ static void interrupt(struct incomings *incomings, const struct rpc_call *call, 
 		 * state. */
 		if (incoming->swrk != NULL)
 			swrk_interrupt(incoming->swrk);
-		if (incoming->memory != NULL)
-			pipe_interrupt(incoming->memory);
+		pipe_set_interrupt(&incoming->memory);
 		if (incoming->images != NULL)
 			pipe_interrupt(incoming->images);
 	}

@@ -137,15 +137,37 @@ static void *accept_pipes(void *self)
 	struct incoming *incoming = self;
 	int64_t timeout = incoming->core->config.call_timeout_ms * 2;
 
-	incoming->accepted = pipe_accept(incoming->memory, timeout);
+	for (unsigned i = 0; i < incoming->memory.count && incoming->accepted == NULL; i++)
+		incoming->accepted = pipe_accept(incoming->memory.pipes[i], timeout);
 	if (incoming->accepted == NULL)
 		incoming->accepted = pipe_accept(incoming->images, timeout);
 	note_arrival(incoming);
 	return NULL;
 }
 
+/* All but the first. */
+static status *listen_more(struct incoming *incoming, const struct pipe_place *place,
+			   const struct incoming_pipes *ret_pipes)
+{
+	struct pipe_set *memory = &incoming->memory;
+	status *st = NULL;
+
+	*ret_pipes->more_memory = calloc(LIMIT_STRIPES, sizeof(**ret_pipes->more_memory));
+	if (*ret_pipes->more_memory == NULL)
+		return status_errnof(ENOMEM, "memory pipes");
+	while (st == NULL && memory->count < incoming->streams) {
+		st = pipe_listen(place, &memory->pipes[memory->count],
+				 &(*ret_pipes->more_memory)[*ret_pipes->more]);
+		if (st == NULL) {
+			memory->count++;
+			(*ret_pipes->more)++;
+		}
+	}
+	return st;
+}
+
 status *incoming_open_pipes(struct incoming *incoming, const struct rpc_call *call,
-			    Haul__V1__PipeAddress **ret_memory, Haul__V1__PipeAddress **ret_images)
+			    const struct incoming_pipes *ret_pipes)
 {
 	const struct engine_config *config = &incoming->core->config;
 	struct pipe_place place = {
@@ -160,12 +182,16 @@ status *incoming_open_pipes(struct incoming *incoming, const struct rpc_call *ca
 				     "the sockets that were handed over have had their migration: "
 				     "each needs its own");
 	place.socket = TAKE_FD(memory);
-	status *st = pipe_listen(&place, &incoming->memory, ret_memory);
+	status *st = pipe_listen(&place, &incoming->memory.pipes[0], ret_pipes->memory);
+	incoming->memory.count = st == NULL ? 1 : 0;
 	place.socket = TAKE_FD(images);
 	if (st == NULL)
-		st = pipe_listen(&place, &incoming->images, ret_images);
+		st = pipe_listen(&place, &incoming->images, ret_pipes->images);
 	else if (place.socket > 0)
 		(void)close(place.socket);
+	place.socket = 0;
+	if (st == NULL && incoming->streams > 1)
+		st = listen_more(incoming, &place, ret_pipes);
 	if (st != NULL)
 		return st;
 	return start_arrival(incoming, accept_pipes, &incoming->accepting, &incoming->is_accepting);
@@ -183,6 +209,8 @@ static status *check_request(const struct core *core, const Haul__V1__PrepareReq
 		return status_errorf(STATUS_FAILED_PRECONDITION, "%s", core->trouble);
 	if (strlen(request->root) > 1000 || (request->root[0] != '\0' && request->root[0] != '/'))
 		return status_errorf(STATUS_INVALID_ARGUMENT, "root: an absolute path");
+	if (request->streams > LIMIT_STRIPES)
+		return status_errorf(STATUS_INVALID_ARGUMENT, "streams: at most %d", LIMIT_STRIPES);
 	if (strlen(request->source_node) > LIMIT_NAME)
 		return status_errorf(STATUS_INVALID_ARGUMENT, "source's name is too long");
 	scoped(journal_record) Haul__V1__JournalRecord *known =
@@ -214,6 +242,7 @@ static struct incoming *session_for(struct core *core, const struct rpc_call *ca
 	incoming->shell_job = request->shell_job;
 	incoming->tcp_close = request->tcp_close;
 	incoming->restore_mode = request->restore;
+	incoming->streams = request->streams == 0 ? 1 : request->streams;
 	core_limits(core, request->memory_bytes, &incoming->limits);
 	incoming->size =
 	    (struct cost_size){(double)request->memory_bytes / PAGE_BYTES, (double)request->n_pids};
@@ -254,9 +283,11 @@ static status *fill_session(struct incoming *incoming, const struct rpc_call *ca
 		st = journal_reserve(incoming->core->journal);
 	if (st == NULL)
 		st = open_session(incoming, call, request);
+	const struct incoming_pipes pipes = {&ret_response->memory, &ret_response->images,
+					     &ret_response->more_memory,
+					     &ret_response->n_more_memory};
 	if (st == NULL)
-		st = incoming_open_pipes(incoming, call, &ret_response->memory,
-					 &ret_response->images);
+		st = incoming_open_pipes(incoming, call, &pipes);
 	if (st == NULL)
 		st = incoming_journal(incoming, HAUL__V1__JOURNAL_EVENT__J_DEST_PREPARED, "");
 	if (st == NULL)
@@ -319,15 +350,15 @@ static bool has_failed_here(const status *st)
 
 /* There is no place for what the source sends: it hears of it now, not when its patience ends. Why,
  * it is told with its Abort. */
-static void note_failure(struct incoming *incoming, struct pipe *pipe, const status *st)
+static bool note_failure(struct incoming *incoming, const status *st)
 {
 	if (!has_failed_here(st))
-		return;
+		return false;
 	(void)pthread_mutex_lock(&incoming->arrival_lock);
 	if (incoming->failed == NULL)
 		incoming->failed = status_copy(st);
 	(void)pthread_mutex_unlock(&incoming->arrival_lock);
-	pipe_hang_up(pipe);
+	return true;
 }
 
 status *incoming_failure(struct incoming *incoming)
@@ -341,13 +372,13 @@ status *incoming_failure(struct incoming *incoming)
 static void *receive_round(void *self)
 {
 	struct incoming *incoming = self;
-	const struct pipe_set pipes = pipe_set_of(incoming->memory);
 
 	incoming->received_status =
-	    memory_receive_resumable(&pipes, incoming->store, incoming->round,
+	    memory_receive_resumable(&incoming->memory, incoming->store, incoming->round,
 				     incoming->limits.long_ms, &incoming->received,
 				     &incoming->progress);
-	note_failure(incoming, incoming->memory, incoming->received_status);
+	if (note_failure(incoming, incoming->received_status))
+		pipe_set_hang_up(&incoming->memory);
 	note_arrival(incoming);
 	return NULL;
 }
@@ -362,7 +393,8 @@ static void *receive_images(void *self)
 	incoming->images_status =
 	    image_pipe_receive(incoming->images, dir, incoming->limits.long_ms * 2,
 			       &incoming->images_received);
-	note_failure(incoming, incoming->images, incoming->images_status);
+	if (note_failure(incoming, incoming->images_status))
+		pipe_hang_up(incoming->images);
 	note_arrival(incoming);
 	return NULL;
 }

@@ -58,7 +58,9 @@ struct incoming {
 
 	/* By `turn`: */
 	struct swrk *swrk;
-	struct pipe *memory, *images;
+	unsigned streams; /* memory pipes that the source wants */
+	struct pipe_set memory;
+	struct pipe *images;
 	struct page_store *store;
 	pthread_t accepting;
 	bool is_accepting;
@@ -125,10 +127,14 @@ int64_t incoming_deadline(const struct rpc_call *call);
 /* incoming_copy.c: the round's pages are in place, and after the last one the images. Turn held. */
 must_check status *incoming_take_round(struct incoming *incoming, const struct rpc_call *call,
 				       unsigned round);
-/* incoming_copy.c: listens for both pipes and starts to accept them. Turn held. */
+/* incoming_copy.c: listens for the pipes and starts to accept them; puts where into an answer's
+ * fields. Turn held. */
+struct incoming_pipes {
+	Haul__V1__PipeAddress **memory, **images, ***more_memory;
+	size_t *more;
+};
 must_check status *incoming_open_pipes(struct incoming *incoming, const struct rpc_call *call,
-				       Haul__V1__PipeAddress **ret_memory,
-				       Haul__V1__PipeAddress **ret_images);
+				       const struct incoming_pipes *ret_pipes);
 /* Closes them; nothing is received any more. Turn held. */
 void incoming_close_pipes(struct incoming *incoming);
 

@@ -28,7 +28,7 @@ static status *interrupt_pipes(struct incomings *incomings, const struct rpc_cal
 		}
 		incoming->attempt = request->attempt;
 		if (incoming->is_open) {
-			pipe_interrupt(incoming->memory);
+			pipe_set_interrupt(&incoming->memory);
 			pipe_interrupt(incoming->images);
 		}
 		incoming->is_open = false;
@@ -79,8 +79,7 @@ static status *resume(struct incoming *incoming, const struct rpc_call *call,
 		    STATUS_FAILED_PRECONDITION,
 		    "the memory of the frozen tree was on its way: that is not taken up again");
 	/* Those of an attempt whose answer got lost. */
-	if (incoming->memory != NULL)
-		pipe_interrupt(incoming->memory);
+	pipe_set_interrupt(&incoming->memory);
 	if (incoming->images != NULL)
 		pipe_interrupt(incoming->images);
 	status *st = end_early(incoming);
@@ -92,7 +91,10 @@ static status *resume(struct incoming *incoming, const struct rpc_call *call,
 	ret_response->batches = progress->batches;
 	ret_response->digest = progress->digest;
 	incoming_close_pipes(incoming);
-	return incoming_open_pipes(incoming, call, &ret_response->memory, &ret_response->images);
+	const struct incoming_pipes pipes = {&ret_response->memory, &ret_response->images,
+					     &ret_response->more_memory,
+					     &ret_response->n_more_memory};
+	return incoming_open_pipes(incoming, call, &pipes);
 }
 
 status *incoming_resume(struct incomings *incomings, const struct rpc_call *call,

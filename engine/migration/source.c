@@ -69,12 +69,14 @@ void source_tidy(struct source *source)
 	source_full_speed(source);
 	(void)pthread_mutex_lock(&source->lock);
 	struct swrk *swrk = TAKE(source->swrk);
-	struct pipe *memory = TAKE(source->memory), *images = TAKE(source->images);
+	struct pipe_set memory = source->memory;
+	struct pipe *images = TAKE(source->images);
+	source->memory = (struct pipe_set){0};
 	(void)pthread_mutex_unlock(&source->lock);
 	if (source->sender != NULL)
 		memory_sender_free(TAKE(source->sender));
 	swrk_free(swrk);
-	pipe_free(memory);
+	pipe_set_free(&memory);
 	pipe_free(images);
 	cgroup_path(source->core->cgroups, CRIU_GROUP_OUT, source->id, group);
 	if (cgroup_exists(group)) {
@@ -155,8 +157,7 @@ static void interrupt_locked(struct source *source)
 		swrk_interrupt(source->swrk);
 	if (source->peer != NULL)
 		rpc_client_interrupt(source->peer);
-	if (source->memory != NULL)
-		pipe_interrupt(source->memory);
+	pipe_set_interrupt(&source->memory);
 	if (source->images != NULL)
 		pipe_interrupt(source->images);
 	(void)pthread_cond_broadcast(&source->told);
@@ -207,10 +208,10 @@ void source_own_session(struct source *source, struct swrk *swrk)
 	(void)pthread_mutex_unlock(&source->lock);
 }
 
-void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *images)
+void source_own_pipes(struct source *source, const struct pipe_set *memory, struct pipe *images)
 {
 	(void)pthread_mutex_lock(&source->lock);
-	source->memory = memory;
+	source->memory = *memory;
 	source->images = images;
 	(void)pthread_mutex_unlock(&source->lock);
 }
@@ -218,7 +219,7 @@ void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *i
 uint64_t source_sent_bytes(struct source *source)
 {
 	(void)pthread_mutex_lock(&source->lock);
-	uint64_t sent = source->memory != NULL ? pipe_bytes_sent(source->memory) : 0;
+	uint64_t sent = pipe_set_bytes_sent(&source->memory);
 	(void)pthread_mutex_unlock(&source->lock);
 	return sent;
 }

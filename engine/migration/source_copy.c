@@ -283,32 +283,44 @@ static status *open_pipe(struct source *source, enum rpc_socket which,
 	return pipe_dial_socket(address, TAKE_FD(source->sockets[which]), timeout, ret_pipe);
 }
 
-status *source_dial(struct source *source, const Haul__V1__PipeAddress *memory,
-		    const Haul__V1__PipeAddress *images, struct pipe **ret_memory,
-		    struct pipe **ret_images)
+status *source_dial(struct source *source, const struct source_pipes *there,
+		    struct pipe_set *ret_memory, struct pipe **ret_images)
 {
 	int64_t timeout = source->core->config.call_timeout_ms;
-	status *st = open_pipe(source, RPC_SOCKET_MEMORY, memory, timeout, ret_memory);
 
-	if (st != NULL)
-		return status_wrapf(st, "memory pipe to %s", source->to);
-	st = open_pipe(source, RPC_SOCKET_IMAGES, images, timeout, ret_images);
+	if (there->memory == NULL || there->images == NULL || there->more >= LIMIT_STRIPES)
+		return status_errorf(STATUS_DATA_LOSS, "destination offered no pipes, or too many");
+	for (size_t i = 0; i <= there->more; i++) {
+		status *st = open_pipe(source, RPC_SOCKET_MEMORY,
+				       i == 0 ? there->memory : there->more_memory[i - 1], timeout,
+				       &ret_memory->pipes[i]);
+		if (st != NULL)
+			return status_wrapf(st, "memory pipe to %s", source->to);
+		ret_memory->count++;
+	}
+	status *st = open_pipe(source, RPC_SOCKET_IMAGES, there->images, timeout, ret_images);
 	return st != NULL ? status_wrapf(st, "image pipe to %s", source->to) : NULL;
+}
+
+static void show_streams(void *self, Haul__V1__Migration *view)
+{
+	view->streams = ((const struct pipe_set *)self)->count;
 }
 
 static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse *there)
 {
-	scoped(pipe) struct pipe *memory = NULL;
+	const struct source_pipes pipes = {there->memory, there->images, there->more_memory,
+					   there->n_more_memory};
+	struct pipe_set memory __attribute__((cleanup(pipe_set_free))) = {0};
 	scoped(pipe) struct pipe *images = NULL;
+	status *st = source_dial(source, &pipes, &memory, &images);
 
-	if (there->memory == NULL || there->images == NULL)
-		return status_errorf(STATUS_DATA_LOSS, "destination offered no pipes");
-	status *st = source_dial(source, there->memory, there->images, &memory, &images);
 	if (st != NULL)
 		return st;
-	source_own_pipes(source, TAKE(memory), TAKE(images));
-	const struct pipe_set pipes = pipe_set_of(source->memory);
-	st = memory_sender_new(swrk_memory_fd(source->swrk), &pipes, &source->codecs,
+	source_own_pipes(source, &memory, TAKE(images));
+	memory = (struct pipe_set){0};
+	registry_change(source->core->registry, source->id, show_streams, &source->memory);
+	st = memory_sender_new(swrk_memory_fd(source->swrk), &source->memory, &source->codecs,
 			       &source->sender);
 	if (st == NULL)
 		memory_sender_limit(source->sender, &source->bandwidth);
@@ -351,6 +363,7 @@ static status *call_prepare(struct source *source, const struct buffer *cpu)
 	request.shell_job = source->options.shell_job;
 	request.tcp_close = source->options.tcp == HAUL__V1__TCP_MODE__TCP_CLOSE;
 	request.restore = source->restore_mode;
+	request.streams = source->options.streams;
 	request.late = source->may_be_late;
 	request.lease_ms = (uint32_t)source->core->config.lease_ms;
 	source->is_reserved = true;

@@ -117,7 +117,8 @@ struct source {
 	pthread_t keeper_thread;
 	bool has_keeper;
 	struct swrk *swrk;
-	struct pipe *memory, *images;
+	struct pipe_set memory;
+	struct pipe *images;
 	struct memory_sender *sender;
 	struct converge_round rounds[SOURCE_ROUNDS];
 	unsigned round;		/* rounds done or begun, the final dump included */
@@ -231,9 +232,14 @@ enum memory_late source_late_pages(const struct source *source, bool is_last);
 
 /* source_copy.c, for both: */
 must_check status *source_open_session(struct source *source);
-must_check status *source_dial(struct source *source, const Haul__V1__PipeAddress *memory,
-			       const Haul__V1__PipeAddress *images, struct pipe **ret_memory,
-			       struct pipe **ret_images);
+/* Where the destination's pipes listen, as its answers say. */
+struct source_pipes {
+	const Haul__V1__PipeAddress *memory, *images;
+	Haul__V1__PipeAddress *const *more_memory;
+	size_t more;
+};
+must_check status *source_dial(struct source *source, const struct source_pipes *there,
+			       struct pipe_set *ret_memory, struct pipe **ret_images);
 
 /* source_rounds.c, for the final dump too: */
 /* By the kernel's bits: it has some, and they are of the round before. */
@@ -265,7 +271,7 @@ int64_t source_budget_ms(struct source *source, int64_t most_ms);
 void source_desert(struct source *source); /* ends it: the destination is lost */
 /* Makes what an interrupt must reach known to other threads. */
 void source_own_session(struct source *source, struct swrk *swrk);
-void source_own_pipes(struct source *source, struct pipe *memory, struct pipe *images);
+void source_own_pipes(struct source *source, const struct pipe_set *memory, struct pipe *images);
 uint64_t source_sent_bytes(struct source *source); /* through the memory pipe */
 void source_set_asking(struct source *source, bool is_asking);
 void source_set_state(struct source *source, Haul__V1__MigrationState state, const status *error);

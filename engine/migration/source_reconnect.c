@@ -72,7 +72,9 @@ static status *open_anew(struct source *source, const Haul__V1__ResumeResponse *
 {
 	const struct memory_progress progress = {there->round, there->whole, there->batches,
 						 there->digest};
-	scoped(pipe) struct pipe *memory = NULL;
+	const struct source_pipes pipes = {there->memory, there->images, there->more_memory,
+					   there->n_more_memory};
+	struct pipe_set memory __attribute__((cleanup(pipe_set_free))) = {0};
 	scoped(pipe) struct pipe *images = NULL;
 	struct swrk *swrk = source->swrk;
 
@@ -80,16 +82,17 @@ static status *open_anew(struct source *source, const Haul__V1__ResumeResponse *
 	swrk_free(swrk);
 	status *st = source_open_session(source);
 	if (st == NULL)
-		st = source_dial(source, there->memory, there->images, &memory, &images);
-	const struct pipe_set pipes = pipe_set_of(memory);
+		st = source_dial(source, &pipes, &memory, &images);
 	if (st == NULL)
-		st = memory_sender_resume(source->sender, swrk_memory_fd(source->swrk), &pipes,
+		st = memory_sender_resume(source->sender, swrk_memory_fd(source->swrk), &memory,
 					  &progress);
 	if (st != NULL)
 		return st;
-	struct pipe *lost_memory = source->memory, *lost_images = source->images;
-	source_own_pipes(source, TAKE(memory), TAKE(images));
-	pipe_free(lost_memory);
+	struct pipe_set lost_memory = source->memory;
+	struct pipe *lost_images = source->images;
+	source_own_pipes(source, &memory, TAKE(images));
+	memory = (struct pipe_set){0};
+	pipe_set_free(&lost_memory);
 	pipe_free(lost_images);
 	return NULL;
 }
@@ -122,8 +125,7 @@ static status *reconnect(struct source *source, double begun_ms, double *ret_los
 	if (st != NULL)
 		return st;
 	const Haul__V1__ResumeResponse *there = (const Haul__V1__ResumeResponse *)response;
-	if (there->memory == NULL || there->images == NULL || there->round > begun ||
-	    there->round + 1 < begun)
+	if (there->round > begun || there->round + 1 < begun)
 		return status_errorf(STATUS_DATA_LOSS, "round %u was begun, %u is there", begun,
 				     there->round);
 	st = open_anew(source, there);

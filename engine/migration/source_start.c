@@ -201,6 +201,11 @@ static status *check_options(const Haul__V1__StartRequest *request)
 	status *unknown = check_on_timeout(options->on_timeout);
 	if (unknown != NULL)
 		return unknown;
+	if (options->streams > (request->sockets != NULL ? 1 : LIMIT_STRIPES))
+		return status_errorf(STATUS_INVALID_ARGUMENT,
+				     "--streams: at most %d, and 1 over sockets that were handed "
+				     "over",
+				     LIMIT_STRIPES);
 	struct batch_codecs codecs;
 	enum tracking tracking;
 	Haul__V1__RestoreMode restore;

@@ -17,7 +17,7 @@
 /* The pipes, borrowed by all that is made from them. Both sides have them in the same order. */
 struct pipe_set {
 	struct pipe *pipes[LIMIT_STRIPES];
-	unsigned count; /* 1 at least */
+	unsigned count; /* 1 at least, once they are open */
 };
 /* A set of one. */
 static inline struct pipe_set pipe_set_of(struct pipe *pipe)
@@ -28,6 +28,9 @@ static inline struct pipe_set pipe_set_of(struct pipe *pipe)
 void pipe_set_interrupt(const struct pipe_set *set);
 void pipe_set_hang_up(const struct pipe_set *set);
 void pipe_set_free(struct pipe_set *set);
+/* All of them together. */
+uint64_t pipe_set_bytes_sent(const struct pipe_set *set);
+uint64_t pipe_set_bytes_received(const struct pipe_set *set);
 
 /* --- the source's side --- */
 

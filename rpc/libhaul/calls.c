@@ -93,6 +93,7 @@ struct haul_error *haul_start(struct haul_client *client, const char *workload, 
 	wanted.compression = compression;
 	wanted.restore = restore;
 	wanted.mode = mode;
+	wanted.streams = known.streams;
 	wanted.bandwidth_bytes_per_s = known.bandwidth_bytes_per_s;
 	wanted.on_timeout = (Haul__V1__OnTimeout)known.on_timeout;
 	wanted.auto_converge = known.auto_converge;

@@ -205,6 +205,7 @@ struct haul_options {
 	/* "pre-copy", "post-copy", "hybrid", "stop-copy"; NULL: pre-copy. With post-copy and hybrid
 	 * the workload is lost if the source's machine is lost before all memory was fetched. */
 	const char *mode;
+	uint32_t streams; /* memory pipes side by side, at most 8; 0: 1 */
 };
 #define HAUL_OPTIONS_INIT                                                                          \
 	{sizeof(struct haul_options),                                                              \
@@ -224,7 +225,8 @@ struct haul_options {
 	 0,                                                                                        \
 	 0,                                                                                        \
 	 0,                                                                                        \
-	 NULL}
+	 NULL,                                                                                     \
+	 0}
 
 /* Begins to move `workload` ("pid:4711") to `to` ("tls+tcp://host:port"); returns at once, the
  * migration's id is in what it gives out. options: NULL for the usual. A request that got lost on

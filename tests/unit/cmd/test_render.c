@@ -34,6 +34,7 @@ static void fill(Haul__V1__Migration *migration)
 	migration->tracking = tracking;
 	migration->restore = lazy;
 	migration->mode = mode;
+	migration->streams = 2;
 	migration->late_pages = 90;
 	migration->late_faults = 2;
 	migration->lazy_pages = 100;
@@ -84,7 +85,8 @@ static void a_completed_migration_is_the_promised_object(void **state)
 	    "\"pagesSame\":7,\"pagesZero\":5,\"bytes\":16777216,"
 	    "\"durationMs\":100.5,\"frozenMs\":3}],\"bytesOnWire\":123456789,"
 	    "\"criu\":{\"freezeMs\":12.25,\"restoreMs\":20},\"restoredPid\":42,"
-	    "\"tracking\":\"soft-dirty\",\"mode\":\"hybrid\",\"restore\":{\"mode\":\"lazy\","
+	    "\"tracking\":\"soft-dirty\",\"mode\":\"hybrid\",\"streams\":2,\"restore\":{\"mode\":"
+	    "\"lazy\","
 	    "\"lazyPages\":100,"
 	    "\"lazyFaults\":3,\"fillMs\":7.5,\"latePages\":90,\"lateFaults\":2,"
 	    "\"lateMissing\":0},\"notes\":[\"no \\\"delta\\\"\"],\"error\":null}");
