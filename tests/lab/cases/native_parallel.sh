@@ -8,7 +8,8 @@
 
 COUNT=8
 mib=${HAUL_MIB:-24}
-most_kib=$((64 * 1024 + COUNT * mib * 1024 / 200))
+# The pipes of each migration have up to 4 MiB under way.
+most_kib=$((64 * 1024 + COUNT * (4 * 1024 + mib * 1024 / 200)))
 ERRORS=
 
 peak_kib() {
