@@ -1,24 +1,96 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pages that stay here until they are asked for: CRIU sends them all the same, which costs the time
- * to read them, while the tree stands still. */
+/* Pages that stay here until they are asked for: CRIU sends them all the same, while the tree
+ * stands still. They are let go without being copied where the kernel can. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include "engine/pipe/memory_sender_internal.h"
 
-enum { DISCARD_BYTES = 256 * 1024 /* stays in the processor's cache */ };
+enum {
+	DISCARD_BYTES = 256 * 1024, /* stays in the processor's cache */
+	PIPE_BYTES = 1024 * 1024,
+};
 
-static status *discard(struct memory_sender *sender, uint64_t bytes)
+struct memory_drain {
+	int in, out, null;  /* a pipe, and /dev/null; -1: pages are read instead */
+	uint8_t *discarded; /* DISCARD_BYTES, then */
+};
+
+static void no_pipe(struct memory_drain *drain)
 {
-	if (sender->discarded == NULL)
-		sender->discarded = malloc(DISCARD_BYTES);
-	if (sender->discarded == NULL)
+	close_if_open(drain->in);
+	close_if_open(drain->out);
+	close_if_open(drain->null);
+	drain->in = drain->out = drain->null = -1;
+}
+
+static status *drain_new(struct memory_drain **ret_drain)
+{
+	struct memory_drain *drain = calloc(1, sizeof(*drain));
+	int pair[2];
+
+	if (drain == NULL)
 		return status_errnof(ENOMEM, "memory sender");
+	drain->in = drain->out = -1;
+	drain->null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (pipe2(pair, O_CLOEXEC) == 0) {
+		drain->out = pair[0];
+		drain->in = pair[1];
+		(void)fcntl(drain->in, F_SETPIPE_SZ, PIPE_BYTES);
+	}
+	if (drain->in < 0 || drain->null < 0)
+		no_pipe(drain);
+	*ret_drain = drain;
+	return NULL;
+}
+
+void memory_drain_free(struct memory_drain *drain)
+{
+	if (drain == NULL)
+		return;
+	no_pipe(drain);
+	free(drain->discarded);
+	free(drain);
+}
+
+/* The pages' references go through the pipe, their content nowhere. Less than 0: with errno. */
+static ssize_t pass_on(const struct memory_drain *drain, int fd, size_t most)
+{
+	ssize_t got = splice(fd, NULL, drain->in, NULL, most, SPLICE_F_MOVE);
+
+	for (ssize_t left = got; left > 0;) {
+		ssize_t gone = splice(drain->out, NULL, drain->null, NULL, (size_t)left, 0);
+		if (gone <= 0) { /* what is in the pipe is lost to the stream */
+			errno = EIO;
+			return -1;
+		}
+		left -= gone;
+	}
+	return got;
+}
+
+static ssize_t read_away(struct memory_drain *drain, int fd, size_t most)
+{
+	if (drain->discarded == NULL)
+		drain->discarded = malloc(DISCARD_BYTES);
+	if (drain->discarded == NULL)
+		return -1;
+	return recv(fd, drain->discarded, most < DISCARD_BYTES ? most : DISCARD_BYTES, 0);
+}
+
+static status *discard(struct memory_drain *drain, int fd, uint64_t bytes)
+{
 	while (bytes > 0) {
-		size_t most = bytes < DISCARD_BYTES ? (size_t)bytes : DISCARD_BYTES;
-		ssize_t got = recv(sender->fd, sender->discarded, most, 0);
+		size_t most = bytes < PIPE_BYTES ? (size_t)bytes : PIPE_BYTES;
+		ssize_t got =
+		    drain->in >= 0 ? pass_on(drain, fd, most) : read_away(drain, fd, most);
 		if (got < 0 && errno == EINTR)
 			continue;
+		if (got < 0 && errno == EINVAL && drain->in >= 0) { /* not of this kernel */
+			no_pipe(drain);
+			continue;
+		}
 		if (got == 0)
 			return status_errorf(STATUS_ABORTED,
 					     "CRIU ended its stream of pages too early");
@@ -36,7 +108,9 @@ status *memory_sender_name_pages(struct memory_sender *sender, const struct page
 					    .pages_late = header->pages};
 
 	run.flags = PAGE_PRESENT | PAGE_LATE;
-	status *st = discard(sender, (uint64_t)header->pages * PAGE_BYTES);
+	status *st = sender->drain == NULL ? drain_new(&sender->drain) : NULL;
+	if (st == NULL)
+		st = discard(sender->drain, sender->fd, (uint64_t)header->pages * PAGE_BYTES);
 	if (st == NULL)
 		st = memory_sender_make_room(sender, 0);
 	if (st != NULL)

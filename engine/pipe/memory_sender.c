@@ -528,7 +528,7 @@ void memory_sender_free(struct memory_sender *sender)
 	status_free(sender->error);
 	page_table_free(sender->table);
 	free(sender->marks);
-	free(sender->discarded);
+	memory_drain_free(sender->drain);
 	(void)pthread_cond_destroy(&sender->changed);
 	(void)pthread_mutex_destroy(&sender->lock);
 	free(sender);

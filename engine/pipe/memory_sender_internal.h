@@ -10,6 +10,8 @@
 #include "engine/pipe/memory_pipe.h"
 #include "engine/pipe/page_table.h"
 
+struct memory_drain;
+
 struct batch_mark {
 	struct page_table_mark table;
 	uint64_t digest; /* over the digests up to here */
@@ -36,8 +38,8 @@ struct memory_sender {
 	struct batch_mark *marks; /* of all batches of the round: where they end */
 	size_t mark_count, mark_room;
 	bool is_pipe_lost;
-	bool is_late;	    /* the pages that are read now may be left here */
-	uint8_t *discarded; /* where the content of such pages goes */
+	bool is_late;		    /* the pages that are read now may be left here */
+	struct memory_drain *drain; /* where the content of such pages goes */
 
 	pthread_t thread;
 	bool has_thread;
@@ -62,6 +64,8 @@ void memory_sender_count(struct memory_sender *sender, const struct memory_round
 /* memory_late.c: the pages that CRIU is about to send are named, and not looked at. */
 must_check status *memory_sender_name_pages(struct memory_sender *sender,
 					    const struct page_header *header);
+
+void memory_drain_free(struct memory_drain *drain);
 
 /* Notes that the batch that is about to leave ends where the table is now. */
 must_check status *memory_sender_mark(struct memory_sender *sender);

@@ -41,10 +41,6 @@ to=B
 workload A memory "$mib" 6400 --incompressible
 link_rate $link_mbit
 
-migrate A "$PID" B --on-timeout post-copy
-expect_refused UNIMPLEMENTED
-expect_message 'no post-copy'
-
 # Rather not at all than longer.
 refused FAILED_PRECONDITION NOT_CONVERGING --max-downtime 500ms --max-rounds 4
 [[ $(message) == *"predicted"* && $(report state) == ABORTED ]] || fail "$(message)"

@@ -128,7 +128,7 @@ measure() {
 part_measure() {
     local mib mode
     for mib in 64 ${HAUL_BIG_MIB:-512}; do
-        for mode in stop-copy post-copy hybrid; do
+        for mode in ${HAUL_MODES:-stop-copy post-copy hybrid}; do
             measure "$mode" "$mib"
         done
     done
@@ -144,6 +144,28 @@ part_plain() {
 part_hybrid() {
     begin "hybrid" memory --mode hybrid
     expect_at B
+}
+
+part_on_timeout() {
+    begin "no freeze in time" memory --max-downtime 20ms --max-rounds 2 --on-timeout post-copy
+    expect_at B
+    [[ $(shown notes) == *"--on-timeout post-copy"* ]] || flunk "it was not a post-copy: $(ctl A --json show "$ID")"
+    (($(shown restore.latePages) > 0)) || flunk "nothing was left behind: $(ctl A --json show "$ID")"
+}
+
+# What does not go together is refused before anything is done.
+part_refused() {
+    PART=refused
+    VICTIM=memory
+    victim A
+    migrate A "$PID" B --mode post-copy --restore eager
+    expect_refused INVALID_ARGUMENT
+    migrate A "$PID" B --mode hybrid --no-precopy
+    expect_refused INVALID_ARGUMENT
+    STATUS_OF[$PID]=$SHARED/beats-A/$BEATS
+    expect_healthy A "$PID"
+    ! ctl A recover 0123456789abcdef 2>/dev/null || flunk "a migration that is not there is recovered"
+    finish_victim >/dev/null || true
 }
 
 # --- the link ---
@@ -264,7 +286,7 @@ part_events_killed() {
 }
 
 matrix_start
-for part in ${HAUL_PARTS:-measure plain hybrid cut guard_killed to_killed from_killed both_killed from_stopped \
+for part in ${HAUL_PARTS:-measure plain hybrid on_timeout refused cut guard_killed to_killed from_killed both_killed from_stopped \
     holders_killed source_lost events events_cut events_killed}; do
     "part_$part"
 done
