@@ -285,8 +285,52 @@ part_events_killed() {
     expect_at B
 }
 
+# --- at any moment ---
+
+restart() {
+    engine_kill "$1"
+    engine_up "$1"
+}
+
+strike() {
+    case $1 in
+    guard) on B pkill -KILL -x haul-guard || true ;;
+    from) restart A ;;
+    to) restart B ;;
+    both)
+        engine_kill A
+        engine_kill B
+        engine_up A
+        engine_up B
+        ;;
+    cut)
+        link_cut
+        sleep 1
+        link_restore
+        ;;
+    esac
+}
+
+# Who dies when: 0 to 2 s after the migration began.
+part_random() {
+    local i who whos=(guard from to both cut)
+    for ((i = 0; i < ${HAUL_RANDOM_KILLS:-10}; i++)); do
+        who=${whos[i % 5]}
+        begin "at random: $who" "$([[ $((i % 3)) == 2 ]] && echo mappings || echo memory)" \
+            --mode "$([[ $((i % 2)) == 0 ]] && echo post-copy || echo hybrid)"
+        sleep "$((RANDOM % 2)).$(printf %03d $((RANDOM % 1000)))"
+        strike "$who"
+        link_rate
+        settled || flunk "migrations stay open: $(ctl A list --active 2>&1) $(ctl B list --active 2>&1)"
+        ! is_said A IN_DOUBT || flunk "in doubt: $(ctl A list)"
+        survey >"$LAB/survey"
+        [[ ! -s $LAB/survey ]] || flunk "$(<"$LAB/survey")"
+        expect_at "$SURVIVOR"
+    done
+}
+
 matrix_start
 for part in ${HAUL_PARTS:-measure plain hybrid on_timeout refused cut guard_killed to_killed from_killed both_killed from_stopped \
-    holders_killed source_lost events events_cut events_killed}; do
+    holders_killed source_lost events events_cut events_killed random}; do
     "part_$part"
 done
