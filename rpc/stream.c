@@ -99,21 +99,48 @@ static status *enqueue(struct stream *stream, struct stream_item **item, int64_t
 	return NULL;
 }
 
-status *stream_send(struct stream *stream, const ProtobufCMessage *message, int64_t timeout_ms)
+static status *new_item(size_t size, struct stream_item **ret_item)
 {
-	size_t size = protobuf_c_message_get_packed_size(message);
 	if (size > LIMIT_BULK_BYTES)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED,
 				     "a message of %zu bytes is too large for a stream", size);
 	struct stream_item *item = malloc(sizeof(*item) + size);
 	if (item == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a message");
-	item->size = protobuf_c_message_pack(message, item->data);
+	item->size = size;
+	*ret_item = item;
+	return NULL;
+}
+
+/* Takes the item. */
+static status *send_item(struct stream *stream, struct stream_item *item, int64_t timeout_ms)
+{
 	(void)pthread_mutex_lock(&stream->lock);
 	status *st = enqueue(stream, &item, clock_monotonic_ms() + timeout_ms);
 	(void)pthread_mutex_unlock(&stream->lock);
 	free(item);
 	return st;
+}
+
+status *stream_send(struct stream *stream, const ProtobufCMessage *message, int64_t timeout_ms)
+{
+	struct stream_item *item = NULL;
+	status *st = new_item(protobuf_c_message_get_packed_size(message), &item);
+	if (st != NULL)
+		return st;
+	(void)protobuf_c_message_pack(message, item->data);
+	return send_item(stream, item, timeout_ms);
+}
+
+status *stream_send_bytes(struct stream *stream, const uint8_t *bytes, size_t size,
+			  int64_t timeout_ms)
+{
+	struct stream_item *item = NULL;
+	status *st = new_item(size, &item);
+	if (st != NULL)
+		return st;
+	memcpy(item->data, bytes, size);
+	return send_item(stream, item, timeout_ms);
 }
 
 /* The next message, or NULL at the end. Caller holds the lock. */

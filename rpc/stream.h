@@ -35,6 +35,10 @@ must_check status *stream_new(struct pipe *pipe, bool is_server,
 must_check status *stream_send(struct stream *stream, const ProtobufCMessage *message,
 			       int64_t timeout_ms);
 
+/* The same for whoever has the message packed. */
+must_check status *stream_send_bytes(struct stream *stream, const uint8_t *bytes, size_t size,
+				     int64_t timeout_ms);
+
 /* The next message. NULL and OK: there are no more: the client has half-closed, or the server ended
  * with OK. Otherwise the trailer's status, DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE, DATA_LOSS.
  * Messages that arrived before an end come first. */

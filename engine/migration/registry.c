@@ -24,8 +24,12 @@ struct registry *registry_new(void)
 	(void)pthread_mutex_init(&registry->keeping, NULL);
 	(void)pthread_condattr_init(&attributes);
 	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	for (size_t i = 0; i < REGISTRY_BELLS; i++)
+	for (size_t i = 0; i < REGISTRY_BELLS; i++) {
 		(void)pthread_cond_init(&registry->changed[i], &attributes);
+		(void)pthread_cond_init(&registry->watched[i], &attributes);
+	}
+	(void)pthread_cond_init(&registry->to_announce, &attributes);
+	registry->latest_ms = REGISTRY_LATEST_MS;
 	(void)pthread_condattr_destroy(&attributes);
 	return registry;
 }
@@ -34,11 +38,15 @@ void registry_free(struct registry *registry)
 {
 	if (registry == NULL)
 		return;
+	registry_end_announcing(registry);
 	for (size_t i = 0; i < registry->count; i++)
 		migration_view_free(registry->views[i]);
 	free(registry->views);
-	for (size_t i = 0; i < REGISTRY_BELLS; i++)
+	for (size_t i = 0; i < REGISTRY_BELLS; i++) {
 		(void)pthread_cond_destroy(&registry->changed[i]);
+		(void)pthread_cond_destroy(&registry->watched[i]);
+	}
+	(void)pthread_cond_destroy(&registry->to_announce);
 	(void)pthread_mutex_destroy(&registry->keeping);
 	(void)pthread_mutex_destroy(&registry->lock);
 	free(registry);
@@ -73,23 +81,16 @@ Haul__V1__Migration *view_copy(const Haul__V1__Migration *view)
 }
 
 /* FNV-1a: ids are a few dozen characters. */
-static pthread_cond_t *bell_of(struct registry *registry, const char *id)
+size_t registry_bell(const char *id)
 {
 	uint32_t hash = 2166136261U;
 
 	for (; *id != '\0'; id++)
 		hash = (hash ^ (uint8_t)*id) * 16777619U;
-	return &registry->changed[hash % REGISTRY_BELLS];
+	return hash % REGISTRY_BELLS;
 }
 
-/* Caller holds the lock. */
-static void ring_all(struct registry *registry)
-{
-	for (size_t i = 0; i < REGISTRY_BELLS; i++)
-		(void)pthread_cond_broadcast(&registry->changed[i]);
-}
-
-static Haul__V1__Migration *find(struct registry *registry, const char *id)
+Haul__V1__Migration *registry_find(struct registry *registry, const char *id)
 {
 	for (size_t i = registry->count; i-- > 0;) {
 		if (strcmp(registry->views[i]->id, id) == 0)
@@ -98,7 +99,7 @@ static Haul__V1__Migration *find(struct registry *registry, const char *id)
 	return NULL;
 }
 
-static status *not_found(const char *id)
+status *registry_not_found(const char *id)
 {
 	return status_because(
 	    status_detailf(status_errorf(STATUS_NOT_FOUND, "no migration %.64s", id), "next",
@@ -108,6 +109,7 @@ static status *not_found(const char *id)
 
 static void take_out(struct registry *registry, size_t place)
 {
+	registry_drop_packed(registry, registry->views[place]->id);
 	migration_view_free(registry->views[place]);
 	memmove(registry->views + place, registry->views + place + 1,
 		(registry->count - place - 1) * sizeof(*registry->views));
@@ -166,7 +168,7 @@ static status *add_locked(struct registry *registry, Haul__V1__Migration *view,
 	unsigned active, in_doubt;
 
 	count_locked(registry, &active, &in_doubt);
-	if (find(registry, view->id) != NULL)
+	if (registry_find(registry, view->id) != NULL)
 		return status_errorf(STATUS_ALREADY_EXISTS, "migration %s exists", view->id);
 	if (active >= LIMIT_SESSIONS && !migration_is_over(view))
 		return status_errorf(
@@ -214,7 +216,7 @@ static void keep_latest(struct registry *registry, const char *id)
 
 	(void)pthread_mutex_lock(&registry->keeping);
 	(void)pthread_mutex_lock(&registry->lock);
-	const Haul__V1__Migration *view = find(registry, id);
+	const Haul__V1__Migration *view = registry_find(registry, id);
 	if (view != NULL && registry->keeper.keep != NULL)
 		latest = view_copy(view);
 	(void)pthread_mutex_unlock(&registry->lock);
@@ -229,13 +231,14 @@ void registry_change(struct registry *registry, const char *id,
 	bool is_over = false;
 
 	(void)pthread_mutex_lock(&registry->lock);
-	Haul__V1__Migration *view = find(registry, id);
+	Haul__V1__Migration *view = registry_find(registry, id);
 	if (view != NULL) {
 		change(self, view);
 		view->sequence++;
 		is_over = migration_is_over(view);
-		if (atomic_load(&registry->hushes) == 0 || is_over)
-			(void)pthread_cond_broadcast(bell_of(registry, id));
+		registry_note_change(registry, id, is_over);
+		if (is_over)
+			(void)pthread_cond_broadcast(&registry->changed[registry_bell(id)]);
 	}
 	(void)pthread_mutex_unlock(&registry->lock);
 	if (is_over)
@@ -245,7 +248,8 @@ void registry_change(struct registry *registry, const char *id,
 void registry_wake(struct registry *registry)
 {
 	(void)pthread_mutex_lock(&registry->lock);
-	ring_all(registry);
+	for (size_t i = 0; i < REGISTRY_BELLS; i++)
+		(void)pthread_cond_broadcast(&registry->changed[i]);
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 
@@ -255,16 +259,16 @@ void registry_hush(struct registry *registry, bool begins)
 	unsigned before = begins ? atomic_fetch_add(&registry->hushes, 1)
 				 : atomic_fetch_sub(&registry->hushes, 1);
 	if (!begins && before == 1)
-		ring_all(registry);
+		(void)pthread_cond_signal(&registry->to_announce);
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 
 static status *delete_locked(struct registry *registry, const char *id)
 {
-	Haul__V1__Migration *view = find(registry, id);
+	Haul__V1__Migration *view = registry_find(registry, id);
 
 	if (view == NULL)
-		return not_found(id);
+		return registry_not_found(id);
 	if (!migration_is_over(view))
 		return status_detailf(status_errorf(STATUS_FAILED_PRECONDITION,
 						    "migration %s is not over", id),
@@ -290,53 +294,11 @@ status *registry_delete(struct registry *registry, const char *id)
 
 status *registry_get(struct registry *registry, const char *id, Haul__V1__Migration **ret_view)
 {
-	return registry_wait(registry, id, 0, 0, ret_view);
-}
-
-/* *ret_view is the registry's own. Caller holds the lock, which is given up meanwhile. */
-static status *wait_for_change(struct registry *registry, const char *id, uint64_t sequence,
-			       int64_t timeout_ms, Haul__V1__Migration **ret_view)
-{
-	struct timespec at = clock_at(clock_monotonic_ms() + timeout_ms);
-
-	for (;;) {
-		Haul__V1__Migration *view = find(registry, id);
-		if (view == NULL)
-			return not_found(id);
-		if (view->sequence > sequence) {
-			*ret_view = view;
-			return NULL;
-		}
-		if (registry->is_closed)
-			return status_errorf(STATUS_CANCELLED, "this engine stops");
-		if (pthread_cond_timedwait(bell_of(registry, id), &registry->lock, &at) ==
-		    ETIMEDOUT)
-			return status_errorf(STATUS_DEADLINE_EXCEEDED, "no change");
-	}
-}
-
-status *registry_wait(struct registry *registry, const char *id, uint64_t sequence,
-		      int64_t timeout_ms, Haul__V1__Migration **ret_view)
-{
-	Haul__V1__Migration *view = NULL;
-
 	(void)pthread_mutex_lock(&registry->lock);
-	status *st = wait_for_change(registry, id, sequence, timeout_ms, &view);
+	const Haul__V1__Migration *view = registry_find(registry, id);
+	status *st = view == NULL ? registry_not_found(id) : NULL;
 	if (view != NULL)
 		*ret_view = view_copy(view);
-	(void)pthread_mutex_unlock(&registry->lock);
-	return st;
-}
-
-status *registry_await_change(struct registry *registry, const char *id, uint64_t sequence,
-			      int64_t timeout_ms, bool *ret_is_over)
-{
-	Haul__V1__Migration *view = NULL;
-
-	(void)pthread_mutex_lock(&registry->lock);
-	status *st = wait_for_change(registry, id, sequence, timeout_ms, &view);
-	if (view != NULL)
-		*ret_is_over = migration_is_over(view);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return st;
 }
@@ -351,14 +313,15 @@ static void wait_locked(struct registry *registry, const char *id, int64_t until
 			bool (*is_wanted)(void *self), void *self)
 {
 	for (;;) {
-		const Haul__V1__Migration *view = find(registry, id);
+		const Haul__V1__Migration *view = registry_find(registry, id);
 		int64_t now = clock_monotonic_ms();
 		int64_t at_ms = now + LOOK_MS < until_ms ? now + LOOK_MS : until_ms;
 		struct timespec at = clock_at(at_ms);
 		if (view == NULL || migration_is_over(view) || registry->is_closed ||
 		    now >= until_ms || !is_wanted(self))
 			return;
-		(void)pthread_cond_timedwait(bell_of(registry, id), &registry->lock, &at);
+		(void)pthread_cond_timedwait(&registry->changed[registry_bell(id)], &registry->lock,
+					     &at);
 	}
 }
 
@@ -375,9 +338,9 @@ status *registry_await_end(struct registry *registry, const char *id, int64_t ti
 		wait_locked(registry, id, until, is_wanted, self);
 		registry->waits--;
 	}
-	Haul__V1__Migration *view = find(registry, id);
+	Haul__V1__Migration *view = registry_find(registry, id);
 	if (view == NULL)
-		st = not_found(id);
+		st = registry_not_found(id);
 	else if (registry->is_closed && !migration_is_over(view))
 		st = status_errorf(STATUS_UNAVAILABLE, "this engine stops");
 	else
@@ -390,7 +353,10 @@ void registry_close(struct registry *registry)
 {
 	(void)pthread_mutex_lock(&registry->lock);
 	registry->is_closed = true;
-	ring_all(registry);
+	for (size_t i = 0; i < REGISTRY_BELLS; i++) {
+		(void)pthread_cond_broadcast(&registry->changed[i]);
+		(void)pthread_cond_broadcast(&registry->watched[i]);
+	}
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 

@@ -4,7 +4,10 @@
 #ifndef HAUL_ENGINE_MIGRATION_REGISTRY_H
 #define HAUL_ENGINE_MIGRATION_REGISTRY_H
 
+#include <stdatomic.h>
+
 #include "haul/v1/migrations.pb-c.h"
+#include "proto/limits.h"
 #include "proto/status.h"
 
 struct registry;
@@ -52,23 +55,33 @@ must_check status *registry_await_end(struct registry *registry, const char *id,
 /* Those who wait shall look again. */
 void registry_wake(struct registry *registry);
 
-/* While hushed (as often as it begins, it must end), changes wake nobody but those who wait for an
- * end: registry_wait sees others when it looks next, or when it is over. */
+/* While hushed (as often as it begins, it must end), watchers are told of ends only, and of other
+ * changes after a second. */
 void registry_hush(struct registry *registry, bool begins);
 bool registry_is_hushed(struct registry *registry);
 
 /* Forgets a finished one: NOT_FOUND, FAILED_PRECONDITION when it is not over. */
 must_check status *registry_delete(struct registry *registry, const char *id);
 
-/* Waits until the view's sequence is above `sequence`, then as registry_get; DEADLINE_EXCEEDED
- * after timeout_ms; CANCELLED after registry_close. */
-must_check status *registry_wait(struct registry *registry, const char *id, uint64_t sequence,
-				 int64_t timeout_ms, Haul__V1__Migration **ret_view);
+/* A view as it was, in bytes; nobody changes it. */
+struct packed_view {
+	atomic_uint references;
+	uint64_t sequence;
+	bool is_over;
+	char id[LIMIT_ID + 1];
+	size_t size;
+	uint8_t bytes[]; /* a Migration */
+};
 
-/* As registry_wait, for whoever takes the view later, when more may have changed; says whether it
- * is over. */
-must_check status *registry_await_change(struct registry *registry, const char *id,
-					 uint64_t sequence, int64_t timeout_ms, bool *ret_is_over);
+/* Waits until the view's sequence is above `sequence` and gives it, to be released; NULL and OK: it
+ * is over and was seen. Without a wait when sequence is 0, and when it is over; else the change has
+ * settled: watchers hear of those that come within a tenth of a second together, some sooner than
+ * others. DEADLINE_EXCEEDED after timeout_ms; CANCELLED after registry_close. */
+must_check status *registry_watch(struct registry *registry, const char *id, uint64_t sequence,
+				  int64_t timeout_ms, struct packed_view **ret_view);
+
+void packed_view_release(struct packed_view *view);
+DEFINE_SCOPE(packed_view, struct packed_view *, packed_view_release);
 
 /* Ends all waiting. */
 void registry_close(struct registry *registry);

@@ -9,11 +9,7 @@
 
 enum {
 	SEND_MS = 30000,
-	TICK_MS = 1000,
-	/* Changes that come closer are one for a watcher: a thousand of them must not keep the
-	 * engine from its migrations. */
-	APART_MS = 100,
-	SETTLE_TIMES = 10,
+	TICK_MS = 2000, /* a watcher that goes wakes nobody */
 };
 
 struct watchers {
@@ -83,31 +79,12 @@ static status *first_sequence(struct registry *registry, const char *id, uint64_
 	return st;
 }
 
-/* A change that is not the last one is not told at once: more may follow, and while a workload
- * stands still others have the processors. */
-static void let_settle(struct registry *registry)
-{
-	static const struct timespec apart = {.tv_nsec = APART_MS * 1000000L};
-
-	for (unsigned i = 0; i < SETTLE_TIMES; i++) {
-		(void)nanosleep(&apart, NULL);
-		if (!registry_is_hushed(registry))
-			return;
-	}
-}
-
 /* Waits for the next view; NULL when it is over and was sent already. */
 static status *next_view(struct registry *registry, const char *id, uint64_t sequence,
-			 struct stream *stream, Haul__V1__Migration **ret_view)
+			 struct stream *stream, struct packed_view **ret_view)
 {
 	for (;;) {
-		scoped(migration_view) Haul__V1__Migration *view = NULL;
-		bool is_over = false;
-		status *st = registry_await_change(registry, id, sequence, TICK_MS, &is_over);
-		if (st == NULL && sequence > 0 && !is_over)
-			let_settle(registry);
-		if (st == NULL)
-			return registry_get(registry, id, ret_view);
+		status *st = registry_watch(registry, id, sequence, TICK_MS, ret_view);
 		if (status_code_of(st) == STATUS_CANCELLED)
 			return status_recode(st,
 					     STATUS_UNAVAILABLE); /* of the engine, not of ours */
@@ -116,9 +93,6 @@ static status *next_view(struct registry *registry, const char *id, uint64_t seq
 		status_free(st);
 		if (stream_is_cancelled(stream))
 			return status_errorf(STATUS_CANCELLED, "nobody watches any more");
-		st = registry_get(registry, id, &view);
-		if (st != NULL || migration_is_over(view))
-			return st;
 	}
 }
 
@@ -130,13 +104,13 @@ status *watch_migration(struct registry *registry, const char *id, uint64_t afte
 
 	stream_set_background(stream);
 	while (st == NULL) {
-		scoped(migration_view) Haul__V1__Migration *view = NULL;
+		scoped(packed_view) struct packed_view *view = NULL;
 		st = next_view(registry, id, sequence, stream, &view);
 		if (st != NULL || view == NULL)
 			return st;
 		sequence = view->sequence;
-		st = stream_send(stream, &view->base, SEND_MS);
-		if (migration_is_over(view))
+		st = stream_send_bytes(stream, view->bytes, view->size, SEND_MS);
+		if (view->is_over)
 			return st;
 	}
 	return st;

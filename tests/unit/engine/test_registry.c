@@ -10,50 +10,10 @@
 
 #include "proto/limits.h"
 #include "proto/pack.h"
+#include "tests/unit/engine/registry_scene.h"
 #include "tests/unit/test.h"
 
 enum { LONG_MS = 60000 };
-
-static int64_t started; /* grows, so that the newest is the last one added */
-
-static Haul__V1__Migration *view(const char *id, Haul__V1__MigrationState migration_state)
-{
-	Haul__V1__Migration *made = malloc(sizeof(*made));
-
-	assert_non_null(made);
-	haul__v1__migration__init(made);
-	made->started_unix_ms = ++started;
-	made->id = text_copy(id);
-	made->state = migration_state;
-	made->stage = text_copy("prepare");
-	made->role = text_copy("source");
-	made->workload = text_copy("pid:1");
-	made->peer = text_copy("");
-	made->tracking = text_copy("");
-	made->doubt = text_copy("");
-	return made;
-}
-
-static status *add(struct registry *registry, const char *id,
-		   Haul__V1__MigrationState migration_state)
-{
-	return registry_add(registry, view(id, migration_state));
-}
-
-#define RUNNING HAUL__V1__MIGRATION_STATE__RUNNING
-#define COMPLETED HAUL__V1__MIGRATION_STATE__COMPLETED
-#define IN_DOUBT HAUL__V1__MIGRATION_STATE__IN_DOUBT
-
-static void set_stage(void *self, Haul__V1__Migration *changed)
-{
-	text_set(&changed->stage, self);
-}
-
-static void set_over(void *self, Haul__V1__Migration *changed)
-{
-	(void)self;
-	changed->state = COMPLETED;
-}
 
 static void readers_get_copies_that_do_not_change(void **state)
 {
@@ -121,164 +81,6 @@ static void active_ones_are_limited_and_finished_ones_forgotten(void **state)
 	haul__v1__list_response__free_unpacked(list, NULL);
 	registry_change(registry, "active-1", set_over, NULL);
 	assert_ok(add(registry, "one-more", RUNNING));
-}
-
-struct waiter {
-	struct registry *registry;
-	pthread_t thread;
-	uint64_t sequence;
-	int64_t timeout_ms;
-	atomic_int tid;
-	Haul__V1__Migration *got;
-	status *st;
-};
-
-static void *wait_for_change(void *self)
-{
-	struct waiter *waiter = self;
-
-	atomic_store(&waiter->tid, gettid());
-	waiter->st = registry_wait(waiter->registry, "a", waiter->sequence, waiter->timeout_ms,
-				   &waiter->got);
-	return NULL;
-}
-
-static void start_waiters(struct registry *registry, struct waiter waiters[4], uint64_t sequence)
-{
-	for (int i = 0; i < 4; i++) {
-		waiters[i] = (struct waiter){.registry = registry,
-					     .sequence = sequence,
-					     .timeout_ms = LONG_MS};
-		assert_int_equal(pthread_create(&waiters[i].thread, NULL, wait_for_change,
-						&waiters[i]),
-				 0);
-	}
-}
-
-static void all_who_wait_are_woken_by_a_change(void **state)
-{
-	(void)state;
-	scoped(registry) struct registry *registry = registry_new();
-	struct waiter waiters[4];
-	assert_ok(add(registry, "a", RUNNING));
-	start_waiters(registry, waiters, 1);
-	registry_change(registry, "a", set_stage, (void *)"commit");
-	for (int i = 0; i < 4; i++) {
-		assert_int_equal(pthread_join(waiters[i].thread, NULL), 0);
-		assert_ok(waiters[i].st);
-		assert_string_equal(waiters[i].got->stage, "commit");
-		assert_true(waiters[i].got->sequence == 2);
-		migration_view_free(waiters[i].got);
-	}
-}
-
-/* Once it sleeps, it does so in registry_wait: nobody else has the lock for long. */
-static void await_asleep(struct waiter *waiter)
-{
-	char path[64], state = 'R';
-
-	while (state != 'S') {
-		(void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat",
-			       atomic_load(&waiter->tid));
-		FILE *file = fopen(path, "re");
-		if (file != NULL) {
-			assert_int_equal(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
-			(void)fclose(file);
-		}
-	}
-}
-
-static void while_hushed_only_an_end_wakes_watchers(void **state)
-{
-	(void)state;
-	scoped(registry) struct registry *registry = registry_new();
-	struct waiter waiters[4];
-	assert_ok(add(registry, "a", RUNNING));
-	start_waiters(registry, waiters, 1);
-	for (int i = 0; i < 4; i++)
-		await_asleep(&waiters[i]);
-	registry_hush(registry, true);
-	registry_hush(registry, true);
-	registry_change(registry, "a", set_stage, (void *)"freeze");
-	registry_change(registry, "a", set_stage, (void *)"restore");
-	registry_hush(registry, false);
-	/* One of two has ended: still nobody was told. */
-	for (int i = 0; i < 4; i++)
-		assert_int_equal(pthread_tryjoin_np(waiters[i].thread, NULL), EBUSY);
-	registry_hush(registry, false);
-	for (int i = 0; i < 4; i++) {
-		assert_int_equal(pthread_join(waiters[i].thread, NULL), 0);
-		assert_ok(waiters[i].st);
-		assert_string_equal(waiters[i].got->stage, "restore");
-		migration_view_free(waiters[i].got);
-	}
-	start_waiters(registry, waiters, 3);
-	registry_hush(registry, true);
-	registry_change(registry, "a", set_over, NULL);
-	for (int i = 0; i < 4; i++) {
-		assert_int_equal(pthread_join(waiters[i].thread, NULL), 0);
-		assert_ok(waiters[i].st);
-		assert_true(waiters[i].got->state == COMPLETED);
-		migration_view_free(waiters[i].got);
-	}
-	registry_hush(registry, false);
-}
-
-static void closing_ends_all_waiting(void **state)
-{
-	(void)state;
-	scoped(registry) struct registry *registry = registry_new();
-	scoped(migration_view) Haul__V1__Migration *got = NULL;
-	struct waiter waiters[4];
-	assert_ok(add(registry, "a", RUNNING));
-	start_waiters(registry, waiters, 1);
-	registry_close(registry);
-	for (int i = 0; i < 4; i++) {
-		assert_int_equal(pthread_join(waiters[i].thread, NULL), 0);
-		assert_code(waiters[i].st, STATUS_CANCELLED);
-		assert_null(waiters[i].got);
-	}
-	/* What is known can still be read. */
-	assert_ok(registry_get(registry, "a", &got));
-}
-
-static void waiting_ends_with_the_time(void **state)
-{
-	(void)state;
-	scoped(registry) struct registry *registry = registry_new();
-	Haul__V1__Migration *got = NULL;
-	assert_ok(add(registry, "a", RUNNING));
-	assert_code(registry_wait(registry, "a", 1, 30, &got), STATUS_DEADLINE_EXCEEDED);
-	assert_ok(registry_wait(registry, "a", 0, 0, &got));
-	migration_view_free(got);
-}
-
-static void *change_often(void *self)
-{
-	for (int i = 0; i < 500; i++)
-		registry_change(self, "a", set_stage, (void *)(i % 2 == 0 ? "freeze" : "restore"));
-	registry_change(self, "a", set_over, NULL);
-	return NULL;
-}
-
-static void a_watcher_misses_no_end_however_fast_the_changes(void **state)
-{
-	(void)state;
-	scoped(registry) struct registry *registry = registry_new();
-	pthread_t writer;
-	uint64_t sequence = 0;
-	bool is_over = false;
-	assert_ok(add(registry, "a", RUNNING));
-	assert_int_equal(pthread_create(&writer, NULL, change_often, registry), 0);
-	while (!is_over) {
-		scoped(migration_view) Haul__V1__Migration *got = NULL;
-		assert_ok(registry_wait(registry, "a", sequence, LONG_MS, &got));
-		assert_true(got->sequence > sequence);
-		sequence = got->sequence;
-		is_over = migration_is_over(got);
-	}
-	assert_true(sequence == 502);
-	assert_int_equal(pthread_join(writer, NULL), 0);
 }
 
 /* The ids of a list, in a row. */
@@ -549,11 +351,6 @@ int main(void)
 	    cmocka_unit_test(readers_get_copies_that_do_not_change),
 	    cmocka_unit_test(an_unknown_id_is_not_found_and_a_known_one_not_added),
 	    cmocka_unit_test(active_ones_are_limited_and_finished_ones_forgotten),
-	    cmocka_unit_test(all_who_wait_are_woken_by_a_change),
-	    cmocka_unit_test(while_hushed_only_an_end_wakes_watchers),
-	    cmocka_unit_test(closing_ends_all_waiting),
-	    cmocka_unit_test(waiting_ends_with_the_time),
-	    cmocka_unit_test(a_watcher_misses_no_end_however_fast_the_changes),
 	    cmocka_unit_test(lists_are_filtered),
 	    cmocka_unit_test(pages_follow_each_other_whatever_comes_and_goes),
 	    cmocka_unit_test(a_page_fits_into_an_answer),
