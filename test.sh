@@ -68,7 +68,7 @@ else
 fi
 # Side by side, since both wait most of the time: with sanitizers; and without, what preloads a library into hauld,
 # or measures its memory.
-native_cases=(native_corrupt native_identity native_lazy native_matrix native_memory native_parallel native_recovery native_soak native_streams)
+native_cases=(native_corrupt native_identity native_lazy native_matrix native_memory native_parallel native_postcopy native_recovery native_soak native_streams)
 [[ -z ${HAUL_FULL:-} ]] || native_cases+=(native_converge native_load native_resume)
 HAUL_BUILD=build/release tests/lab/run.sh native "${native_cases[@]}" >"$aside" 2>&1 &
 ASIDE=$!

@@ -3,12 +3,12 @@
 #
 # guest_postcopy: on a kernel that tracks dirty pages, the time until a workload runs at its destination does not
 # depend on its memory with --mode post-copy: 16 times as much (HAUL_MIB, default 8 and 128) takes at most 1.3 times
-# as long, by the medians of HAUL_RUNS (default 5). Its content is checked afterwards.
+# as long, by the medians of HAUL_RUNS (default 3). Its content is checked afterwards.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
 
 read -r small big <<<"${HAUL_MIB:-8 128}"
-runs=${HAUL_RUNS:-5}
+runs=${HAUL_RUNS:-3}
 declare -A DOWN=([$small]="" [$big]="")
 
 median() {
