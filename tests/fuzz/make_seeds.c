@@ -236,6 +236,19 @@ static void pages(const char *corpus)
 	write_seed(corpus, "pages", "header", &first);
 }
 
+static void late(const char *corpus)
+{
+	static const uint8_t page[PAGE_BYTES] = {1, 2, 3};
+	struct seed seed = {.size = 0}, wrong = {.size = 0};
+
+	add_header(&seed, PAGE_ADD, PAGE_PRESENT, 1, 0x12000);
+	add(&seed, page, sizeof(page));
+	add_header(&seed, PAGE_ADD, PAGE_PRESENT | PAGE_ZERO, 2, 0x16000);
+	write_seed(corpus, "late", "batch", &seed);
+	add_header(&wrong, PAGE_ADD, PAGE_PRESENT | PAGE_ZERO, 1, 0x10000);
+	write_seed(corpus, "late", "not-late", &wrong);
+}
+
 static void images(const char *corpus)
 {
 	struct seed seed = {.size = 0}, piece = {.size = 0};
@@ -364,6 +377,7 @@ int main(int argc, char **argv)
 	streams(argv[1]);
 	criu(argv[1]);
 	pages(argv[1]);
+	late(argv[1]);
 	images(argv[1]);
 	lazy(argv[1]);
 	journal(argv[1]);
