@@ -130,7 +130,7 @@ measure() {
 
 part_measure() {
     local mib mode
-    for mib in 64 ${HAUL_BIG_MIB:-512}; do
+    for mib in 64 ${HAUL_BIG_MIB:-256}; do
         for mode in ${HAUL_MODES:-stop-copy post-copy hybrid}; do
             measure "$mode" "$mib"
         done
@@ -173,12 +173,16 @@ part_refused() {
 
 # --- the link ---
 
+is_paused() {
+    [[ $(shown stage B) == paused ]]
+}
+
 part_cut() {
     begin "link cut while it is fetched" memory --mode post-copy
     await_fetching
     link_cut
     eventually 600 is_said A POST_COPY_PAUSED || flunk "A does not say that it waits: $(ctl A --json list)"
-    [[ $(shown stage B) == paused ]] || eventually 200 is_said B '"stage":"paused"' || flunk "B does not say it: $(ctl B --json list)"
+    eventually 200 is_paused || flunk "B does not say it: $(ctl B list)"
     is_frozen_at A || flunk "the source does not keep its tree"
     link_restore
     ctl A recover "$ID" >/dev/null || flunk "it cannot be recovered"
@@ -291,8 +295,15 @@ part_events_killed() {
 
 # --- at any moment ---
 
+is_process_gone() {
+    ! on "$1" kill -0 "$2" 2>/dev/null
+}
+
+# A process that is killed may hold its journal for a moment longer.
 restart() {
+    local pid=${ENGINE[$1]}
     engine_kill "$1"
+    eventually 100 is_process_gone "$1" "$pid" || flunk "the engine of $1 does not end"
     engine_up "$1"
 }
 
@@ -318,7 +329,7 @@ strike() {
 # Who dies when: 0 to 2 s after the migration began.
 part_random() {
     local i who whos=(guard from to both cut)
-    for ((i = 0; i < ${HAUL_RANDOM_KILLS:-5}; i++)); do
+    for ((i = 0; i < ${HAUL_RANDOM_KILLS:-3}; i++)); do
         who=${whos[i % 5]}
         begin "at random: $who" "$([[ $((i % 3)) == 2 ]] && echo mappings || echo memory)" \
             --mode "$([[ $((i % 2)) == 0 ]] && echo post-copy || echo hybrid)"
