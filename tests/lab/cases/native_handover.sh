@@ -107,7 +107,7 @@ accept_as a
 migrate_over "$nowhere" --bandwidth 4MiB &
 job=$!
 for ((try = 0; try < 200 * SLOW; try++)); do
-    ! ctl A --json list --active | grep -q pre-copy || break
+    ! ctl A --json list --active | grep -q '"stage":[[:space:]]*"pre-copy"' || break
     sleep 0.1
 done
 accepted

@@ -43,9 +43,10 @@ for pid in "${pids[@]}"; do
     note "downtime $(report downtimeMs) ms, total $(report totalMs) ms"
 done
 mapfile -t total < <(printf '%s\n' "${total[@]}" | sort -n)
-# All of them are under way at a time: nobody has to wait until the others are done.
-awk -v first="${total[0]}" -v last="${total[-1]}" 'BEGIN { exit !(last < 2 * first) }' ||
-    fail "the first was done after ${total[0]} ms, the last after ${total[-1]}"
+# All of them are under way at a time: nobody has to wait until the others are done. (How fair TCP is to single
+# connections of a narrow link is its own business.)
+awk -v middle="${total[COUNT / 2]}" -v last="${total[-1]}" 'BEGIN { exit !(last < 1.5 * middle) }' ||
+    fail "half of them were done after ${total[COUNT / 2]} ms, the last after ${total[-1]}"
 for host in A B; do
     peak=$(peak_kib "$host")
     note "$host: $peak KiB at most"
