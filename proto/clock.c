@@ -38,3 +38,13 @@ struct timespec clock_at(int64_t monotonic_ms)
 	return (struct timespec){.tv_sec = monotonic_ms / 1000,
 				 .tv_nsec = monotonic_ms % 1000 * 1000000};
 }
+
+void clock_cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attributes;
+
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(cond, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
+}

@@ -3,6 +3,7 @@
 #ifndef HAUL_PROTO_CLOCK_H
 #define HAUL_PROTO_CLOCK_H
 
+#include <pthread.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -15,5 +16,7 @@ int64_t clock_left_ms(int64_t deadline_ms);
 
 /* A monotonic deadline as pthread_cond_timedwait takes it (conditions are on CLOCK_MONOTONIC). */
 struct timespec clock_at(int64_t monotonic_ms);
+/* Such a condition. */
+void clock_cond_init(pthread_cond_t *cond);
 
 #endif

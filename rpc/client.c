@@ -81,11 +81,7 @@ status *rpc_client_new(const char *url, const struct credentials *credentials,
 	client->endpoint = endpoint;
 	client->credentials = credentials;
 	retry_budget_init(&client->budget);
-	pthread_condattr_t attr;
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&client->changed, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&client->changed);
 	(void)pthread_mutex_init(&client->lock, NULL);
 	st = open_socket(client);
 	if (st != NULL) {

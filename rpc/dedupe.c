@@ -86,11 +86,7 @@ status *dedupe_new(const struct dedupe_limits *limits, struct dedupe **ret_dedup
 	if (dedupe == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for the answers' table");
 	dedupe->limits = limits != NULL ? *limits : usual;
-	pthread_condattr_t attr;
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&dedupe->done, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&dedupe->done);
 	(void)pthread_mutex_init(&dedupe->lock, NULL);
 	status *st = make_tables(dedupe);
 	if (st != NULL) {

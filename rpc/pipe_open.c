@@ -126,11 +126,7 @@ static status *new_pipe(struct pipe **ret_pipe)
 	struct pipe *pipe = calloc(1, sizeof(*pipe));
 	if (pipe == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for a pipe");
-	pthread_condattr_t attr;
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&pipe->changed, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&pipe->changed);
 	(void)pthread_mutex_init(&pipe->lock, NULL);
 	atomic_init(&pipe->bytes_sent, 0);
 	atomic_init(&pipe->bytes_received, 0);

@@ -43,11 +43,7 @@ status *rpc_server_new(const struct rpc_server_config *config, struct rpc_server
 		return st;
 	}
 	server->config = *config;
-	pthread_condattr_t attr;
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&server->changed, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&server->changed);
 	(void)pthread_mutex_init(&server->lock, NULL);
 	*ret_server = server;
 	return NULL;

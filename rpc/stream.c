@@ -42,11 +42,7 @@ status *stream_new(struct pipe *pipe, bool is_server, const struct stream_option
 	made->sent_ms = clock_monotonic_ms();
 	made->own = metadata_new();
 	made->own_trailing = metadata_new();
-	pthread_condattr_t attr;
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&made->changed, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&made->changed);
 	(void)pthread_mutex_init(&made->lock, NULL);
 	status *st = start_threads(made);
 	if (st != NULL) {

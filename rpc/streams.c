@@ -44,16 +44,12 @@ status *rpc_streams_new(const struct pipe_place *place,
 			struct rpc_streams **ret_streams)
 {
 	struct rpc_streams *streams = calloc(1, sizeof(*streams));
-	pthread_condattr_t attr;
 	if (streams == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for the streams");
 	streams->place = *place;
 	streams->most = most;
 	streams->most_self = self;
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&streams->changed, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&streams->changed);
 	(void)pthread_mutex_init(&streams->lock, NULL);
 	*ret_streams = streams;
 	return NULL;

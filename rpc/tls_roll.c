@@ -10,12 +10,8 @@
 
 void tls_roll_init(struct tls_roll *roll)
 {
-	pthread_condattr_t attr;
 	(void)pthread_mutex_init(&roll->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&roll->left, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&roll->left);
 }
 
 void tls_roll_fini(struct tls_roll *roll)

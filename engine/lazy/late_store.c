@@ -35,15 +35,11 @@ struct late_store {
 status *late_store_new(struct lazy_shared *shared, struct late_store **ret_store)
 {
 	scoped(late_store) struct late_store *store = calloc(1, sizeof(*store));
-	pthread_condattr_t attributes;
 
 	if (store == NULL)
 		return status_errnof(ENOMEM, "late pages");
 	(void)pthread_mutex_init(&store->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&store->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&store->changed);
 	store->shared = shared;
 	lazy_shared_map(shared, &store->map);
 	store->images = open(shared->images, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -72,17 +72,13 @@ status *lazy_probe(void)
 status *lazy_new(const struct lazy_options *options, struct lazy **ret_lazy)
 {
 	scoped(lazy) struct lazy *lazy = calloc(1, sizeof(*lazy));
-	pthread_condattr_t attributes;
 
 	if (lazy == NULL)
 		return status_errnof(ENOMEM, "lazy restore");
 	lazy->listening = lazy->criu = lazy->guard.socket = -1;
 	lazy->guard.child.pidfd = -1;
 	(void)pthread_mutex_init(&lazy->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&lazy->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&lazy->changed);
 	(void)snprintf(lazy->tree_group, sizeof(lazy->tree_group), "%s", options->tree_group);
 	(void)snprintf(lazy->images, sizeof(lazy->images), "%s", options->images);
 	(void)snprintf(lazy->work_dir, sizeof(lazy->work_dir), "%s", options->work_dir);

@@ -26,7 +26,6 @@ static const char *const state_names[] = {"prepared", "restored", "committed", "
 struct incoming *incoming_new(struct core *core, const char *id)
 {
 	struct incoming *incoming = calloc(1, sizeof(*incoming));
-	pthread_condattr_t attributes;
 
 	if (incoming == NULL)
 		abort();
@@ -38,10 +37,7 @@ struct incoming *incoming_new(struct core *core, const char *id)
 	incoming->lease_ms = core->config.lease_ms;
 	(void)pthread_mutex_init(&incoming->turn, NULL);
 	(void)pthread_mutex_init(&incoming->arrival_lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&incoming->arrived, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&incoming->arrived);
 	return incoming;
 }
 
@@ -61,16 +57,12 @@ void incoming_free(struct incoming *incoming)
 struct incomings *incomings_new(struct core *core)
 {
 	struct incomings *incomings = calloc(1, sizeof(*incomings));
-	pthread_condattr_t attributes;
 
 	if (incomings == NULL)
 		abort();
 	incomings->core = core;
 	(void)pthread_mutex_init(&incomings->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&incomings->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&incomings->changed);
 	return incomings;
 }
 

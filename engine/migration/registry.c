@@ -16,21 +16,17 @@ enum { LOOK_MS = 500 };
 struct registry *registry_new(void)
 {
 	struct registry *registry = calloc(1, sizeof(*registry));
-	pthread_condattr_t attributes;
 
 	if (registry == NULL)
 		abort();
 	(void)pthread_mutex_init(&registry->lock, NULL);
 	(void)pthread_mutex_init(&registry->keeping, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	for (size_t i = 0; i < REGISTRY_BELLS; i++) {
-		(void)pthread_cond_init(&registry->changed[i], &attributes);
-		(void)pthread_cond_init(&registry->watched[i], &attributes);
+		clock_cond_init(&registry->changed[i]);
+		clock_cond_init(&registry->watched[i]);
 	}
-	(void)pthread_cond_init(&registry->to_announce, &attributes);
+	clock_cond_init(&registry->to_announce);
 	registry->latest_ms = REGISTRY_LATEST_MS;
-	(void)pthread_condattr_destroy(&attributes);
 	return registry;
 }
 

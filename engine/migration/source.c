@@ -25,7 +25,6 @@ enum { ANSWER_MS = 550 };
 struct source *source_new(struct core *core, const char *id)
 {
 	struct source *source = calloc(1, sizeof(*source));
-	pthread_condattr_t attributes;
 
 	if (source == NULL)
 		abort();
@@ -35,10 +34,7 @@ struct source *source_new(struct core *core, const char *id)
 	for (size_t i = 0; i < RPC_SOCKETS; i++)
 		source->sockets[i] = -1;
 	(void)pthread_mutex_init(&source->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&source->told, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&source->told);
 	return source;
 }
 

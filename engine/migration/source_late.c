@@ -165,7 +165,6 @@ static void free_late(struct source_late *late)
 
 status *source_late_start(struct source *source)
 {
-	pthread_condattr_t attributes;
 
 	if (source->late != NULL)
 		return NULL;
@@ -174,10 +173,7 @@ status *source_late_start(struct source *source)
 		return status_errnof(ENOMEM, "late pages");
 	late->source = source;
 	(void)pthread_mutex_init(&late->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&late->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&late->changed);
 	status *st = rpc_client_new(source->to, source->core->config.credentials, &late->client);
 	int failed = st == NULL ? pthread_create(&late->thread, NULL, run, late) : 0;
 	if (failed != 0)

@@ -133,7 +133,6 @@ static struct throttle *throttle_new(const struct core *core, const char *id, pi
 				     double cpus)
 {
 	struct throttle *throttle = calloc(1, sizeof(*throttle));
-	pthread_condattr_t attributes;
 
 	if (throttle == NULL)
 		abort();
@@ -142,10 +141,7 @@ static struct throttle *throttle_new(const struct core *core, const char *id, pi
 	throttle->root = root;
 	throttle->cpus = cpus;
 	(void)pthread_mutex_init(&throttle->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&throttle->told, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&throttle->told);
 	return throttle;
 }
 

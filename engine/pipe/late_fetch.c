@@ -390,15 +390,11 @@ static void *run(void *self)
 status *late_fetcher_new(struct late_fetcher **ret_fetcher)
 {
 	struct late_fetcher *fetcher = calloc(1, sizeof(*fetcher));
-	pthread_condattr_t attributes;
 
 	if (fetcher == NULL)
 		return status_errnof(ENOMEM, "late pages");
 	(void)pthread_mutex_init(&fetcher->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&fetcher->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&fetcher->changed);
 	int failed = pthread_create(&fetcher->thread, NULL, run, fetcher);
 	if (failed != 0) {
 		(void)pthread_cond_destroy(&fetcher->changed);

@@ -248,14 +248,10 @@ static status *hear(struct serving *serving, bool *ret_over)
 
 static void begin(struct serving *serving)
 {
-	pthread_condattr_t attributes;
 
 	codec_choice_init(&serving->choice, serving->source->codecs.set);
 	(void)pthread_mutex_init(&serving->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&serving->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&serving->changed);
 }
 
 static status *serve(struct serving *serving)

@@ -405,7 +405,6 @@ status *memory_sender_new(int criu_fd, const struct pipe_set *pipes,
 	/* XXH3's state wants to lie at a multiple of 64, which is part of the type. */
 	scoped(memory_sender) struct memory_sender *sender =
 	    aligned_alloc(_Alignof(struct memory_sender), sizeof(*sender));
-	pthread_condattr_t attributes;
 
 	if (sender == NULL)
 		return status_errnof(ENOMEM, "memory sender");
@@ -413,10 +412,7 @@ status *memory_sender_new(int criu_fd, const struct pipe_set *pipes,
 	sender->criu_fd = criu_fd;
 	sender->codecs = *codecs;
 	(void)pthread_mutex_init(&sender->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&sender->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&sender->changed);
 	status *st = page_table_new(&sender->table);
 	if (st == NULL)
 		st = memory_sender_use(sender, pipes);

@@ -220,17 +220,13 @@ status *stripes_out_new(const struct pipe_set *set, const struct batch_codecs *c
 			const struct stripes_sent *sent, struct stripes_out **ret_out)
 {
 	scoped(stripes_out) struct stripes_out *out = calloc(1, sizeof(*out));
-	pthread_condattr_t attributes;
 
 	if (out == NULL)
 		return status_errnof(ENOMEM, "memory pipes");
 	out->sent = *sent;
 	codec_choice_init(&out->choice, codecs->set);
 	(void)pthread_mutex_init(&out->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&out->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&out->changed);
 	(void)pthread_mutex_lock(&out->lock); /* the threads see the whole count */
 	status *st = NULL;
 	for (unsigned i = 0; i < set->count && st == NULL; i++)

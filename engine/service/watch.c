@@ -22,15 +22,11 @@ struct watchers {
 struct watchers *watchers_new(void)
 {
 	struct watchers *watchers = calloc(1, sizeof(*watchers));
-	pthread_condattr_t attributes;
 
 	if (watchers == NULL)
 		abort();
 	(void)pthread_mutex_init(&watchers->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&watchers->woken, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&watchers->woken);
 	return watchers;
 }
 

@@ -32,7 +32,6 @@ struct haul_error *haul_watch_open(struct haul_client *client, const char *id,
 				   uint64_t after_sequence, struct haul_watch **ret_watch)
 {
 	scoped(str) char *copy = NULL;
-	pthread_condattr_t attr;
 	status *st = id_read(id, &copy);
 
 	if (st != NULL)
@@ -43,10 +42,7 @@ struct haul_error *haul_watch_open(struct haul_client *client, const char *id,
 	watch->client = client;
 	watch->id = TAKE(copy);
 	watch->sequence = after_sequence;
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&watch->stopped, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&watch->stopped);
 	(void)pthread_mutex_init(&watch->lock, NULL);
 	*ret_watch = watch;
 	return NULL;
