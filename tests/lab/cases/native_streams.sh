@@ -87,7 +87,7 @@ expect_completed
 migrate A "$PID" B --streams 8
 expect_completed
 expect_healthy B "$PID"
-migrate B "$PID" A --streams 3 --mode stop-copy
+migrate B "$PID" A --streams 3 --mode stop-copy --restore eager # it can be moved on at once
 expect_completed
 expect_healthy A "$PID"
 
