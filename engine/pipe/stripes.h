@@ -65,7 +65,8 @@ void stripes_out_free(
 
 struct stripes_in;
 
-/* Starts to receive one round. silence_ms: without any frame on the pipe whose turn it is. */
+/* Starts to receive one round. silence_ms: between two frames; a pipe may be silent as many times
+ * longer as there are pipes. */
 must_check status *stripes_in_new(const struct pipe_set *set, int64_t silence_ms,
 				  struct stripes_in **ret_in);
 

@@ -31,8 +31,8 @@ struct stripes_in {
 	unsigned count;
 	unsigned turn; /* the taker's */
 	struct place *used;
-	bool is_over; /* the round has ended on every pipe */
-	int64_t silence_ms;
+	bool is_over;	    /* the round has ended on every pipe */
+	int64_t silence_ms; /* of each pipe: it has its turn only once in so many frames */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool is_stopping; /* by the lock */
@@ -206,7 +206,7 @@ status *stripes_in_new(const struct pipe_set *set, int64_t silence_ms, struct st
 
 	if (in == NULL)
 		return status_errnof(ENOMEM, "memory pipes");
-	in->silence_ms = silence_ms;
+	in->silence_ms = silence_ms * set->count;
 	(void)pthread_mutex_init(&in->lock, NULL);
 	(void)pthread_cond_init(&in->changed, NULL);
 	status *st = NULL;

@@ -235,6 +235,35 @@ static void silence_on_the_pipe_whose_turn_it_is_ends_it(void **state)
 	stripes_in_free(in);
 }
 
+/* Half the silence between two frames: each pipe has one only after thrice as long. */
+static void *send_slowly(void *self)
+{
+	const struct timespec pause = {0, SOON_MS / 2 * 1000000L};
+
+	for (unsigned i = 0; i < 3 * PIPES; i++) {
+		assert_ok(send_one(self, i, false));
+		(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	}
+	assert_ok(send_end(self, 1));
+	return NULL;
+}
+
+static void a_pipe_may_be_silent_while_the_others_have_their_turns(void **state)
+{
+	struct scene *scene = *state;
+	struct stripes_in *in = NULL;
+	pthread_t thread;
+	size_t wire = 0;
+
+	assert_ok(stripes_in_new(&scene->to, SOON_MS, &in));
+	assert_int_equal(pthread_create(&thread, NULL, send_slowly, scene), 0);
+	for (unsigned i = 0; i < 3 * PIPES; i++)
+		expect_frame(in, i, false, &wire);
+	expect_end(in);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	stripes_in_free(in);
+}
+
 /* Nobody takes anything: sending waits, and is woken. */
 static void *stop_soon(void *self)
 {
@@ -289,6 +318,7 @@ int main(void)
 	    SCENE_TEST(a_frame_behind_the_end_is_refused),
 	    SCENE_TEST(a_frame_of_another_kind_is_refused),
 	    SCENE_TEST(silence_on_the_pipe_whose_turn_it_is_ends_it),
+	    SCENE_TEST(a_pipe_may_be_silent_while_the_others_have_their_turns),
 	    SCENE_TEST(a_sender_that_waits_can_be_stopped),
 	    SCENE_TEST(a_limit_is_kept),
 	};
