@@ -453,32 +453,26 @@ status *sources_adjust(struct sources *sources, const Haul__V1__AdjustRequest *r
 	return st;
 }
 
-status *sources_recover_one(struct sources *sources, const char *id)
+static status *act_on(struct sources *sources, const char *id,
+		      status *(*act)(struct source *source))
 {
-	status *st = NULL;
-
 	(void)pthread_mutex_lock(&sources->lock);
 	struct source *source = find_locked(sources, id);
-	if (source == NULL)
-		st = status_errorf(STATUS_NOT_FOUND, "no running migration %.64s starts here", id);
-	else
-		st = recover_locked(source);
+	status *st = source != NULL ? act(source)
+				    : status_errorf(STATUS_NOT_FOUND,
+						    "no running migration %.64s starts here", id);
 	(void)pthread_mutex_unlock(&sources->lock);
 	return st;
 }
 
+status *sources_recover_one(struct sources *sources, const char *id)
+{
+	return act_on(sources, id, recover_locked);
+}
+
 status *sources_cancel(struct sources *sources, const char *id)
 {
-	status *st = NULL;
-
-	(void)pthread_mutex_lock(&sources->lock);
-	struct source *source = find_locked(sources, id);
-	if (source == NULL)
-		st = status_errorf(STATUS_NOT_FOUND, "no running migration %.64s starts here", id);
-	else
-		st = cancel_locked(source);
-	(void)pthread_mutex_unlock(&sources->lock);
-	return st;
+	return act_on(sources, id, cancel_locked);
 }
 
 static status *resolve_locked(struct source *source, const Haul__V1__ResolveRequest *request)

@@ -47,46 +47,40 @@ static status *list(void *self, const struct rpc_call *call, const ProtobufCMess
 			     (Haul__V1__ListResponse **)ret_response);
 }
 
-static status *cancel(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
-		      ProtobufCMessage **ret_response)
+/* What only the source of a migration that runs can do. */
+static status *act_at_source(struct services *services, const char *id, const char *verb,
+			     status *(*act)(struct sources *sources, const char *id),
+			     ProtobufCMessage **ret_response)
 {
-	struct services *services = self;
-	const char *id = ((const Haul__V1__CancelRequest *)request)->id;
 	scoped(migration_view) Haul__V1__Migration *view = NULL;
-
-	(void)call;
 	status *st = registry_get(services->core->registry, id, &view);
+
 	if (st != NULL)
 		return st;
 	if (migration_is_over(view))
 		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is over", id);
-	st = sources_cancel(services->sources, id);
+	st = act(services->sources, id);
 	if (st != NULL)
 		return strcmp(view->role, "destination") == 0
-			   ? status_detailf(st, "next", "cancel it at its source, %s", view->peer)
+			   ? status_detailf(st, "next", "%s it at its source, %s", verb, view->peer)
 			   : st;
 	return registry_get(services->core->registry, id, (Haul__V1__Migration **)ret_response);
+}
+
+static status *cancel(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
+		      ProtobufCMessage **ret_response)
+{
+	(void)call;
+	return act_at_source(self, ((const Haul__V1__CancelRequest *)request)->id, "cancel",
+			     sources_cancel, ret_response);
 }
 
 static status *recover(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
 		       ProtobufCMessage **ret_response)
 {
-	struct services *services = self;
-	const char *id = ((const Haul__V1__RecoverRequest *)request)->id;
-	scoped(migration_view) Haul__V1__Migration *view = NULL;
-
 	(void)call;
-	status *st = registry_get(services->core->registry, id, &view);
-	if (st != NULL)
-		return st;
-	if (migration_is_over(view))
-		return status_errorf(STATUS_FAILED_PRECONDITION, "migration %s is over", id);
-	st = sources_recover_one(services->sources, id);
-	if (st != NULL)
-		return strcmp(view->role, "destination") == 0
-			   ? status_detailf(st, "next", "recover it at its source, %s", view->peer)
-			   : st;
-	return registry_get(services->core->registry, id, (Haul__V1__Migration **)ret_response);
+	return act_at_source(self, ((const Haul__V1__RecoverRequest *)request)->id, "recover",
+			     sources_recover_one, ret_response);
 }
 
 static status *watch(void *self, const struct rpc_call *call, const ProtobufCMessage *request,
