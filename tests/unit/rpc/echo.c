@@ -118,8 +118,18 @@ static void on_refused(void *self, const char *listener, const char *peer, const
 	struct echo *echo = self;
 	(void)listener;
 	(void)peer;
+	(void)pthread_mutex_lock(&echo->lock);
 	(void)snprintf(echo->last_refusal, sizeof(echo->last_refusal), "%s", why);
+	(void)pthread_mutex_unlock(&echo->lock);
 	(void)atomic_fetch_add(&echo->refused, 1);
+}
+
+bool echo_was_refused_for(struct echo *echo, const char *why)
+{
+	(void)pthread_mutex_lock(&echo->lock);
+	bool is_it = strstr(echo->last_refusal, why) != NULL;
+	(void)pthread_mutex_unlock(&echo->lock);
+	return is_it;
 }
 
 static status *authorize(void *self, const struct identity *caller, const char *method)

@@ -45,6 +45,9 @@ void echo_listen(struct echo *echo, const char *transport, const struct credenti
 		 unsigned calls);
 void echo_stop(struct echo *echo);
 
+/* Is this in the last refusal that was reported? */
+bool echo_was_refused_for(struct echo *echo, const char *why);
+
 /* One Hello; *ret_node (heap) is the answer's node, when OK. */
 status *echo_hello(struct rpc_client *client, const char *id, int64_t timeout_ms, char **ret_node);
 
