@@ -9,7 +9,7 @@
 #        guests.sh serve HOST     inside a guest: its first job
 #
 # The guests share an Ethernet (haul0), and a directory with this machine (/srv/shared, virtiofs). A second
-# network card is for `on`: each connection to a guest's socat is one command. Wants a network namespace
+# network card is for `on`: each connection to a guest's guest_agent.py is one command. Wants a network namespace
 # of its own (run.sh makes it), since the ports on the loopback are fixed. Emulated clocks drift: guest_clock
 # HOST sets one to this machine's, as a boot does.
 # shellcheck source-path=SCRIPTDIR
@@ -27,19 +27,6 @@ GUEST_STATE_MIB=256
 declare -A GUEST_NUMBER=([A]=1 [B]=2) GUEST_QEMU=()
 
 # --- inside a guest ---
-
-# One command, a line quoted for the shell, on stdin; its status and the sizes of its output, then that. Few
-# programs: each one takes long to start in an emulated guest.
-answer() {
-    local line status=0 call=/tmp/call.$$ sizes
-    IFS= read -r line
-    (cd / && exec bash -c "$line" </dev/null >"$call.out" 2>"$call.err") || status=$?
-    sizes=$(stat -c %s "$call.out" "$call.err")
-    printf '%s %s\n' "$status" "${sizes//$'\n'/ }"
-    cat "$call.out" "$call.err"
-    : >"$call.out"
-    : >"$call.err"
-}
 
 serve() {
     local host=$1 number=${GUEST_NUMBER[$1]} card
@@ -60,18 +47,17 @@ serve() {
     host_controllers "$HOSTS_CGROUPS"
     host_pids "${HOST_FIRST_PID[$host]}"
     echo "guest $host (${number}) serves"
-    exec socat TCP-LISTEN:7000,fork,reuseaddr,backlog=64 EXEC:"bash $GUESTS_SELF answer"
+    exec python3 "$(dirname "$GUESTS_SELF")/guest_agent.py" 7000
 }
 
 # --- the words of hosts.sh ---
 
 on() {
-    local host=$1 line
+    local host=$1
     shift
-    printf -v line '%q ' "$@"
     (
         { exec 3<>"/dev/tcp/127.0.0.1/700${GUEST_NUMBER[$host]}"; } 2>/dev/null || exit 255
-        printf '%s\n' "$line" >&3
+        { echo $#; printf '%s\0' "$@"; } >&3
         # Nothing comes from a guest that has lost its power.
         read -r status out err <&3 2>/dev/null || exit 255
         head -c "$out" <&3
@@ -174,7 +160,6 @@ hosts_down() {
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     case ${1:-} in
     serve) serve "$2" ;;
-    answer) answer ;;
     *)
         sed -n '4,/^set/s/^# \{0,1\}//p' "$0" >&2
         exit 2

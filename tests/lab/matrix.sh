@@ -428,7 +428,8 @@ move_survivor() {
 }
 
 has_no_groups() {
-    [[ -z $(facts A; facts B) ]]
+    look_around
+    [[ -z ${FACTS[A]}${FACTS[B]} ]]
 }
 
 # The workload ends; what it leaves must be tidied before the next one.
@@ -437,7 +438,7 @@ finish_victim() {
     for host in A B; do
         on "$host" pkill -KILL -x "$VICTIM" || true
     done
-    eventually 60 has_no_groups || { facts A; facts B; } | sed 's/^/after its end: /'
+    eventually 60 has_no_groups || printf '%s\n' "${FACTS[@]}" | sed 's/^/after its end: /'
 }
 
 # After a failed cell: nothing of it may harm the next.
