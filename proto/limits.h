@@ -40,6 +40,11 @@ enum {
 	 * A source needs two a migration. */
 	LIMIT_HOST_CONNECTIONS = 256,
 	LIMIT_SILENT_MS = 10000,
+	/* TLS handshakes of one host that may fail at once, and then one in so many milliseconds,
+	 * before its connections are refused without one; hosts that are remembered for it. */
+	LIMIT_HOST_FAILURES = 32,
+	LIMIT_HOST_FAILURE_MS = 62,
+	LIMIT_FAILING_HOSTS = 64,
 	/* Calls served at the same time: by the remote listeners, and by the local socket. */
 	LIMIT_REMOTE_CALLS = 24,
 	LIMIT_LOCAL_CALLS = 16,

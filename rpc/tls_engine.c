@@ -136,9 +136,17 @@ static int linger(struct nng_tls_engine_conn *conn)
 	}
 }
 
+/* The handshake is over, one way or the other. */
+static void judge(struct nng_tls_engine_conn *conn, bool is_trusted)
+{
+	if (conn->context->is_server && conn->phase == TLS_HANDSHAKE)
+		tls_roll_judge(&conn->context->roll, &conn->member, is_trusted);
+}
+
 static int fail(struct nng_tls_engine_conn *conn)
 {
 	report(conn);
+	judge(conn, false);
 	conn->phase = conn->context->is_server ? TLS_LINGER : TLS_FAILED;
 	return conn->phase == TLS_LINGER ? linger(conn) : NNG_EPEERAUTH;
 }
@@ -162,6 +170,7 @@ static int finish_handshake(struct nng_tls_engine_conn *conn)
 	if (conn->identity == NULL || certificate == NULL)
 		return fail(conn);
 	identity_of_certificate(certificate, conn->identity);
+	judge(conn, true);
 	if (conn->context->is_server)
 		tls_member_set_chain(&conn->member, conn->ssl);
 	conn->phase = TLS_OPEN;
@@ -182,6 +191,7 @@ static int conn_handshake(nng_tls_engine_conn *conn)
 	if (clock_monotonic_ms() > conn->member.deadline_ms) {
 		const struct tls_failure failure = {.text = "the TLS handshake took too long"};
 		fail_with(conn, &failure);
+		judge(conn, false);
 		conn->phase = TLS_FAILED;
 		return NNG_ETIMEDOUT;
 	}
@@ -261,6 +271,7 @@ static void conn_fini(nng_tls_engine_conn *conn)
 {
 	if (conn->context == NULL)
 		return;
+	judge(conn, false);
 	tls_roll_leave(&conn->context->roll, &conn->member);
 	if (conn->context->is_server && conn->phase == TLS_HANDSHAKE) {
 		const struct tls_failure failure = {

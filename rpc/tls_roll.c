@@ -28,6 +28,8 @@ static const char *refusal_of(const struct tls_roll *roll, const struct tls_memb
 		return "this end is being closed";
 	if (roll->count >= LIMIT_CONNECTIONS)
 		return "too many connections";
+	if (host_failures_is_over(&roll->failures, &member->from, clock_monotonic_ms()))
+		return "too many handshakes of this host have failed";
 	for (const struct tls_member *other = roll->first; other != NULL; other = other->next)
 		neighbours += peer_address_is_same_host(&other->from, &member->from) ? 1 : 0;
 	return neighbours >= LIMIT_HOST_CONNECTIONS ? "too many connections from one host" : NULL;
@@ -50,6 +52,16 @@ const char *tls_roll_join(struct tls_roll *roll, struct tls_member *member)
 	}
 	(void)pthread_mutex_unlock(&roll->lock);
 	return why;
+}
+
+void tls_roll_judge(struct tls_roll *roll, const struct tls_member *member, bool is_trusted)
+{
+	(void)pthread_mutex_lock(&roll->lock);
+	if (is_trusted)
+		host_failures_forgive(&roll->failures, &member->from);
+	else
+		host_failures_add(&roll->failures, &member->from, clock_monotonic_ms());
+	(void)pthread_mutex_unlock(&roll->lock);
 }
 
 static void chain_free(struct tls_chain *chain)

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "rpc/host_failures.h"
 #include "rpc/peer_address.h"
 
 /* The certificates of a peer, as its handshake proved them. */
@@ -33,6 +34,7 @@ struct tls_roll {
 	struct tls_member *first;
 	unsigned count;
 	bool is_closing; /* nobody joins any more */
+	struct host_failures failures;
 };
 
 void tls_roll_init(struct tls_roll *roll);
@@ -40,6 +42,9 @@ void tls_roll_fini(struct tls_roll *roll);
 
 /* The member's stream tells where it comes from. Returns why it cannot join, or NULL. */
 const char *tls_roll_join(struct tls_roll *roll, struct tls_member *member);
+
+/* How the member's handshake went. */
+void tls_roll_judge(struct tls_roll *roll, const struct tls_member *member, bool is_trusted);
 
 /* Also frees the chain. */
 void tls_roll_leave(struct tls_roll *roll, struct tls_member *member);

@@ -7,8 +7,8 @@ usage: abuse.py frames TARGET [CA CERT KEY]   garbage, truncated and oversized f
        abuse.py churn TARGET N                N connections that connect, half-close and reset
        abuse.py silent TARGET N S CA CERT KEY N connections that say nothing for up to S seconds:
                                               TCP only, half a ClientHello, a whole handshake
-       abuse.py flood TARGET N CA             N connections, FLOOD_OPEN at a time, as fast as they
-                                              come: reset at once, garbage, handshakes without a
+       abuse.py flood TARGET N CA SOURCE      N connections of the address SOURCE, FLOOD_OPEN at a
+                                              time, as fast as they come: reset at once, garbage, handshakes without a
                                               certificate; says "flooding" when a tenth was there
        abuse.py strangers TARGET CA           handshakes without a certificate, and with TLS 1.2
 
@@ -230,7 +230,8 @@ def silent(target, number, seconds, *certificates):
 class Flooder:
     """One connection of a flood after the other, on one selector."""
 
-    def __init__(self, target, number, ca):
+    def __init__(self, target, number, ca, source):
+        self.source = (source, 0)
         host, port = target.rsplit(":", 1)
         self.address = (host, int(port))
         self.left = int(number)
@@ -242,7 +243,7 @@ class Flooder:
     def begin(self):
         self.left -= 1
         kind = self.left % 3
-        sock = socket.create_connection(self.address, timeout=WAIT_S)
+        sock = socket.create_connection(self.address, timeout=WAIT_S, source_address=self.source)
         sock.setblocking(False)
         if kind == 2:
             try:
@@ -297,8 +298,8 @@ class Flooder:
         print(f"{number} connections in {time.monotonic() - begin:.1f} s")
 
 
-def flood(target, number, ca):
-    Flooder(target, number, ca).run()
+def flood(target, number, ca, source):
+    Flooder(target, number, ca, source).run()
 
 
 def refused(tls, target, what):

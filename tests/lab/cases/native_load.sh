@@ -18,6 +18,7 @@ watchers=${HAUL_WATCHERS:-1000}
 callers=${HAUL_CALLERS:-200}
 connections=${HAUL_CONNECTIONS:-10000}
 pki=/srv/shared/pki
+stranger=10.77.0.66
 peers=4
 slow=2MiB
 declare -A DOWNTIMES=([without]='' [with]='')
@@ -55,7 +56,7 @@ load_start() {
     for ((i = 1; i <= peers; i++)); do
         await_word "$LAB/peer$i" watching "${PEERS[$i]}"
     done
-    on B chrt --idle 0 python3 "$HAUL_LAB/abuse.py" flood "${HOST_ADDRESS[A]}:7777" "$connections" "$pki/ca.pem" \
+    on B chrt --idle 0 python3 "$HAUL_LAB/abuse.py" flood "${HOST_ADDRESS[A]}:7777" "$connections" "$pki/ca.pem" "$stranger" \
         {HOLD}>&- >"$LAB/flood" 2>&1 &
     FLOOD=$!
     await_word "$LAB/flood" flooding "$FLOOD"
@@ -127,6 +128,7 @@ JSON
 for host in A B; do
     engine_start "$host" --policy /srv/shared/policy.json --data-ports 20000-21999
 done
+on B ip address add "$stranger/24" dev haul0
 workload A memory 96 5 --incompressible
 for ((run = 0; run < runs; run++)); do
     one without

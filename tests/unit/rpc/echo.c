@@ -117,9 +117,8 @@ static void on_refused(void *self, const char *listener, const char *peer, const
 {
 	struct echo *echo = self;
 	(void)listener;
-	(void)peer;
 	(void)pthread_mutex_lock(&echo->lock);
-	(void)snprintf(echo->last_refusal, sizeof(echo->last_refusal), "%s", why);
+	(void)snprintf(echo->last_refusal, sizeof(echo->last_refusal), "%s: %s", peer, why);
 	(void)pthread_mutex_unlock(&echo->lock);
 	(void)atomic_fetch_add(&echo->refused, 1);
 }

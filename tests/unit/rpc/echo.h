@@ -30,7 +30,7 @@ struct echo {
 	pthread_mutex_t lock;	    /* of what follows */
 	char last_id[LIMIT_ID + 1]; /* of an observed call; to be read when all are over */
 	char last_peer[LIMIT_PEER_TEXT];
-	char last_refusal[512];
+	char last_refusal[512]; /* "PEER: WHY" */
 	_Atomic int64_t last_deadline_ms;
 	struct rpc_client *onward;			     /* whom Hello and Query "onward" ask */
 	int64_t (*pause_ms)(void *self, const char *method); /* before reads, or NULL */

@@ -343,7 +343,8 @@ static void connections_over_the_limit_are_refused_and_told(void **state)
 	open_many("127.0.0.4", fixture->echo.url, header, sizeof(header), fds + LIMIT_CONNECTIONS,
 		  8);
 	assert_true(is_at_least(&fixture->echo.refused, 1, 20000));
-	assert_true(echo_was_refused_for(&fixture->echo, "too many connections"));
+	assert_true(echo_was_refused_for(&fixture->echo, ": too many connections"));
+	assert_false(echo_was_refused_for(&fixture->echo, "from one host"));
 	close_many(fds, array_len(fds));
 	assert_answers(fixture);
 }
@@ -356,7 +357,7 @@ static void one_host_cannot_take_all(struct fixture *fixture, const char *transp
 	echo_listen(&fixture->echo, transport, fixture->server, 2);
 	open_many("127.0.0.2", fixture->echo.url, start, start_size, fds, array_len(fds));
 	assert_true(is_at_least(&fixture->echo.refused, 1, 20000));
-	assert_true(echo_was_refused_for(&fixture->echo, "too many connections from one host"));
+	assert_true(echo_was_refused_for(&fixture->echo, ": too many connections from one host"));
 	assert_answers(fixture);
 	close_many(fds, array_len(fds));
 }
@@ -369,6 +370,34 @@ static void one_host_cannot_take_all_connections_of_tcp(void **state)
 static void one_host_cannot_take_all_handshakes_of_tls(void **state)
 {
 	one_host_cannot_take_all(*state, "tls", NULL, 0);
+}
+
+/* Until the server says so of one of them. */
+static bool are_refused_at_once(struct fixture *fixture, const char *from)
+{
+	static const char garbage[] = "GET / HTTP/1.0\r\n\r\n";
+	int64_t until_ms = clock_monotonic_ms() + 20000;
+	while (clock_monotonic_ms() < until_ms) {
+		scoped(fd) int fd = connect_from(from, fixture->echo.url);
+		(void)send(fd, garbage, sizeof(garbage) - 1, MSG_NOSIGNAL);
+		if (echo_was_refused_for(&fixture->echo, from) &&
+		    echo_was_refused_for(&fixture->echo,
+					 ": too many handshakes of this host have failed"))
+			return true;
+		(void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+	}
+	return false;
+}
+
+/* Their connections cost no arithmetic any more; others, and soon that host, are served as ever. */
+static void strangers_of_one_host_are_refused_before_their_handshakes(void **state)
+{
+	struct fixture *fixture = *state;
+	echo_listen(&fixture->echo, "tls", fixture->server, 2);
+	assert_true(are_refused_at_once(fixture, "127.0.0.2"));
+	assert_answers(fixture);
+	assert_true(are_refused_at_once(fixture, "127.0.0.1"));
+	assert_answers(fixture);
 }
 
 /* Peers that say a byte now and then: a third each in front of TLS, in its handshake, and behind
@@ -487,6 +516,8 @@ int main(void)
 					    tear_down),
 	    cmocka_unit_test_setup_teardown(one_host_cannot_take_all_handshakes_of_tls, set_up,
 					    tear_down),
+	    cmocka_unit_test_setup_teardown(
+		strangers_of_one_host_are_refused_before_their_handshakes, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(slow_peers_do_not_slow_others_down, set_up, tear_down),
 	    cmocka_unit_test(silent_clients_were_dropped_in_time),
 	    cmocka_unit_test(the_long_call_was_not_taken_for_silence),
