@@ -76,20 +76,28 @@ static status *find_cgroups(struct core *core)
 /* A report that cannot be kept is no reason to stop: it is for people, and in memory still. */
 static void keep_report(void *self, const Haul__V1__Migration *view)
 {
-	scoped(status) status *st = history_keep(self, view);
+	struct core *core = self;
+	scoped(status) status *st = history_keep(core->history, view);
+	scoped(status) status *unlearnt = costs_keep(core->costs);
 
 	if (st != NULL)
 		log_status(LOG_LEVEL_WARN, view->id, "its report is not kept", st);
+	if (unlearnt != NULL)
+		log_status(LOG_LEVEL_WARN, view->id, "what it cost is not kept", unlearnt);
 }
 
 static void forget_report(void *self, const char *id)
 {
-	history_forget(self, id);
+	struct core *core = self;
+
+	history_forget(core->history, id);
 }
 
 static status *hide_report(void *self, const char *id)
 {
-	return history_delete(self, id);
+	struct core *core = self;
+
+	return history_delete(core->history, id);
 }
 
 static void tag_state(struct core *core)
@@ -119,12 +127,13 @@ static status *open_core(struct core *core)
 		return st;
 	tag_state(core);
 	core->registry = registry_new();
-	core->costs = costs_new();
+	char costs[FILES_PATH];
+	(void)snprintf(costs, sizeof(costs), "%s/costs", core->config.state_dir);
+	core->costs = costs_new(costs);
 	st = history_open(core->config.state_dir, &core->history);
 	if (st != NULL)
 		return st;
-	const struct registry_keeper keeper = {core->history, keep_report, forget_report,
-					       hide_report};
+	const struct registry_keeper keeper = {core, keep_report, forget_report, hide_report};
 	registry_set_keeper(core->registry, &keeper);
 	core_probe_criu(core);
 	return NULL;

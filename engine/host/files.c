@@ -112,6 +112,21 @@ status *files_write(const char *path, const void *data, size_t size)
 	return NULL;
 }
 
+status *files_replace(const char *path, const void *data, size_t size)
+{
+	char fresh[FILES_PATH];
+
+	if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
+		return status_errnof(ENAMETOOLONG, "cannot replace %s", path);
+	(void)unlink(fresh);
+	status *st = files_write(fresh, data, size);
+	if (st == NULL && rename(fresh, path) != 0)
+		st = status_errnof(errno, "cannot replace %s", path);
+	if (st != NULL)
+		(void)unlink(fresh);
+	return st;
+}
+
 status *files_each(const char *directory, void (*visit)(void *self, const char *name), void *self)
 {
 	DIR *dir = opendir(directory);

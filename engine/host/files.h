@@ -20,6 +20,10 @@ must_check status *files_read(const char *path, size_t limit, struct buffer *ret
 /* Writes a new file 0600, without fsync. */
 must_check status *files_write(const char *path, const void *data, size_t size);
 
+/* The same in one step: whoever reads `path` finds the old content or the new one. Uses `path`.new.
+ */
+must_check status *files_replace(const char *path, const void *data, size_t size);
+
 /* Calls visit(self, name) for each entry but "." and "..". Missing directory: none. */
 must_check status *files_each(const char *directory, void (*visit)(void *self, const char *name),
 			      void *self);

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/migration/costs.h"
 
+#include "engine/host/files.h"
+#include "engine/log.h"
+#include "haul/v1/journal.pb-c.h"
+#include "proto/limits.h"
+#include "proto/pack.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
 	PARTS = 3, /* fixed, a page, a process */
@@ -35,6 +42,8 @@ struct costs {
 		struct cost_sample samples[SAMPLES]; /* oldest first */
 		unsigned count;
 	} kinds[COST_KINDS];
+	char *path;    /* NULL: nothing is kept */
+	bool is_newer; /* than what was kept */
 };
 
 struct cost costs_guess(enum cost_kind kind)
@@ -164,21 +173,9 @@ struct cost cost_fit(const struct cost_sample *samples, unsigned count, const st
 
 /* --- all kinds --- */
 
-struct costs *costs_new(void)
+/* Caller holds the lock. */
+static void add_sample(struct costs *costs, enum cost_kind kind, const struct cost_sample *sample)
 {
-	struct costs *costs = calloc(1, sizeof(*costs));
-
-	if (costs == NULL)
-		abort();
-	(void)pthread_mutex_init(&costs->lock, NULL);
-	return costs;
-}
-
-void costs_note(struct costs *costs, enum cost_kind kind, const struct cost_sample *sample)
-{
-	if (!isfinite(sample->took_ms))
-		return;
-	(void)pthread_mutex_lock(&costs->lock);
 	struct cost_sample *samples = costs->kinds[kind].samples;
 	unsigned *count = &costs->kinds[kind].count;
 	if (*count == SAMPLES)
@@ -187,7 +184,102 @@ void costs_note(struct costs *costs, enum cost_kind kind, const struct cost_samp
 	if (samples[*count].took_ms < 0)
 		samples[*count].took_ms = 0;
 	++*count;
+}
+
+void costs_note(struct costs *costs, enum cost_kind kind, const struct cost_sample *sample)
+{
+	if (!isfinite(sample->took_ms))
+		return;
+	(void)pthread_mutex_lock(&costs->lock);
+	add_sample(costs, kind, sample);
+	costs->is_newer = true;
 	(void)pthread_mutex_unlock(&costs->lock);
+}
+
+/* --- on disk --- */
+
+static bool is_plausible(const Haul__V1__CostSample *sample)
+{
+	int kind = (int)sample->kind - 1;
+
+	return kind >= 0 && kind < COST_KINDS && isfinite(sample->pages) &&
+	       isfinite(sample->processes) && isfinite(sample->took_ms) && sample->pages >= 0 &&
+	       sample->processes >= 0;
+}
+
+static status *take_up(struct costs *costs)
+{
+	scoped(buffer) struct buffer bytes = {0};
+	scoped(message) ProtobufCMessage *message = NULL;
+
+	status *st = files_read(costs->path, LIMIT_UNARY_BYTES, &bytes);
+	if (st == NULL)
+		st = unpack_message(&haul__v1__learnt_costs__descriptor, bytes.data, bytes.size,
+				    LIMIT_UNARY_BYTES, &message);
+	if (st != NULL)
+		return st;
+	const Haul__V1__LearntCosts *learnt = (const Haul__V1__LearntCosts *)message;
+	for (size_t i = 0; i < learnt->n_samples; i++) {
+		const Haul__V1__CostSample *kept = learnt->samples[i];
+		const struct cost_sample sample = {{kept->pages, kept->processes}, kept->took_ms};
+		if (is_plausible(kept))
+			add_sample(costs, (enum cost_kind)(kept->kind - 1), &sample);
+	}
+	return NULL;
+}
+
+struct costs *costs_new(const char *path)
+{
+	struct costs *costs = calloc(1, sizeof(*costs));
+
+	if (costs == NULL)
+		abort();
+	(void)pthread_mutex_init(&costs->lock, NULL);
+	if (path == NULL)
+		return costs;
+	costs->path = text_copy(path);
+	scoped(status) status *st = access(path, F_OK) == 0 ? take_up(costs) : NULL;
+	if (st != NULL)
+		log_status(LOG_LEVEL_WARN, NULL, "what migrations cost is learnt anew", st);
+	return costs;
+}
+
+/* Caller holds the lock. */
+static status *pack_costs(const struct costs *costs, struct buffer *ret_bytes)
+{
+	Haul__V1__CostSample samples[COST_KINDS * SAMPLES], *places[COST_KINDS * SAMPLES];
+	Haul__V1__LearntCosts learnt = HAUL__V1__LEARNT_COSTS__INIT;
+
+	learnt.samples = places;
+	for (int kind = 0; kind < COST_KINDS; kind++) {
+		for (unsigned i = 0; i < costs->kinds[kind].count; i++) {
+			const struct cost_sample *from = &costs->kinds[kind].samples[i];
+			Haul__V1__CostSample *to = &samples[learnt.n_samples];
+			haul__v1__cost_sample__init(to);
+			to->kind = (Haul__V1__CostKind)(kind + 1);
+			to->pages = from->size.pages;
+			to->processes = from->size.processes;
+			to->took_ms = from->took_ms;
+			places[learnt.n_samples++] = to;
+		}
+	}
+	return pack_message(&learnt.base, LIMIT_UNARY_BYTES, ret_bytes);
+}
+
+status *costs_keep(struct costs *costs)
+{
+	scoped(buffer) struct buffer bytes = {0};
+	status *st = NULL;
+
+	(void)pthread_mutex_lock(&costs->lock);
+	if (costs->path != NULL && costs->is_newer) {
+		costs->is_newer = false;
+		st = pack_costs(costs, &bytes);
+		if (st == NULL)
+			st = files_replace(costs->path, bytes.data, bytes.size);
+	}
+	(void)pthread_mutex_unlock(&costs->lock);
+	return st;
 }
 
 struct cost costs_now(struct costs *costs, enum cost_kind kind)
@@ -204,5 +296,6 @@ void costs_free(struct costs *costs)
 	if (costs == NULL)
 		return;
 	(void)pthread_mutex_destroy(&costs->lock);
+	free(costs->path);
 	free(costs);
 }

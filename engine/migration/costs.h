@@ -13,7 +13,7 @@ enum cost_kind {
 	COST_RESTORE,	   /* at this node, all memory filled in */
 	COST_RESTORE_LAZY, /* at this node, without the memory that comes later */
 	COST_CALLS,	   /* the rest of a downtime: records and calls, without their way */
-	COST_KINDS,
+	COST_KINDS,	   /* the wire's CostKind is one more than these */
 };
 
 struct cost_size {
@@ -42,7 +42,11 @@ struct cost cost_fit(const struct cost_sample *samples, unsigned count, const st
 struct cost costs_guess(enum cost_kind kind);
 
 struct costs;
-struct costs *costs_new(void);
+/* Goes on with what was kept in the file `path` (copied); NULL: keeps nothing. A file that is
+ * missing or damaged only means that all is to be learnt again. */
+struct costs *costs_new(const char *path);
+/* Writes what was learnt since the last time, if anything. Not while a workload stands still. */
+must_check status *costs_keep(struct costs *costs);
 /* Any thread. */
 void costs_note(struct costs *costs, enum cost_kind kind, const struct cost_sample *sample);
 struct cost costs_now(struct costs *costs, enum cost_kind kind);

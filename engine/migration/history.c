@@ -44,22 +44,14 @@ static bool is_id(const char *id)
 	       strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789-") == length;
 }
 
-/* In one step: whoever reads finds the old one or the new one. */
 static status *put(struct history *history, const char *id, const void *data, size_t size)
 {
-	char path[FILES_PATH], fresh[FILES_PATH];
+	char path[FILES_PATH];
 
 	if (!is_id(id))
 		return status_errorf(STATUS_INVALID_ARGUMENT, "not a migration's id");
 	(void)snprintf(path, sizeof(path), "%s/%s", history->directory, id);
-	(void)snprintf(fresh, sizeof(fresh), "%s/%s.new", history->directory, id);
-	(void)unlink(fresh);
-	status *st = files_write(fresh, data, size);
-	if (st == NULL && rename(fresh, path) != 0)
-		st = status_errnof(errno, "cannot replace %s", path);
-	if (st != NULL)
-		(void)unlink(fresh);
-	return st;
+	return files_replace(path, data, size);
 }
 
 status *history_keep(struct history *history, const Haul__V1__Migration *view)

@@ -24,7 +24,8 @@ enum {
 	DOUBT_SHOWN_AFTER = 2, /* questions; before that it is only slow */
 	FILL_FIRST_MS = 10,    /* between questions about memory that comes in by itself */
 	FILL_LONGEST_MS = 250,
-	FILL_UNHEARD = 3, /* questions without an answer; then it is in doubt */
+	FILL_UNHEARD = 3,    /* questions without an answer; then it is in doubt */
+	FETCH_ASK_MS = 2000, /* such a question when pages from here are waited for */
 	REASON_BYTES = 256,
 };
 
@@ -60,8 +61,9 @@ static status *query(struct source *source, Haul__V1__Outcome *ret_outcome)
 	scoped(message) ProtobufCMessage *response = NULL;
 
 	request.id = source->id;
-	status *st = source_call(source, "Query", &request.base,
-				 source->core->config.call_timeout_ms, &response);
+	int64_t timeout_ms =
+	    source->is_fetching ? FETCH_ASK_MS : source->core->config.call_timeout_ms;
+	status *st = source_call(source, "Query", &request.base, timeout_ms, &response);
 	if (st != NULL)
 		return st;
 	Haul__V1__QueryResponse *there = (Haul__V1__QueryResponse *)response;

@@ -182,7 +182,7 @@ part_cut() {
     begin "link cut while it is fetched" memory --mode post-copy
     await_fetching
     link_cut
-    eventually 1600 is_said A POST_COPY_PAUSED || flunk "A does not say that it waits: $(ctl A --json list)"
+    eventually 500 is_said A POST_COPY_PAUSED || flunk "A does not say that it waits: $(ctl A --json list)"
     eventually 200 is_paused || flunk "B does not say it: $(ctl B list)"
     is_frozen_at A || flunk "the source does not keep its tree"
     link_restore

@@ -2,7 +2,10 @@
 #include "engine/migration/costs.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
 
+#include "engine/host/files.h"
 #include "tests/unit/test.h"
 
 static const struct cost guess = {.fixed_ms = 25, .page_ms = 0.004, .process_ms = 4};
@@ -100,7 +103,7 @@ static void no_part_is_negative_whatever_was_measured(void **state)
 static void the_store_keeps_the_youngest_and_no_nonsense(void **state)
 {
 	(void)state;
-	struct costs *costs = costs_new();
+	struct costs *costs = costs_new(NULL);
 	struct cost fresh = costs_now(costs, COST_RESTORE), guessed = costs_guess(COST_RESTORE);
 	assert_near(fresh.fixed_ms, guessed.fixed_ms, 0.001);
 	const struct cost_sample wrong = {{1000, 1}, NAN}, early = {{1000, 1}, -3};
@@ -119,6 +122,53 @@ static void the_store_keeps_the_youngest_and_no_nonsense(void **state)
 	costs_free(costs);
 }
 
+static void what_was_learnt_outlives_the_engine(void **state)
+{
+	char path[] = "/tmp/haul-costs-XXXXXX";
+	const struct cost_sample slow = {{1000, 1}, 10000}, fast = {{1000, 1}, 100};
+	(void)state;
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	(void)close(fd);
+	assert_int_equal(unlink(path), 0);
+	struct costs *costs = costs_new(path);
+	assert_ok(costs_keep(costs)); /* nothing: there is no file */
+	assert_int_not_equal(access(path, F_OK), 0);
+	for (int i = 0; i < 40; i++)
+		costs_note(costs, COST_RESTORE, &slow);
+	costs_note(costs, COST_CALLS, &fast);
+	assert_ok(costs_keep(costs));
+	struct cost before = costs_now(costs, COST_RESTORE);
+	costs_free(costs);
+	costs = costs_new(path);
+	struct cost after = costs_now(costs, COST_RESTORE);
+	assert_memory_equal(&after, &before, sizeof(after));
+	assert_int_equal(costs_now(costs, COST_CALLS).samples, 1);
+	assert_int_equal(costs_now(costs, COST_DUMP_READ).samples, 0);
+	costs_free(costs);
+	(void)unlink(path);
+}
+
+/* A kind that is not known, and numbers that are none: as a newer or another program may write. */
+static void a_damaged_file_is_as_good_as_none(void **state)
+{
+	static const uint8_t strange[] =
+	    "\x0a\x02\x08\x63\x0a\x0b\x08\x03\x21\x00\x00\x00\x00\x00\x00\xf8\x7f";
+	char path[] = "/tmp/haul-costs-XXXXXX";
+	(void)state;
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	(void)close(fd);
+	for (size_t size = 0; size < sizeof(strange); size++) {
+		assert_ok(files_replace(path, strange, size));
+		struct costs *costs = costs_new(path);
+		for (int kind = 0; kind < COST_KINDS; kind++)
+			assert_int_equal(costs_now(costs, (enum cost_kind)kind).samples, 0);
+		costs_free(costs);
+	}
+	(void)unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -128,6 +178,8 @@ int main(void)
 	    cmocka_unit_test(what_has_changed_is_learnt),
 	    cmocka_unit_test(no_part_is_negative_whatever_was_measured),
 	    cmocka_unit_test(the_store_keeps_the_youngest_and_no_nonsense),
+	    cmocka_unit_test(what_was_learnt_outlives_the_engine),
+	    cmocka_unit_test(a_damaged_file_is_as_good_as_none),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
