@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -30,6 +31,7 @@ enum {
 	LEAVE_MS = 2000,     /* for a CRIU that is to let its tree go */
 	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
+	SWRK_NICE = -10,
 };
 
 struct swrk {
@@ -95,6 +97,10 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 	    .directory = session->work_dir,
 	};
 	status *st = child_spawn(&spec, &session->child);
+	/* A workload stands still for most of what it does: it goes before all that waits here. A
+	 * restored task gets the niceness that it had. */
+	if (st == NULL)
+		(void)setpriority(PRIO_PROCESS, (id_t)session->child.pid, SWRK_NICE);
 	if (status_code_of(st) == STATUS_NOT_FOUND)
 		st = status_detailf(st, "next", "install CRIU 4.1 or give hauld --criu PATH");
 	return st;
