@@ -14,7 +14,6 @@
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -22,6 +21,7 @@
 #include "engine/host/cgroup.h"
 #include "engine/host/child.h"
 #include "engine/host/files.h"
+#include "engine/host/priority.h"
 #include "proto/clock.h"
 #include "proto/limits.h"
 
@@ -31,7 +31,6 @@ enum {
 	LEAVE_MS = 2000,     /* for a CRIU that is to let its tree go */
 	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
-	SWRK_NICE = -10,
 };
 
 struct swrk {
@@ -97,10 +96,6 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 	    .directory = session->work_dir,
 	};
 	status *st = child_spawn(&spec, &session->child);
-	/* A workload stands still for most of what it does: it goes before all that waits here. A
-	 * restored task gets the niceness that it had. */
-	if (st == NULL)
-		(void)setpriority(PRIO_PROCESS, (id_t)session->child.pid, SWRK_NICE);
 	if (status_code_of(st) == STATUS_NOT_FOUND)
 		st = status_detailf(st, "next", "install CRIU 4.1 or give hauld --criu PATH");
 	return st;
@@ -209,6 +204,9 @@ status *swrk_send(struct swrk *session, const CriuReq *request)
 {
 	if (atomic_load(&session->is_interrupted))
 		return status_errorf(STATUS_CANCELLED, "interrupted");
+	/* The workload stands still for these. A restored task gets the niceness that it had. */
+	if (request->type == CRIU_REQ_TYPE__DUMP || request->type == CRIU_REQ_TYPE__RESTORE)
+		priority_raise(session->child.pid);
 	status *st = send_packed(session, request);
 	session->is_busy = st == NULL;
 	return st;
