@@ -72,7 +72,7 @@ native_cases=(native_corrupt native_identity native_lazy native_matrix native_me
 [[ -z ${HAUL_FULL:-} ]] || native_cases+=(native_converge native_load native_resume)
 HAUL_BUILD=build/release tests/lab/run.sh native "${native_cases[@]}" >"$aside" 2>&1 &
 ASIDE=$!
-phase "lab, native, sanitized" tests/lab/run.sh native both_disk both_faults both_migrate both_timers both_workloads \
+phase "lab, native, sanitized" tests/lab/run.sh native both_disk both_faults both_migrate both_nice both_timers both_workloads \
     native_abuse native_call native_clients native_fakes native_handover native_relay native_reload native_session native_wire || true
 aside_status=0
 wait "$ASIDE" || aside_status=$?
