@@ -11,24 +11,34 @@
 void tls_roll_init(struct tls_roll *roll)
 {
 	(void)pthread_mutex_init(&roll->lock, NULL);
+	(void)pthread_mutex_init(&roll->failures_lock, NULL);
 	clock_cond_init(&roll->left);
 }
 
 void tls_roll_fini(struct tls_roll *roll)
 {
 	(void)pthread_cond_destroy(&roll->left);
+	(void)pthread_mutex_destroy(&roll->failures_lock);
 	(void)pthread_mutex_destroy(&roll->lock);
 }
 
+static bool has_failed_too_often(struct tls_roll *roll, const struct tls_member *member)
+{
+	(void)pthread_mutex_lock(&roll->failures_lock);
+	bool is_over = host_failures_is_over(&roll->failures, &member->from, clock_monotonic_ms());
+	(void)pthread_mutex_unlock(&roll->failures_lock);
+	return is_over;
+}
+
 /* Caller holds the lock. */
-static const char *refusal_of(const struct tls_roll *roll, const struct tls_member *member)
+static const char *refusal_of(struct tls_roll *roll, const struct tls_member *member)
 {
 	unsigned neighbours = 0;
 	if (roll->is_closing)
 		return "this end is being closed";
 	if (roll->count >= LIMIT_CONNECTIONS)
 		return "too many connections";
-	if (host_failures_is_over(&roll->failures, &member->from, clock_monotonic_ms()))
+	if (has_failed_too_often(roll, member))
 		return "too many handshakes of this host have failed";
 	for (const struct tls_member *other = roll->first; other != NULL; other = other->next)
 		neighbours += peer_address_is_same_host(&other->from, &member->from) ? 1 : 0;
@@ -56,12 +66,12 @@ const char *tls_roll_join(struct tls_roll *roll, struct tls_member *member)
 
 void tls_roll_judge(struct tls_roll *roll, const struct tls_member *member, bool is_trusted)
 {
-	(void)pthread_mutex_lock(&roll->lock);
+	(void)pthread_mutex_lock(&roll->failures_lock);
 	if (is_trusted)
 		host_failures_forgive(&roll->failures, &member->from);
 	else
 		host_failures_add(&roll->failures, &member->from, clock_monotonic_ms());
-	(void)pthread_mutex_unlock(&roll->lock);
+	(void)pthread_mutex_unlock(&roll->failures_lock);
 }
 
 static void chain_free(struct tls_chain *chain)

@@ -33,7 +33,8 @@ struct tls_roll {
 	pthread_cond_t left;  /* one has left; CLOCK_MONOTONIC */
 	struct tls_member *first;
 	unsigned count;
-	bool is_closing; /* nobody joins any more */
+	bool is_closing;	       /* nobody joins any more */
+	pthread_mutex_t failures_lock; /* the last one: taken also under nng's locks */
 	struct host_failures failures;
 };
 
@@ -43,7 +44,7 @@ void tls_roll_fini(struct tls_roll *roll);
 /* The member's stream tells where it comes from. Returns why it cannot join, or NULL. */
 const char *tls_roll_join(struct tls_roll *roll, struct tls_member *member);
 
-/* How the member's handshake went. */
+/* How the member's handshake went. nng's lock of the connection may be held. */
 void tls_roll_judge(struct tls_roll *roll, const struct tls_member *member, bool is_trusted);
 
 /* Also frees the chain. */

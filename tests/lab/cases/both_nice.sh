@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # both_nice: a workload keeps its niceness, whatever that of the CRIU is which dumps and restores it.
-# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
+# shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120,SC2016
 . "$(dirname "$0")/../haul.sh"
 
 niceness() {
