@@ -36,6 +36,7 @@ struct live {
 	struct segment *segments;
 	size_t segment_count, segment_room;
 	uint64_t image; /* that is open */
+	uint64_t next;	/* address in it: of what is below nothing can be sent any more */
 	int pagemap;	/* of the task that is read */
 	pid_t pid;
 	bool can_scan; /* the kernel finds pages for us: since 6.7 */
@@ -87,6 +88,7 @@ static status *open_image(struct live *live, uint64_t image)
 	const struct page_header header = {.command = PAGE_OPEN, .image = image};
 
 	live->image = image;
+	live->next = 0;
 	return command(live->fd, &header, 1);
 }
 
@@ -278,7 +280,18 @@ static status *send_line(struct live *live, const char *line)
 		return NULL;
 	if (area.is_shared)
 		return live->options->is_shared ? note_segment(live, &area) : NULL;
-	return live->options->is_private ? send_area(live, &area) : NULL;
+	if (!live->options->is_private || !live_area_cut(&area, &live->next))
+		return NULL;
+	return send_area(live, &area);
+}
+
+bool live_area_cut(struct live_area *area, uint64_t *next)
+{
+	if (area->end <= *next)
+		return false;
+	area->start = area->start > *next ? area->start : *next;
+	*next = area->end;
+	return true;
 }
 
 static status *open_task(struct live *live, pid_t pid)

@@ -33,5 +33,9 @@ struct live_area {
 };
 /* False for lines that nothing is sent of. */
 bool live_area_parse(const char *line, struct live_area *ret_area);
+/* A tree that runs moves and grows its areas between two lines: one may begin below the end of
+ * the last. Cuts off what is below *next and moves that to the area's end; false: nothing is left.
+ */
+bool live_area_cut(struct live_area *area, uint64_t *next);
 
 #endif

@@ -291,6 +291,25 @@ static void lines_of_maps_are_understood(void **state)
 	assert_true(area.is_shared && area.inode == 77 && area.offset == 0x3000);
 }
 
+/* As a line of maps that the tree has changed since the last one was read. */
+static void areas_that_moved_meanwhile_keep_the_order(void **state)
+{
+	struct live_area first = {.start = 0x1000, .end = 0x4000};
+	struct live_area grown = {.start = 0x2000, .end = 0x6000};
+	struct live_area again = {.start = 0x5000, .end = 0x6000};
+	struct live_area later = {.start = 0x8000, .end = 0x9000};
+	uint64_t next = 0;
+	(void)state;
+	assert_true(live_area_cut(&first, &next));
+	assert_int_equal(first.start, 0x1000);
+	assert_true(live_area_cut(&grown, &next));
+	assert_int_equal(grown.start, 0x4000);
+	assert_int_equal(grown.end, 0x6000);
+	assert_false(live_area_cut(&again, &next));
+	assert_true(live_area_cut(&later, &next));
+	assert_int_equal(later.start, 0x8000);
+}
+
 int main(void)
 {
 #define LIVE_TEST(name) cmocka_unit_test_setup_teardown(name, make, end)
@@ -302,6 +321,7 @@ int main(void)
 	    LIVE_TEST(a_process_that_has_ended_is_left_out),
 	    LIVE_TEST(a_reader_that_goes_away_ends_it),
 	    cmocka_unit_test(lines_of_maps_are_understood),
+	    cmocka_unit_test(areas_that_moved_meanwhile_keep_the_order),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
