@@ -42,7 +42,7 @@ begin() {
 
 # at STAGE: the migration has come that far.
 at() {
-    moment "$1" || flunk "it did not get that far"
+    reach "$1" || flunk "it did not get that far"
 }
 
 # expect_at HOST: there it is whole, one, goes on, and can be migrated again.
