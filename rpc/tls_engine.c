@@ -271,12 +271,12 @@ static void conn_fini(nng_tls_engine_conn *conn)
 {
 	if (conn->context == NULL)
 		return;
-	judge(conn, false);
 	tls_roll_leave(&conn->context->roll, &conn->member);
 	if (conn->context->is_server && conn->phase == TLS_HANDSHAKE) {
 		const struct tls_failure failure = {
 		    .text = "it was silent or left before the TLS handshake was over"};
 		fail_with(conn, &failure);
+		judge(conn, false);
 	}
 	SSL_free(conn->ssl);
 	free(conn->identity);

@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -21,7 +22,6 @@
 #include "engine/host/cgroup.h"
 #include "engine/host/child.h"
 #include "engine/host/files.h"
-#include "engine/host/priority.h"
 #include "proto/clock.h"
 #include "proto/limits.h"
 
@@ -31,6 +31,7 @@ enum {
 	LEAVE_MS = 2000,     /* for a CRIU that is to let its tree go */
 	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
+	SWRK_NICE = -10, /* before what else waits for a processor */
 };
 
 struct swrk {
@@ -206,7 +207,7 @@ status *swrk_send(struct swrk *session, const CriuReq *request)
 		return status_errorf(STATUS_CANCELLED, "interrupted");
 	/* The workload stands still for these. A restored task gets the niceness that it had. */
 	if (request->type == CRIU_REQ_TYPE__DUMP || request->type == CRIU_REQ_TYPE__RESTORE)
-		priority_raise(session->child.pid);
+		(void)setpriority(PRIO_PROCESS, (id_t)session->child.pid, SWRK_NICE);
 	status *st = send_packed(session, request);
 	session->is_busy = st == NULL;
 	return st;

@@ -11,7 +11,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
 	PARTS = 3, /* fixed, a page, a process */
@@ -42,8 +41,9 @@ struct costs {
 		struct cost_sample samples[SAMPLES]; /* oldest first */
 		unsigned count;
 	} kinds[COST_KINDS];
-	char *path;    /* NULL: nothing is kept */
-	bool is_newer; /* than what was kept */
+	pthread_mutex_t keeping; /* one writes at a time; taken before the lock */
+	char *path;		 /* NULL: nothing is kept */
+	bool is_newer;		 /* than what was kept */
 };
 
 struct cost costs_guess(enum cost_kind kind)
@@ -235,11 +235,12 @@ struct costs *costs_new(const char *path)
 	if (costs == NULL)
 		abort();
 	(void)pthread_mutex_init(&costs->lock, NULL);
+	(void)pthread_mutex_init(&costs->keeping, NULL);
 	if (path == NULL)
 		return costs;
 	costs->path = text_copy(path);
-	scoped(status) status *st = access(path, F_OK) == 0 ? take_up(costs) : NULL;
-	if (st != NULL)
+	scoped(status) status *st = take_up(costs);
+	if (st != NULL && status_code_of(st) != STATUS_NOT_FOUND)
 		log_status(LOG_LEVEL_WARN, NULL, "what migrations cost is learnt anew", st);
 	return costs;
 }
@@ -271,14 +272,19 @@ status *costs_keep(struct costs *costs)
 	scoped(buffer) struct buffer bytes = {0};
 	status *st = NULL;
 
+	if (costs->path == NULL)
+		return NULL;
+	(void)pthread_mutex_lock(&costs->keeping);
+	/* Whoever notes what a frozen tree took does not wait for the disk. */
 	(void)pthread_mutex_lock(&costs->lock);
-	if (costs->path != NULL && costs->is_newer) {
-		costs->is_newer = false;
+	bool is_newer = costs->is_newer;
+	costs->is_newer = false;
+	if (is_newer)
 		st = pack_costs(costs, &bytes);
-		if (st == NULL)
-			st = files_replace(costs->path, bytes.data, bytes.size);
-	}
 	(void)pthread_mutex_unlock(&costs->lock);
+	if (is_newer && st == NULL)
+		st = files_replace(costs->path, bytes.data, bytes.size);
+	(void)pthread_mutex_unlock(&costs->keeping);
 	return st;
 }
 
@@ -295,6 +301,7 @@ void costs_free(struct costs *costs)
 {
 	if (costs == NULL)
 		return;
+	(void)pthread_mutex_destroy(&costs->keeping);
 	(void)pthread_mutex_destroy(&costs->lock);
 	free(costs->path);
 	free(costs);

@@ -9,7 +9,6 @@
 #include "engine/criu/mend.h"
 #include "engine/criu/stats.h"
 #include "engine/host/files.h"
-#include "engine/host/priority.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/migration/keeper.h"
@@ -476,8 +475,6 @@ status *source_freeze(struct source *source)
 	/* Before the freeze: a sync to disk is not for the frozen window. */
 	status *st = source_note_origins(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED);
 
-	/* This thread and those of the last round: pre-copy was not to slow anybody down. */
-	priority_raise(0);
 	if (st == NULL)
 		st = source_begin_round(source, true, -1, dir);
 	if (st == NULL)
