@@ -118,15 +118,20 @@ static void on_refused(void *self, const char *listener, const char *peer, const
 	struct echo *echo = self;
 	(void)listener;
 	(void)pthread_mutex_lock(&echo->lock);
-	(void)snprintf(echo->last_refusal, sizeof(echo->last_refusal), "%s: %s", peer, why);
+	char *place = echo->refusals[echo->refusal_count++ % array_len(echo->refusals)];
+	(void)snprintf(place, sizeof(echo->refusals[0]), "%s: %s", peer, why);
 	(void)pthread_mutex_unlock(&echo->lock);
 	(void)atomic_fetch_add(&echo->refused, 1);
 }
 
-bool echo_was_refused_for(struct echo *echo, const char *why)
+bool echo_was_refused_for(struct echo *echo, const char *from, const char *why)
 {
+	bool is_it = false;
+
 	(void)pthread_mutex_lock(&echo->lock);
-	bool is_it = strstr(echo->last_refusal, why) != NULL;
+	for (size_t i = 0; i < array_len(echo->refusals); i++)
+		is_it = is_it || (strstr(echo->refusals[i], from) != NULL &&
+				  strstr(echo->refusals[i], why) != NULL);
 	(void)pthread_mutex_unlock(&echo->lock);
 	return is_it;
 }

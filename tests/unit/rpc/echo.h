@@ -30,7 +30,8 @@ struct echo {
 	pthread_mutex_t lock;	    /* of what follows */
 	char last_id[LIMIT_ID + 1]; /* of an observed call; to be read when all are over */
 	char last_peer[LIMIT_PEER_TEXT];
-	char last_refusal[512]; /* "PEER: WHY" */
+	char refusals[8][512]; /* the last ones: "PEER: WHY" */
+	unsigned refusal_count;
 	_Atomic int64_t last_deadline_ms;
 	struct rpc_client *onward;			     /* whom Hello and Query "onward" ask */
 	int64_t (*pause_ms)(void *self, const char *method); /* before reads, or NULL */
@@ -45,8 +46,8 @@ void echo_listen(struct echo *echo, const char *transport, const struct credenti
 		 unsigned calls);
 void echo_stop(struct echo *echo);
 
-/* Is this in the last refusal that was reported? */
-bool echo_was_refused_for(struct echo *echo, const char *why);
+/* Is this in one of the last refusals that were reported? `from` may be empty. */
+bool echo_was_refused_for(struct echo *echo, const char *from, const char *why);
 
 /* One Hello; *ret_node (heap) is the answer's node, when OK. */
 status *echo_hello(struct rpc_client *client, const char *id, int64_t timeout_ms, char **ret_node);
