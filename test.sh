@@ -45,7 +45,19 @@ preset() {
     "$toolbox" run sh -c "cmake --preset $1 >/dev/null && cmake --build --preset $1 && ${2:-true}"
 }
 
-# What ran aside, as if it ran now.
+# aside CMD…: runs it beside the phases that follow, until aside_over NAME says what came of it.
+aside() {
+    "$@" >"$aside" 2>&1 &
+    ASIDE=$!
+}
+
+aside_over() {
+    local status=0
+    wait "$ASIDE" || status=$?
+    ASIDE=
+    phase "$1" was_aside "$status"
+}
+
 was_aside() {
     cat "$aside"
     return "$1"
@@ -70,17 +82,14 @@ fi
 # or measures its memory.
 native_cases=(native_corrupt native_identity native_lazy native_matrix native_memory native_parallel native_postcopy native_recovery native_soak native_streams)
 [[ -z ${HAUL_FULL:-} ]] || native_cases+=(native_converge native_load native_resume)
-HAUL_BUILD=build/release tests/lab/run.sh native "${native_cases[@]}" >"$aside" 2>&1 &
-ASIDE=$!
+aside env HAUL_BUILD=build/release tests/lab/run.sh native "${native_cases[@]}"
 phase "lab, native, sanitized" tests/lab/run.sh native both_disk both_faults both_migrate both_nice both_timers both_workloads \
     native_abuse native_call native_clients native_fakes native_handover native_relay native_reload native_session native_wire || true
-aside_status=0
-wait "$ASIDE" || aside_status=$?
-ASIDE=
-phase "lab, native" was_aside "$aside_status" || true
+aside_over "lab, native" || true
 export HAUL_BUILD=build/release
-phase "docker" docker/test.sh || true
+aside docker/test.sh
 phase "lab, guest" tests/lab/run.sh guest "${guest_cases[@]}" || true
+aside_over "docker" || true
 [[ -z ${HAUL_FULL:-} ]] || phase "lab, two guests" env HAUL_RUNS=1 tests/lab/run.sh guests all || true
 
 echo "$passed passed, $failed failed"
