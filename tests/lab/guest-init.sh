@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# guest-init.sh: the first process of the guest: prepares the machine, runs /job/run, prints its
-# status for lab.sh and powers off.
+# guest-init.sh: the first process of the guest: prepares the machine, says so, runs /job/run, prints
+# its status for lab.sh and powers off.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 # Not over the job: the tree may be below /tmp.
@@ -18,6 +18,7 @@ echo '127.0.0.1 localhost guest' >/etc/hosts
 ip link set lo up
 modprobe -a -q veth virtio_net unix_diag inet_diag tcp_diag udp_diag raw_diag netlink_diag \
     af_packet_diag nf_tables overlay tun bridge sch_netem sch_tbf
+printf '\n%s began\n' "$(</job/marker)"
 /bin/bash /job/run </dev/null
 status=$?
 printf '\n%s %d\n' "$(</job/marker)" "$status"

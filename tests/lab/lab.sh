@@ -121,8 +121,26 @@ boot() {
         "${GUEST_COMMAND[@]}" </dev/null
 }
 
+# boot_job DISK MARKER LIMIT: one boot. Prints what the job says; sets BEGAN, and STATUS once the job is over.
+boot_job() {
+    local marker=$2 line
+    BEGAN=''
+    STATUS=''
+    while IFS= read -r line || [[ -n $line ]]; do
+        line=${line%$'\r'}
+        if [[ $line == "$marker began" ]]; then
+            BEGAN=yes
+        elif [[ $line == "$marker "* ]]; then
+            STATUS=${line##* }
+        elif [[ -z $STATUS ]]; then
+            printf '%s\n' "$line"
+        fi
+        # $! is the process substitution with the guest below.
+    done < <(boot "$1" "$LAB_JOB" "$3")
+}
+
 run() {
-    local limit=900 disk marker line status=''
+    local limit=900 disk marker try
     if [[ ${1:-} == --timeout ]]; then
         limit=$2
         shift 2
@@ -131,23 +149,20 @@ run() {
     marker=lab-exit-$RANDOM$RANDOM$RANDOM
     # Not local: the trap needs it.
     LAB_JOB=$(mktemp)
-    # $! is the process substitution with the guest below.
     trap 'rm -f "$LAB_JOB"; kill "$!" 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM HUP
     make_job "$LAB_JOB" "$marker" "$@"
-    while IFS= read -r line || [[ -n $line ]]; do
-        line=${line%$'\r'}
-        if [[ $line == "$marker "* ]]; then
-            status=${line##* }
-        elif [[ -z $status ]]; then
-            printf '%s\n' "$line"
-        fi
-    done < <(boot "$disk" "$LAB_JOB" "$limit")
-    if [[ -z $status ]]; then
+    # An emulated kernel now and then dies of an int3 of its own while it patches its code at boot.
+    for try in 1 2 3; do
+        boot_job "$disk" "$marker" "$limit"
+        [[ -z $BEGAN ]] || break
+        echo "lab.sh: the guest did not come up (try $try of 3)" >&2
+    done
+    if [[ -z $STATUS ]]; then
         echo "lab.sh: the guest ended without a status (more than $limit s, or it crashed)" >&2
-        status=124
+        STATUS=124
     fi
-    exit "$status"
+    exit "$STATUS"
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
