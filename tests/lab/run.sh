@@ -9,7 +9,8 @@
 #
 # A case is tests/lab/cases/CASE.sh; both_* run native or guest, native_*, guest_* and guests_* in one place. The
 # programs come from HAUL_BUILD (native, default build/dev) or HAUL_GUEST_BUILD (guest, default
-# build/release). HAUL_RUNS=N repeats what a case repeats, HAUL_CASE_TIMEOUT is in seconds.
+# build/release). HAUL_RUNS=N repeats what a case repeats, HAUL_CASE_TIMEOUT is in seconds;
+# HAUL_FOLLOW=1 shows what a case says while it says it.
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 shopt -s inherit_errexit
@@ -35,15 +36,22 @@ list_cases() {
 
 # Inside the toolbox or the guest.
 run_cases() {
-    local name status start passed=0 failed=0 log
+    local name status start passed=0 failed=0 log follower
     log=$(mktemp)
     bash "$RUN_DIR/hosts.sh" prune
     for name in "$@"; do
         start=$(date +%s.%N)
         status=0
+        : >"$log"
+        [[ -z ${HAUL_FOLLOW:-} ]] || { tail -f -s 0.2 "$log" & follower=$!; }
         timeout -k 10 "${HAUL_CASE_TIMEOUT:-$((240 * ${HAUL_SLOW:-1}))}" \
-            bash "$RUN_DIR/cases/$name.sh" </dev/null >"$log" 2>&1 || status=$?
-        cat "$log"
+            bash "$RUN_DIR/cases/$name.sh" </dev/null >>"$log" 2>&1 || status=$?
+        if [[ -n ${HAUL_FOLLOW:-} ]]; then
+            sleep 0.5
+            kill "$follower"
+        else
+            cat "$log"
+        fi
         if [[ $status == 0 ]]; then
             passed=$((passed + 1))
             printf 'PASS %s (%.1f s)\n' "$name" "$(seconds_since "$start")"
