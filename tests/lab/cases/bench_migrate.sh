@@ -129,12 +129,14 @@ expect_on_b() {
 }
 
 peer_haul() {
-    local name=$1 link=$2
+    local name=$1 link=$2 more
     begin "$name"
     # shellcheck disable=SC2086 # flags
     migrate A "$PID" B "${FLAGS[@]}" ${HAUL_FLAGS:-}
     expect_completed
-    finish "$name" "${HAUL_PEER_NAME:-haul}" "$link" ", \"rounds\": $(precopy_rounds), \"reportedDowntimeMs\": $(report downtimeMs)"
+    more=", \"rounds\": $(precopy_rounds), \"reportedDowntimeMs\": $(report downtimeMs)"
+    more+=", \"criuFreezeMs\": $(report criu.freezeMs), \"criuRestoreMs\": $(report criu.restoreMs)"
+    finish "$name" "${HAUL_PEER_NAME:-haul}" "$link" "$more"
 }
 
 hand_logs() {
