@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Frames through a pipe that is open, and its end. Up to SENDS_IN_FLIGHT messages are under way at
- * a time, each an operation of its own; an error shows at a later send. All operations begin under
- * the lock after a look at the state, so that pipe_interrupt and the loss of the connection can
- * cancel every one of them. */
-#include "proto/clock.h"
+/* Frames through a pipe that is open, and its end. A frame is made where its message lies, with
+ * room for PAIR's prefix before it, and goes out in one piece. */
 #include "rpc/pipe_internal.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <malloc.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "proto/envelope.h"
-#include "rpc/nng_error.h"
 
-enum { KEPT_BYTES = 8 * 1024 * 1024 }; /* of each arena */
+enum {
+	KEPT_BYTES = 8 * 1024 * 1024, /* of each arena */
+	/* Before a message; so much that the body lies well. */
+	ROOM_BEFORE = 15,
+};
+static_assert((int)ROOM_BEFORE >= (int)PAIR_PREFIX_MOST,
+	      "the prefix has its place before the message");
 
 void pipe_keep_memory(void)
 {
@@ -21,85 +25,22 @@ void pipe_keep_memory(void)
 	(void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 }
 
-void pipe_cancel_sends(struct pipe *pipe)
-{
-	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		if (pipe->sending[i] != NULL)
-			operation_cancel(pipe->sending[i]);
-}
-
-/* Why nothing can be sent or received any more, or NULL. Caller holds the lock. */
-static status *state_error(const struct pipe *pipe)
+/* What an errno of the connection means for who waits for it. */
+static status *connection_error(struct pipe *pipe, int error, const char *what)
 {
 	if (pipe->is_interrupted)
 		return status_errorf(STATUS_CANCELLED, "the pipe was interrupted");
-	if (pipe->is_lost)
-		return status_errorf(STATUS_UNAVAILABLE,
-				     "the pipe was closed by the other side or the "
-				     "connection broke, before it was ended in words");
-	return NULL;
-}
-
-static status *operation_error(struct pipe *pipe, int rv, const char *what)
-{
-	(void)pthread_mutex_lock(&pipe->lock);
-	status *st = state_error(pipe);
-	(void)pthread_mutex_unlock(&pipe->lock);
-	if (st != NULL)
-		return st;
-	if (rv == NNG_ETIMEDOUT)
+	if (error == ETIMEDOUT)
 		return status_errorf(STATUS_DEADLINE_EXCEEDED,
 				     "%s: the other side did nothing in time", what);
-	return nng_errorf(rv, "%s", what);
-}
-
-/* Waits until this place is free; what it reports is about its last message. */
-static status *await_place(struct pipe *pipe, unsigned place)
-{
-	double begun = operation_is_running(pipe->sending[place]) ? clock_monotonic_fine_ms() : 0;
-	int rv = operation_wait(pipe->sending[place]);
-	if (begun > 0)
-		pipe->waited_ms += clock_monotonic_fine_ms() - begun;
-	return rv == 0 ? NULL : operation_error(pipe, rv, "sending into the pipe");
-}
-
-status *pipe_start_send(struct pipe *pipe, nng_msg *msg, int64_t timeout_ms)
-{
-	struct operation *sending = pipe->sending[pipe->next_send];
-	status *st = await_place(pipe, pipe->next_send);
-	if (st != NULL) {
-		nng_msg_free(msg);
-		return st;
-	}
-	size_t size = nng_msg_len(msg);
-	(void)pthread_mutex_lock(&pipe->lock);
-	st = state_error(pipe);
-	if (st == NULL)
-		nng_send_aio(pipe->socket,
-			     operation_begin(sending, left_ms(clock_monotonic_ms() + timeout_ms),
-					     msg));
-	(void)pthread_mutex_unlock(&pipe->lock);
-	if (st != NULL) {
-		nng_msg_free(msg);
-		return st;
-	}
-	pipe->next_send = (pipe->next_send + 1) % SENDS_IN_FLIGHT;
-	atomic_fetch_add(&pipe->bytes_sent, size);
-	return NULL;
-}
-
-status *pipe_drain(struct pipe *pipe)
-{
-	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++) {
-		status *st = await_place(pipe, (pipe->next_send + i) % SENDS_IN_FLIGHT);
-		if (st != NULL)
-			return st;
-	}
-	return NULL;
+	if (error == ENOMEM)
+		return status_errnof(error, "%s", what);
+	return status_errorf(STATUS_UNAVAILABLE, "the pipe was closed by the other side or the "
+						 "connection broke, before it was ended in words");
 }
 
 /* After an error a message is missing: nothing may follow it. */
-status *pipe_fail_sending(struct pipe *pipe, status *st)
+static status *fail_sending(struct pipe *pipe, status *st)
 {
 	if (st != NULL && pipe->send_error == NULL)
 		pipe->send_error = status_copy(st);
@@ -108,51 +49,53 @@ status *pipe_fail_sending(struct pipe *pipe, status *st)
 
 status *pipe_out_new(Haul__V1__FrameKind kind, size_t size, struct pipe_out *ret_out)
 {
-	nng_msg *msg = NULL;
 	if (size > MESSAGE_BYTES)
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "a frame of %zu bytes is over the limit of %d", size,
 				     MESSAGE_BYTES);
-	int rv = nng_msg_alloc(&msg, KIND_BYTES + size + SEAL_TAG_BYTES);
-	if (rv != 0)
-		return nng_errorf(rv, "no memory for a frame of %zu bytes", size);
-	uint8_t *bytes = nng_msg_body(msg);
-	bytes[0] = (uint8_t)kind;
-	*ret_out = (struct pipe_out){.message = msg, .body = bytes + KIND_BYTES, .size = size};
+	uint8_t *bytes = malloc(ROOM_BEFORE + KIND_BYTES + size + SEAL_TAG_BYTES);
+	if (bytes == NULL)
+		return status_errorf(STATUS_RESOURCE_EXHAUSTED,
+				     "no memory for a frame of %zu bytes", size);
+	bytes[ROOM_BEFORE] = (uint8_t)kind;
+	*ret_out = (struct pipe_out){.message = bytes,
+				     .body = bytes + ROOM_BEFORE + KIND_BYTES,
+				     .size = size};
 	return NULL;
 }
 
 void pipe_out_drop(struct pipe_out *out)
 {
-	if (out->message != NULL)
-		nng_msg_free(out->message);
+	free(out->message);
 	*out = (struct pipe_out){0};
 }
 
-/* Seals and sends, HELLO included. */
-static status *send_sealed(struct pipe *pipe, struct pipe_out *out, size_t used, int64_t timeout_ms)
+static status *send_sealed(struct pipe *pipe, uint8_t *message, size_t used, int64_t timeout_ms)
 {
-	assert(used <= out->size);
-	nng_msg *msg = TAKE(out->message);
-	size_t unused = out->size - used;
-	*out = (struct pipe_out){0};
-	status *st = unused > 0 && nng_msg_chop(msg, unused) != 0
-			 ? status_errorf(STATUS_INTERNAL, "cannot shorten a frame")
-			 : seal_close(pipe->out, nng_msg_body(msg), KIND_BYTES + used);
-	if (st != NULL) {
-		nng_msg_free(msg);
+	size_t size = KIND_BYTES + used + SEAL_TAG_BYTES;
+	size_t prefix = pair_prefix_bytes(pipe->pair.is_ipc);
+	status *st = pipe->is_interrupted ? connection_error(pipe, 0, "")
+					  : seal_close(pipe->out, message, KIND_BYTES + used);
+	if (st != NULL)
 		return st;
-	}
-	return pipe_start_send(pipe, msg, timeout_ms);
+	pair_put_prefix(pipe->pair.is_ipc, message, size);
+	int error = pair_write(pipe->pair.fd, message - prefix, prefix + size, timeout_ms,
+			       &pipe->waited_ms);
+	if (error != 0)
+		return connection_error(pipe, error, "sending into the pipe");
+	atomic_fetch_add(&pipe->bytes_sent, size);
+	return NULL;
 }
 
 status *pipe_send_frame(struct pipe *pipe, struct pipe_out *out, size_t used, int64_t timeout_ms)
 {
-	if (pipe->send_error != NULL) {
-		pipe_out_drop(out);
-		return status_copy(pipe->send_error);
-	}
-	return pipe_fail_sending(pipe, send_sealed(pipe, out, used, timeout_ms));
+	assert(used <= out->size);
+	status *st =
+	    pipe->send_error != NULL
+		? status_copy(pipe->send_error)
+		: fail_sending(pipe, send_sealed(pipe, out->body - KIND_BYTES, used, timeout_ms));
+	pipe_out_drop(out);
+	return st;
 }
 
 status *pipe_send_message(struct pipe *pipe, Haul__V1__FrameKind kind,
@@ -182,43 +125,7 @@ status *pipe_send_trailer(struct pipe *pipe, const status *verdict, Haul__V1__Me
 	    pipe_send_message(pipe, HAUL__V1__FRAME_KIND__FRAME_END, &end.base, timeout_ms);
 	if (end.status != NULL)
 		haul__v1__status__free_unpacked(end.status, NULL);
-	return st != NULL ? st : pipe_fail_sending(pipe, pipe_drain(pipe));
-}
-
-status *pipe_receive_raw(struct pipe *pipe, int64_t timeout_ms, nng_msg **ret_msg)
-{
-	struct operation *receiving = pipe->receiving;
-	status *st = NULL;
-	(void)pthread_mutex_lock(&pipe->lock);
-	if (pipe->is_interrupted) {
-		st = state_error(pipe);
-	} else {
-		/* A lost connection may have left messages behind: they are there at once or never.
-		 */
-		int32_t left = pipe->is_lost ? 0 : left_ms(clock_monotonic_ms() + timeout_ms);
-		nng_recv_aio(pipe->socket, operation_begin(receiving, left, NULL));
-	}
-	(void)pthread_mutex_unlock(&pipe->lock);
-	if (st != NULL)
-		return st;
-	int rv = operation_wait(receiving);
-	if (rv == 0) {
-		*ret_msg = operation_take_message(receiving);
-		return NULL;
-	}
-	(void)pthread_mutex_lock(&pipe->lock);
-	st = state_error(pipe);
-	(void)pthread_mutex_unlock(&pipe->lock);
-	if (st == NULL && rv != NNG_ETIMEDOUT && rv != NNG_ECANCELED)
-		st = nng_errorf(rv, "receiving from the pipe");
 	return st;
-}
-
-void pipe_close_connection(int id)
-{
-	nng_pipe connection = {.id = (uint32_t)id};
-	if (id > 0)
-		(void)nng_pipe_close(connection);
 }
 
 static status *check_end(const uint8_t *body, size_t size, uint64_t number)
@@ -236,17 +143,17 @@ static status *check_end(const uint8_t *body, size_t size, uint64_t number)
 	return NULL;
 }
 
-/* Opens and checks a message of the proven peer; msg stays the caller's. */
-static status *open_message(struct pipe *pipe, nng_msg *msg, struct pipe_in *ret_in)
+/* Opens and checks a message; it stays the caller's. */
+static status *open_message(struct pipe *pipe, uint8_t *bytes, size_t length,
+			    struct pipe_in *ret_in)
 {
-	uint8_t *bytes = nng_msg_body(msg);
 	uint64_t number = seal_count(pipe->in);
-	status *st = nng_msg_len(msg) < KIND_BYTES + SEAL_TAG_BYTES
+	status *st = length < KIND_BYTES + SEAL_TAG_BYTES
 			 ? status_errorf(STATUS_DATA_LOSS, "a message of the pipe was cut short")
-			 : seal_open(pipe->in, bytes, nng_msg_len(msg));
+			 : seal_open(pipe->in, bytes, length);
 	if (st != NULL)
 		return st;
-	size_t size = nng_msg_len(msg) - KIND_BYTES - SEAL_TAG_BYTES;
+	size_t size = length - KIND_BYTES - SEAL_TAG_BYTES;
 	if (bytes[0] <= HAUL__V1__FRAME_KIND__FRAME_HELLO)
 		return status_errorf(STATUS_DATA_LOSS, "a frame of kind %u has no place here",
 				     bytes[0]);
@@ -255,73 +162,67 @@ static status *open_message(struct pipe *pipe, nng_msg *msg, struct pipe_in *ret
 		if (st != NULL)
 			return st;
 	}
-	*ret_in = (struct pipe_in){.message = msg,
+	*ret_in = (struct pipe_in){.message = bytes,
 				   .kind = (Haul__V1__FrameKind)bytes[0],
 				   .body = bytes + KIND_BYTES,
 				   .size = size};
 	return NULL;
 }
 
-/* The next message of the proven peer; left-overs of others are dropped. */
-static status *receive_of_peer(struct pipe *pipe, int64_t timeout_ms, nng_msg **ret_msg)
+/* Data that cannot be trusted ends the pipe for both sides. */
+static status *fail_receiving(struct pipe *pipe, status *st)
 {
-	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
-	for (;;) {
-		nng_msg *msg = NULL;
-		status *st = pipe_receive_raw(pipe, left_ms(deadline_ms), &msg);
-		if (st != NULL)
-			return st;
-		if (msg != NULL && nng_pipe_id(nng_msg_get_pipe(msg)) == pipe->peer_id) {
-			atomic_fetch_add(&pipe->bytes_received, nng_msg_len(msg));
-			*ret_msg = msg;
-			return NULL;
-		}
-		if (msg != NULL)
-			nng_msg_free(msg);
-		else if (left_ms(deadline_ms) == 0)
-			return status_errorf(STATUS_DEADLINE_EXCEEDED,
-					     "nothing came through the pipe for %lld ms",
-					     (long long)timeout_ms);
-	}
+	pipe->receive_error = status_copy(st);
+	pipe_hang_up(pipe);
+	return st;
 }
 
 status *pipe_receive(struct pipe *pipe, int64_t timeout_ms, struct pipe_in *ret_in)
 {
-	nng_msg *msg = NULL;
+	scoped(bytes) uint8_t *message = NULL;
+	size_t size = 0;
 	if (pipe->receive_error != NULL)
 		return status_copy(pipe->receive_error);
-	status *st = receive_of_peer(pipe, timeout_ms, &msg);
+	if (pipe->is_interrupted)
+		return connection_error(pipe, 0, "");
+	int error =
+	    pair_receive(&pipe->pair, MESSAGE_BYTES + HELLO_BYTES, timeout_ms, &message, &size);
+	if (error == ETIMEDOUT && !pipe->is_interrupted)
+		return status_errorf(STATUS_DEADLINE_EXCEEDED,
+				     "nothing came through the pipe for %lld ms",
+				     (long long)timeout_ms);
+	if (error == EMSGSIZE)
+		return fail_receiving(pipe, status_errorf(STATUS_DATA_LOSS,
+							  "a message of the pipe is longer than "
+							  "any may be"));
+	if (error != 0)
+		return connection_error(pipe, error, "receiving from the pipe");
+	atomic_fetch_add(&pipe->bytes_received, size);
+	status *st = open_message(pipe, message, size, ret_in);
 	if (st != NULL)
-		return st;
-	st = open_message(pipe, msg, ret_in);
-	if (st == NULL)
-		return NULL;
-	/* Data that cannot be trusted ends the pipe for both sides. */
-	nng_msg_free(msg);
-	pipe->receive_error = status_copy(st);
-	pipe_close_connection(pipe->peer_id);
-	return st;
+		return fail_receiving(pipe, st);
+	(void)TAKE(message);
+	return NULL;
 }
 
 void pipe_in_drop(struct pipe_in *in)
 {
-	if (in->message != NULL)
-		nng_msg_free(in->message);
+	free(in->message);
 	*in = (struct pipe_in){0};
 }
 
 void pipe_hang_up(struct pipe *pipe)
 {
-	pipe_close_connection(pipe->peer_id);
+	(void)shutdown(pipe->pair.fd, SHUT_RDWR);
 }
 
+/* Whoever waits in poll wakes up; the other side is not told yet. */
 void pipe_interrupt(struct pipe *pipe)
 {
 	(void)pthread_mutex_lock(&pipe->lock);
 	pipe->is_interrupted = true;
-	pipe_cancel_sends(pipe);
-	operation_cancel(pipe->receiving);
-	(void)pthread_cond_broadcast(&pipe->changed);
+	if (pipe->pair.fd >= 0)
+		(void)shutdown(pipe->pair.fd, SHUT_RD);
 	(void)pthread_mutex_unlock(&pipe->lock);
 }
 
@@ -340,32 +241,17 @@ uint64_t pipe_bytes_received(const struct pipe *pipe)
 	return atomic_load(&pipe->bytes_received);
 }
 
-/* The socket's callbacks find NULL from here on. */
-static void free_operations(struct pipe *pipe)
-{
-	struct operation *receiving, *sending[SENDS_IN_FLIGHT];
-	(void)pthread_mutex_lock(&pipe->lock);
-	receiving = TAKE(pipe->receiving);
-	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		sending[i] = TAKE(pipe->sending[i]);
-	(void)pthread_mutex_unlock(&pipe->lock);
-	operation_free(receiving);
-	for (unsigned i = 0; i < SENDS_IN_FLIGHT; i++)
-		operation_free(sending[i]);
-}
-
 void pipe_free(struct pipe *pipe)
 {
 	if (pipe == NULL)
 		return;
-	free_operations(pipe);
-	if (pipe->has_socket)
-		(void)nng_socket_close(pipe->socket);
+	pipe_stop_waiting(pipe);
+	close_if_open(pipe->pair.fd);
+	free(pipe->pair.message);
 	seal_free(pipe->out);
 	seal_free(pipe->in);
 	status_free(pipe->send_error);
 	status_free(pipe->receive_error);
-	(void)pthread_cond_destroy(&pipe->changed);
 	(void)pthread_mutex_destroy(&pipe->lock);
 	free(pipe);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A bulk pipe or stream: nng PAIR over plain tcp (or ipc) with every message sealed by AES-256-GCM.
- * The keys travel in the call that set the pipe up. Nonce = message counter; pipe id and sequence
- * are associated data: an altered, repeated, reordered or missing message is DATA_LOSS. The first
- * message each way (HELLO) proves the peer; a pipe without it is dropped and the listener waits for
- * the right one. The end is always explicit (PipeEnd): a pipe that just closes is UNAVAILABLE. */
+/* A bulk pipe or stream: PAIR (pair.h) over plain tcp (or ipc), every message sealed by
+ * AES-256-GCM. The keys travel in the call that set the pipe up. Nonce = message counter; pipe id
+ * and sequence are associated data: an altered, repeated, reordered or missing message is
+ * DATA_LOSS. The first message each way (HELLO) proves the peer; a pipe without it is dropped and
+ * the listener waits for the right one. The end is always explicit (PipeEnd): a pipe that just
+ * closes is UNAVAILABLE. */
 #ifndef HAUL_RPC_PIPE_H
 #define HAUL_RPC_PIPE_H
 
@@ -47,9 +48,10 @@ must_check status *pipe_dial(const Haul__V1__PipeAddress *address, int64_t timeo
 must_check status *pipe_dial_socket(const Haul__V1__PipeAddress *address, int fd,
 				    int64_t timeout_ms, struct pipe **ret_pipe);
 
-/* A frame to be sent: write `size` bytes at the returned place, then pipe_send_frame. */
+/* A frame to be sent: write `size` bytes at the returned place (what is sent of them is not cleared
+ * before), then pipe_send_frame. */
 struct pipe_out {
-	void *message; /* nng's */
+	void *message; /* all of it, with room for what goes before and behind */
 	uint8_t *body;
 	size_t size;
 };

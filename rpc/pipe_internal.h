@@ -1,70 +1,67 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two halves of a pipe share: pipe_open.c brings it up, pipe.c moves frames. */
+/* What the parts of a pipe share: pipe_listen.c and pipe_dial.c bring it up, pipe.c moves frames.
+ */
 #ifndef HAUL_RPC_PIPE_INTERNAL_H
 #define HAUL_RPC_PIPE_INTERNAL_H
 
-#include <nng/nng.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "rpc/operation.h"
+#include "rpc/pair.h"
 #include "rpc/pipe.h"
 #include "rpc/seal.h"
 
 enum {
-	SENDS_IN_FLIGHT = 4,
 	KIND_BYTES = 1,
+	HELLO_BYTES = KIND_BYTES + SEAL_TAG_BYTES,
 	/* On top of LIMIT_BULK_BYTES: kind, tag, and a batch's page table or an image's name. */
 	FRAME_ROOM = 64 * 1024,
 	MESSAGE_BYTES = LIMIT_BULK_BYTES + FRAME_ROOM,
-	/* Connections that nng has not yet done away with, rejected ones included. */
-	CONNECTIONS = 64,
+	/* What goes before the peer's place is taken: header, prefix and HELLO. */
+	GREETING_MOST = PAIR_HEADER_BYTES + PAIR_PREFIX_MOST + HELLO_BYTES,
 };
 
 struct pipe {
-	nng_socket socket;
-	bool has_socket;
-	bool is_listener;
-	nng_dialer dialer;
-	bool is_given; /* its one connection was handed over: there will be no other */
+	struct pair pair;	 /* its fd is -1 until the peer has proven itself */
+	struct waiting *waiting; /* a listener that has not attached yet */
 	struct seal *out;
 	struct seal *in;
 	uint8_t pipe_id[SEAL_ID_BYTES];
-	struct operation *receiving;
-	struct operation *sending[SENDS_IN_FLIGHT];
-	unsigned next_send;    /* the sender's */
 	double waited_ms;      /* the sender's */
 	status *send_error;    /* the sender's: sticky */
 	status *receive_error; /* the receiver's: sticky */
 	atomic_uint_fast64_t bytes_sent;
 	atomic_uint_fast64_t bytes_received;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool is_interrupted;
-	bool is_attached;
-	bool is_lost;
-	int peer_id;		  /* nng's id of the proven connection */
-	int candidate_id;	  /* of the one that is connected, proven or not */
-	int64_t candidate_ms;	  /* when it came */
-	unsigned generation;	  /* counts connections */
-	int present[CONNECTIONS]; /* ids of all that exist, negative once we close it, 0 = free */
+	atomic_bool is_interrupted;
+	pthread_mutex_t lock; /* is_interrupted and pair.fd, together */
 };
 
-/* Cancels what is being sent; caller holds the lock. */
-void pipe_cancel_sends(struct pipe *pipe);
+/* A pipe that has no connection yet, with the seals of our side. Checks the address, which may come
+ * from a peer. */
+must_check status *pipe_new(const Haul__V1__PipeAddress *address, bool is_listener,
+			    struct pipe **ret_pipe);
 
-/* Puts a sealed message under way, takes it also on error; pipe_drain waits until nng has taken
- * everything. After pipe_fail_sending with an error nothing can be sent any more; it returns `st`.
- */
-must_check status *pipe_start_send(struct pipe *pipe, nng_msg *msg, int64_t timeout_ms);
-must_check status *pipe_drain(struct pipe *pipe);
-must_check status *pipe_fail_sending(struct pipe *pipe, status *st);
+/* The sealed HELLO of our side behind its prefix, and the header before that: what a dialer says at
+ * once. */
+struct greeting {
+	uint8_t bytes[GREETING_MOST];
+	size_t size;
+};
+must_check status *pipe_greeting(struct pipe *pipe, bool is_ipc, struct greeting *ret_greeting);
 
-/* Receives one message, of whatever connection; the caller checks whose. NULL message and NULL
- * status: nothing came in time. */
-must_check status *pipe_receive_raw(struct pipe *pipe, int64_t timeout_ms, nng_msg **ret_msg);
+/* Is this, of which `have` bytes have come, the greeting of the peer? Whoever is not the peer is
+ * found out as early as can be. */
+enum greeted { GREETED_NOT_YET, GREETED_WELL, GREETED_ILL };
+enum greeted pipe_greeted(struct pipe *pipe, bool is_ipc, uint8_t *bytes, size_t have);
+size_t pipe_greeting_bytes(bool is_ipc);
 
-/* Closes one connection; 0 is none. */
-void pipe_close_connection(int id);
+/* From here on this is the connection; taken. */
+void pipe_attach(struct pipe *pipe, int fd, bool is_ipc);
+
+/* For what moves much and says much that is short. */
+void pipe_tune(int fd);
+
+/* Closes what a listener has that has not attached. */
+void pipe_stop_waiting(struct pipe *pipe);
 
 #endif

@@ -3,31 +3,22 @@
 
 #include <errno.h>
 #include <netdb.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+
+#include "proto/clock.h"
+#include "rpc/resolve.h"
 
 enum { PROBE_MS = 200 };
 
 /* Why a plain connection does not come about: the errno of one try, 0 when it does. */
 static int probe_address(const struct sockaddr *address, socklen_t size)
 {
-	scoped(fd) int fd =
-	    socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return errno;
-	if (connect(fd, address, size) == 0)
-		return 0;
-	if (errno != EINPROGRESS)
-		return errno;
-	struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
-	int err = ETIMEDOUT;
-	socklen_t length = sizeof(err);
-	if (poll(&poll_fd, 1, PROBE_MS) == 1)
-		(void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &length);
-	return err;
+	scoped(fd) int fd = -1;
+
+	return connect_address(address, size, clock_monotonic_ms() + PROBE_MS, &fd);
 }
 
 int probe_endpoint(const struct endpoint *endpoint)

@@ -5,10 +5,11 @@
  * usage: pipes [MIB [RUNS]]     a lane carries MIB (default 1024), each way is measured RUNS times
  * (default 5)
  *
- * Ways: "tcp" a bare socket, "pair" an nng PAIR over tcp, "tls" a bare OpenSSL socket with TLS 1.3,
- * "pipe" a sealed pipe of rpc/pipe.h; each with 1, 2 and 4 lanes side by side. All write blocks of
- * 512 KiB, which is what a batch of pages is, from one buffer. One JSON object: medians of GiB a
- * second, and of processor seconds a GiB of both ends together. */
+ * Ways: "tcp" a bare socket, "nng" an nng PAIR over tcp, "pair" the PAIR of rpc/pair.h, "tls" a
+ * bare OpenSSL socket with TLS 1.3, "pipe" a sealed pipe of rpc/pipe.h, which is that PAIR with
+ * AES-256-GCM; each with 1, 2 and 4 lanes side by side. All write blocks of 512 KiB, which is what
+ * a batch of pages is, from one buffer. One JSON object: medians of GiB a second, and of processor
+ * seconds a GiB of both ends together. */
 #include <arpa/inet.h>
 #include <nng/nng.h>
 #include <nng/protocol/pair0/pair.h>
@@ -25,6 +26,7 @@
 
 #include "proto/clock.h"
 #include "rpc/endpoint.h"
+#include "rpc/pair.h"
 #include "rpc/pipe.h"
 
 enum { BLOCK = 512 * 1024, LANES_MOST = 4, RUNS_MOST = 99, WAIT_MS = 60000, IN_FLIGHT = 4 };
@@ -45,7 +47,7 @@ static void must_ok(status *st)
 struct lane {
 	int sockets[2]; /* that writes, that reads */
 	SSL *tls[2];
-	nng_socket pair[2];
+	nng_socket nng[2];
 	struct pipe *pipes[2];
 	uint64_t blocks;
 	uint8_t *block;
@@ -177,23 +179,23 @@ static void tls_close(struct lane *lane)
 	tcp_close(lane);
 }
 
-/* --- PAIR, in the clear --- */
+/* --- nng's PAIR, in the clear --- */
 
-static void pair_open(struct lane *lane)
+static void nng_open_way(struct lane *lane)
 {
 	nng_listener listener;
 	int port = 0;
 	char url[64];
 
-	must(nng_pair0_open(&lane->pair[1]) == 0 && nng_pair0_open(&lane->pair[0]) == 0 &&
-		 nng_listen(lane->pair[1], "tcp://127.0.0.1:0", &listener, 0) == 0 &&
+	must(nng_pair0_open(&lane->nng[1]) == 0 && nng_pair0_open(&lane->nng[0]) == 0 &&
+		 nng_listen(lane->nng[1], "tcp://127.0.0.1:0", &listener, 0) == 0 &&
 		 nng_listener_get_int(listener, NNG_OPT_TCP_BOUND_PORT, &port) == 0,
 	     "cannot listen");
 	(void)snprintf(url, sizeof(url), "tcp://127.0.0.1:%d", port);
-	must(nng_dial(lane->pair[0], url, NULL, 0) == 0, "cannot connect");
+	must(nng_dial(lane->nng[0], url, NULL, 0) == 0, "cannot connect");
 }
 
-static void pair_write(struct lane *lane)
+static void nng_write_way(struct lane *lane)
 {
 	nng_aio *aios[IN_FLIGHT];
 
@@ -206,7 +208,7 @@ static void pair_write(struct lane *lane)
 		must(nng_aio_result(aio) == 0 && nng_msg_alloc(&msg, BLOCK) == 0, "cannot write");
 		memcpy(nng_msg_body(msg), lane->block, BLOCK);
 		nng_aio_set_msg(aio, msg);
-		nng_send_aio(lane->pair[0], aio);
+		nng_send_aio(lane->nng[0], aio);
 	}
 	for (unsigned i = 0; i < IN_FLIGHT; i++) {
 		nng_aio_wait(aios[i]);
@@ -214,20 +216,53 @@ static void pair_write(struct lane *lane)
 	}
 }
 
-static void pair_read(struct lane *lane)
+static void nng_read_way(struct lane *lane)
 {
 	for (uint64_t i = 0; i < lane->blocks; i++) {
 		nng_msg *msg;
-		must(nng_recvmsg(lane->pair[1], &msg, 0) == 0 && nng_msg_len(msg) == BLOCK,
+		must(nng_recvmsg(lane->nng[1], &msg, 0) == 0 && nng_msg_len(msg) == BLOCK,
 		     "cannot read");
 		nng_msg_free(msg);
 	}
 }
 
-static void pair_close(struct lane *lane)
+static void nng_close_way(struct lane *lane)
 {
-	(void)nng_socket_close(lane->pair[0]);
-	(void)nng_socket_close(lane->pair[1]);
+	(void)nng_socket_close(lane->nng[0]);
+	(void)nng_socket_close(lane->nng[1]);
+}
+
+/* --- our PAIR, in the clear: from one buffer, as to a bare socket --- */
+
+enum { ROOM = 16 };
+
+static void pair_way_write(struct lane *lane)
+{
+	uint8_t *bytes = malloc(ROOM + BLOCK);
+	size_t prefix = pair_prefix_bytes(false);
+	double waited = 0;
+
+	memcpy(bytes + ROOM, lane->block, BLOCK);
+	for (uint64_t i = 0; i < lane->blocks; i++) {
+		pair_put_prefix(false, bytes + ROOM, BLOCK);
+		must(pair_write(lane->sockets[0], bytes + ROOM - prefix, prefix + BLOCK, WAIT_MS,
+				&waited) == 0,
+		     "cannot write");
+	}
+	free(bytes);
+}
+
+static void pair_way_read(struct lane *lane)
+{
+	struct pair pair = {.fd = lane->sockets[1]};
+
+	for (uint64_t i = 0; i < lane->blocks; i++) {
+		uint8_t *message = NULL;
+		size_t size = 0;
+		must(pair_receive(&pair, BLOCK, WAIT_MS, &message, &size) == 0 && size == BLOCK,
+		     "cannot read");
+		free(message);
+	}
 }
 
 /* --- a sealed pipe --- */
@@ -284,7 +319,8 @@ static void pipe_close(struct lane *lane)
 
 static const struct way ways[] = {
     {"tcp", tcp_open, tcp_write, tcp_read, tcp_close},
-    {"pair", pair_open, pair_write, pair_read, pair_close},
+    {"nng", nng_open_way, nng_write_way, nng_read_way, nng_close_way},
+    {"pair", tcp_open, pair_way_write, pair_way_read, tcp_close},
     {"tls", tls_open, tls_write, tls_read, tls_close},
     {"pipe", pipe_open, pipe_write, pipe_read, pipe_close},
 };

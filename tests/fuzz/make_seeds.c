@@ -365,6 +365,27 @@ static void lazy(const char *corpus)
 	write_seed(corpus, "lazy", "words", &words);
 }
 
+/* Greetings that nobody sealed, and messages behind their lengths. */
+static void pipes(const char *corpus)
+{
+	static const uint8_t header[] = {0, 'S', 'P', 0, 0, 0x10, 0, 0};
+	static const uint8_t hello[] = {0, 0, 0, 0, 0, 0, 0, 17}, ipc = 1;
+	static const char sealed[] = "seventeen bytes..";
+
+	for (uint8_t is_ipc = 0; is_ipc < 2; is_ipc++) {
+		struct seed seed = {.size = 0};
+		uint8_t how = (uint8_t)(5U << 1 | is_ipc);
+		add(&seed, &how, 1);
+		add(&seed, header, sizeof(header));
+		for (int i = 0; i < 3; i++) {
+			add(&seed, &ipc, is_ipc);
+			add(&seed, hello, sizeof(hello));
+			add_text(&seed, sealed);
+		}
+		write_seed(corpus, "pipe", is_ipc != 0 ? "file" : "tcp", &seed);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -375,6 +396,7 @@ int main(int argc, char **argv)
 		return 1;
 	envelope(argv[1]);
 	streams(argv[1]);
+	pipes(argv[1]);
 	criu(argv[1]);
 	pages(argv[1]);
 	late(argv[1]);

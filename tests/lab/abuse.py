@@ -5,6 +5,9 @@
 usage: abuse.py frames TARGET [CA CERT KEY]   garbage, truncated and oversized frames; with
                                               certificates once more inside TLS
        abuse.py churn TARGET N                N connections that connect, half-close and reset
+       abuse.py knock HOST LOW-HIGH           connections to these ports, over and over, with garbage or half a
+                                              greeting of PAIR, until SIGTERM; ports at which nobody listens
+                                              are passed over
        abuse.py silent TARGET N S CA CERT KEY N connections that say nothing for up to S seconds:
                                               TCP only, half a ClientHello, a whole handshake
        abuse.py flood TARGET N CA SOURCE      N connections of the address SOURCE, FLOOD_OPEN at a
@@ -18,6 +21,7 @@ frame, and every connection that stays open after garbage that cannot be answere
 import os
 import random
 import select
+import signal
 import socket
 import ssl
 import struct
@@ -196,6 +200,26 @@ def churn(target, number):
     print(f"{number} connections")
 
 
+def knock(host, ports):
+    low, high = (int(port) for port in ports.split("-"))
+    pair = hello(PAIR)
+    words = (b"", os.urandom(40), b"GET / HTTP/1.1\r\n\r\n", pair[:5], pair, pair + frame(host, b"x" * 17),
+             pair + frame(host, b"x", 1 << 63), pair + frame(host, b"x" * 17)[:20])
+    count = 0
+    is_over = []
+    signal.signal(signal.SIGTERM, lambda *_: is_over.append(True))
+    while not is_over:
+        for port in range(low, high + 1):
+            try:
+                sock = socket.create_connection((host, port), timeout=WAIT_S)
+                count += 1
+                sock.sendall(words[count % len(words)])
+                sock.close()
+            except OSError:
+                pass
+    print(count)
+
+
 def silent(target, number, seconds, *certificates):
     tls = context(*certificates)
     poll = select.poll()
@@ -321,7 +345,7 @@ def strangers(target, ca):
     refused(old, target, "a client of TLS 1.2")
 
 
-COMMANDS = {"frames": frames, "churn": churn, "silent": silent, "flood": flood, "strangers": strangers}
+COMMANDS = {"frames": frames, "churn": churn, "knock": knock, "silent": silent, "flood": flood, "strangers": strangers}
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] not in COMMANDS:

@@ -1,106 +1,88 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A pipe that is interrupted and freed while nng hands a message over to it. nng's thread is held
- * behind each of its locks in turn, as it is when a loaded machine gives its processor to somebody
- * else. */
+/* Pipes that are interrupted and freed at any moment of what goes through them. */
 #include "tests/unit/test.h"
 
-#include <dlfcn.h>
-#include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "proto/clock.h"
 #include "tests/unit/rpc/pipe_pair.h"
 
-enum {
-	STEPS = 60, /* more locks than nng's thread gives up until a message is handed over */
-	HOLD_MS = 60,
-	NEVER = 1 << 30,
-};
+enum { MOMENTS = 150, MOMENT_US = 40 };
 
-/* One test's arrangement: the C library hands none to what it calls. */
-static struct {
-	atomic_int until_held;
-	atomic_bool is_held;
-	atomic_bool is_let_go;
-	atomic_bool is_over; /* the receiver has returned */
-} scene = {.until_held = NEVER};
-
-static bool is_task_of_nng(void)
+static void *send_until_it_ends(void *argument)
 {
-	char name[16] = "";
-	return pthread_getname_np(pthread_self(), name, sizeof(name)) == 0 &&
-	       strcmp(name, "nng:task") == 0;
-}
-
-/* Until it is true, but no longer than HOLD_MS. */
-static void await(const atomic_bool *what)
-{
-	int64_t until_ms = clock_monotonic_ms() + HOLD_MS;
-	while (!*what && clock_monotonic_ms() < until_ms)
-		(void)nanosleep(&(struct timespec){.tv_nsec = 100 * 1000}, NULL);
-}
-
-/* Stands before the C library's for every library of this program. */
-int pthread_mutex_unlock(pthread_mutex_t *mutex)
-{
-	static int (*_Atomic real)(pthread_mutex_t *);
-	if (real == NULL) {
-		int (*found)(pthread_mutex_t *) = NULL;
-		*(void **)&found = dlsym(RTLD_NEXT, "pthread_mutex_unlock");
-		real = found;
+	struct sending *sending = argument;
+	while (sending->st == NULL) {
+		struct pipe_out out = {0};
+		assert_ok(pipe_out_new(HAUL__V1__FRAME_KIND__FRAME_BATCH, FRAME, &out));
+		memset(out.body, 1, FRAME);
+		sending->st = pipe_send_frame(sending->pipe, &out, FRAME, PLENTY_MS);
 	}
-	int result = real(mutex);
-	if (is_task_of_nng() && atomic_fetch_sub(&scene.until_held, 1) == 0) {
-		scene.is_held = true;
-		await(&scene.is_let_go);
-	}
-	return result;
-}
-
-static void *receive_one(void *argument)
-{
-	struct pipe_in in = {0};
-	status *st = pipe_receive(argument, PLENTY_MS, &in);
-	scene.is_over = true;
-	if (st == NULL)
-		assert_int_equal(in.kind, HAUL__V1__FRAME_KIND__FRAME_BATCH);
-	else
-		assert_code(st, STATUS_CANCELLED);
-	pipe_in_drop(&in);
 	return NULL;
 }
 
-static void interrupts_amid_a_handover_leave_a_pipe_that_can_be_freed(void **state)
+static void *receive_until_it_ends(void *argument)
 {
-	unsigned held = 0;
-	(void)state;
-	for (int step = 0; step < STEPS; step++) {
-		struct pipe *listener = NULL, *dialer = NULL;
-		pthread_t receiver;
-		open_pair(&tcp_place, &listener, &dialer);
-		scene.is_held = scene.is_let_go = scene.is_over = false;
-		assert_int_equal(pthread_create(&receiver, NULL, receive_one, dialer), 0);
-		scene.until_held = step;
-		send_bytes(listener, 7, 7);
-		await(&scene.is_held);
-		held += scene.is_held ? 1 : 0;
-		pipe_interrupt(dialer);
-		pipe_interrupt(dialer);
-		await(&scene.is_over);
-		scene.is_let_go = !scene.is_over;
-		assert_int_equal(pthread_join(receiver, NULL), 0);
-		pipe_free(dialer);
-		scene.until_held = NEVER;
-		scene.is_let_go = true;
-		pipe_free(listener);
+	struct sending *receiving = argument;
+	while (receiving->st == NULL) {
+		scoped(pipe_in) struct pipe_in in = {0};
+		receiving->st = pipe_receive(receiving->pipe, PLENTY_MS, &in);
+		if (receiving->st == NULL)
+			assert_int_equal(in.size, FRAME);
 	}
-	assert_true(held >= 10);
+	return NULL;
+}
+
+/* Both directions at once; the one side is interrupted, the other sees its connection end when that
+ * is freed. */
+static void interrupts_at_any_moment_end_both_sides(void **state)
+{
+	(void)state;
+	for (int moment = 0; moment < MOMENTS; moment++) {
+		struct pipe *sides[2] = {NULL, NULL};
+		struct sending work[4] = {0};
+		pthread_t threads[4];
+		open_pair(&tcp_place, &sides[0], &sides[1]);
+		for (unsigned i = 0; i < 4; i++) {
+			work[i].pipe = sides[i / 2];
+			assert_int_equal(pthread_create(&threads[i], NULL,
+							i % 2 == 0 ? send_until_it_ends
+								   : receive_until_it_ends,
+							&work[i]),
+					 0);
+		}
+		(void)nanosleep(&(struct timespec){.tv_nsec = 1000L * MOMENT_US * moment}, NULL);
+		pipe_interrupt(sides[0]);
+		for (unsigned i = 0; i < 2; i++) {
+			assert_int_equal(pthread_join(threads[i], NULL), 0);
+			assert_code(work[i].st, STATUS_CANCELLED);
+		}
+		pipe_free(sides[0]);
+		for (unsigned i = 2; i < 4; i++) {
+			assert_int_equal(pthread_join(threads[i], NULL), 0);
+			assert_code(work[i].st, STATUS_UNAVAILABLE);
+		}
+		pipe_free(sides[1]);
+	}
+}
+
+static void an_interrupt_before_it_attaches_holds(void **state)
+{
+	(void)state;
+	scoped(pipe) struct pipe *listener = NULL;
+	scoped(address) Haul__V1__PipeAddress *address = NULL;
+	assert_ok(rpc_start());
+	assert_ok(pipe_listen(&tcp_place, &listener, &address));
+	pipe_interrupt(listener);
+	assert_code(pipe_accept(listener, PLENTY_MS), STATUS_CANCELLED);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(interrupts_amid_a_handover_leave_a_pipe_that_can_be_freed),
+	    cmocka_unit_test(interrupts_at_any_moment_end_both_sides),
+	    cmocka_unit_test(an_interrupt_before_it_attaches_holds),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
