@@ -208,6 +208,7 @@ def knock(host, ports):
     count = 0
     is_over = []
     signal.signal(signal.SIGTERM, lambda *_: is_over.append(True))
+    print("knocking", flush=True)
     while not is_over:
         for port in range(low, high + 1):
             try:
