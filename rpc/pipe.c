@@ -216,7 +216,7 @@ void pipe_hang_up(struct pipe *pipe)
 	(void)shutdown(pipe->pair.fd, SHUT_RDWR);
 }
 
-/* Whoever waits in poll wakes up; the other side is not told yet. */
+/* Whoever waits in poll wakes up. Over TCP the other side is told only by pipe_free. */
 void pipe_interrupt(struct pipe *pipe)
 {
 	(void)pthread_mutex_lock(&pipe->lock);

@@ -191,6 +191,24 @@ static void a_pipe_goes_over_a_socket(void **state)
 	pipe_free(accepting.pipe);
 }
 
+static void a_pipe_over_a_socket_whose_other_end_has_gone_is_unavailable(void **state)
+{
+	struct pipe *listener = NULL, *dialer = NULL;
+	Haul__V1__PipeAddress *address = NULL;
+	int pair[2];
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	const struct pipe_place place = {.socket = pair[0]};
+	assert_ok(pipe_listen(&place, &listener, &address));
+	(void)close(pair[1]);
+	assert_code(pipe_accept(listener, TIMEOUT_MS), STATUS_UNAVAILABLE);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	(void)close(pair[0]);
+	assert_code(pipe_dial_socket(address, pair[1], TIMEOUT_MS, &dialer), STATUS_UNAVAILABLE);
+	haul__v1__pipe_address__free_unpacked(address, NULL);
+	pipe_free(listener);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -203,6 +221,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(more_than_a_few_are_not_taken_and_nothing_leaks, start,
 					    stop),
 	    cmocka_unit_test_setup_teardown(a_pipe_goes_over_a_socket, start, stop),
+	    cmocka_unit_test(a_pipe_over_a_socket_whose_other_end_has_gone_is_unavailable),
 	};
 	(void)signal(SIGPIPE, SIG_IGN); /* as hauld does */
 	return cmocka_run_group_tests(tests, NULL, NULL);
