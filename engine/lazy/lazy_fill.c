@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 
 #include "engine/lazy/lazy_fill_internal.h"
+#include "proto/clock.h"
 
 enum {
 	SERVED_AT_ONCE = 64,
@@ -197,6 +198,7 @@ status *lazy_fill_new(const struct lazy_map *map, const char *images, struct laz
 	if (fill == NULL)
 		return status_errnof(ENOMEM, "lazy restore");
 	fill->map = map;
+	fill->newest_round = lazy_order_newest_round(map);
 	fill->images = fill->poll = -1;
 	fill->chunk = malloc((size_t)LAZY_CHUNK_PAGES * PAGE_BYTES);
 	fill->files = calloc(map->file_count + 1, sizeof(*fill->files));
@@ -348,16 +350,6 @@ static status *fill_here(struct lazy_fill *fill, struct lazy_memory *memory,
 	return NULL;
 }
 
-/* How many pages from `page` on, below `limit`, are not filled. */
-static uint64_t unfilled(const struct lazy_memory *memory, uint64_t page, uint64_t limit)
-{
-	uint64_t pages = 0;
-
-	while (page + pages < limit && !lazy_is_filled(memory, page + pages))
-		pages++;
-	return pages;
-}
-
 static status *serve_fault(struct lazy_fill *fill, size_t number, uint64_t address,
 			   enum lazy_step *ret_step)
 {
@@ -384,10 +376,10 @@ static status *serve_fault(struct lazy_fill *fill, size_t number, uint64_t addre
 	}
 	if (!lazy_map_is_there(fill->map, memory->task, page))
 		return lazy_ask(fill, number, address, address);
-	uint64_t limit = run->first + run->pages;
-	limit = page + LAZY_AROUND_PAGES < limit ? page + LAZY_AROUND_PAGES : limit;
 	fill->counts.faults++;
-	return fill_here(fill, memory, run, page, unfilled(memory, page, limit), ret_step);
+	fill->fault_ms = clock_monotonic_ms();
+	return fill_here(fill, memory, run, page,
+			 lazy_order_unfilled(memory, run, page, LAZY_AROUND_PAGES), ret_step);
 }
 
 /* Threads that wait for a page. It does not count events, which are read by the same read. */
@@ -487,53 +479,20 @@ status *lazy_fill_serve(struct lazy_fill *fill, enum lazy_step *ret_step)
 	return st;
 }
 
-/* The first page that is not filled and can be; the task's count when there is none. */
-static uint64_t next_page(const struct lazy_map *map, struct lazy_memory *memory)
-{
-	const struct lazy_task *task = memory->task;
-
-	while (memory->next < task->pages && lazy_is_filled(memory, memory->next))
-		memory->next++;
-	for (uint64_t page = memory->next / 64 * 64; page < task->pages; page += 64) {
-		uint64_t open = ~memory->filled[page / 64] & lazy_map_word(map, task, page);
-		if (open != 0 && page + (uint64_t)__builtin_ctzll(open) < task->pages)
-			return page + (uint64_t)__builtin_ctzll(open);
-	}
-	return task->pages;
-}
-
-static const struct lazy_run *run_of_page(const struct lazy_map *map, const struct lazy_task *task,
-					  uint64_t page)
-{
-	uint64_t low = task->first_run, high = low + task->run_count;
-
-	while (high - low > 1) {
-		uint64_t middle = low + (high - low) / 2;
-		if (map->runs[middle].first <= page)
-			low = middle;
-		else
-			high = middle;
-	}
-	return &map->runs[low];
-}
-
 /* *ret_any: there was something to fill. */
 static status *fill_some_of(struct lazy_fill *fill, struct lazy_memory *memory, bool *ret_any,
 			    enum lazy_step *ret_step)
 {
 	struct lazy_rest part;
+	struct lazy_piece piece;
 
 	*ret_any = memory->filled == NULL ? lazy_moved_next(fill, memory, &part)
-					  : next_page(fill->map, memory) < memory->task->pages;
+					  : lazy_order_next(fill, memory, &piece);
 	if (!*ret_any)
 		return NULL;
-	if (memory->filled == NULL)
-		return lazy_moved_put(fill, memory, &part, ret_step);
-	uint64_t page = next_page(fill->map, memory);
-	const struct lazy_run *run = run_of_page(fill->map, memory->task, page);
-	uint64_t limit = run->first + run->pages;
-	limit = page + LAZY_CHUNK_PAGES < limit ? page + LAZY_CHUNK_PAGES : limit;
-	return fill_here(fill, memory, run, page, unfilled(memory, page, limit), ret_step);
+	return memory->filled == NULL
+		   ? lazy_moved_put(fill, memory, &part, ret_step)
+		   : fill_here(fill, memory, piece.run, piece.page, piece.pages, ret_step);
 }
 
 static bool is_complete(const struct lazy_memory *memory)
@@ -544,9 +503,13 @@ static bool is_complete(const struct lazy_memory *memory)
 
 status *lazy_fill_some(struct lazy_fill *fill, enum lazy_step *ret_step)
 {
+	struct lazy_memory *newest;
+	struct lazy_piece piece;
 	bool is_whole = true;
 
 	*ret_step = LAZY_MORE;
+	if (lazy_order_newest(fill, &newest, &piece))
+		return fill_here(fill, newest, piece.run, piece.page, piece.pages, ret_step);
 	for (size_t i = fill->current; i < fill->memory_count; i++) {
 		struct lazy_memory *memory = &fill->memories[i];
 		bool any = false;

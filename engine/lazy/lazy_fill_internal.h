@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by lazy_fill.c (while the tree runs), lazy_moved.c (after it has changed its mappings) and
- * lazy_complete.c (while it is frozen). */
+/* Shared by lazy_fill.c (while the tree runs), lazy_order.c (what it fills next), lazy_moved.c
+ * (after it has changed its mappings) and lazy_complete.c (while it is frozen). */
 #ifndef HAUL_ENGINE_LAZY_LAZY_FILL_INTERNAL_H
 #define HAUL_ENGINE_LAZY_LAZY_FILL_INTERNAL_H
 
@@ -11,7 +11,7 @@
 
 enum {
 	LAZY_CHUNK_PAGES = 64,
-	LAZY_AROUND_PAGES = 16, /* filled along with the one that is waited for */
+	LAZY_AROUND_PAGES = 16, /* filled along with the one that is waited for; see lazy_order.c */
 };
 
 /* Pages of a run that are not filled, and where they are now: an event may have moved them. */
@@ -23,10 +23,12 @@ struct lazy_rest {
 
 struct lazy_memory {
 	const struct lazy_task *task;
-	int uffd;		/* -1: it has ended */
-	int waits;		/* its file in /proc/self/fdinfo: how many wait for a page */
-	uint64_t *filled;	/* a bit for each page; NULL for a fork's */
-	uint64_t next;		/* none below is to be filled */
+	int uffd;	  /* -1: it has ended */
+	int waits;	  /* its file in /proc/self/fdinfo: how many wait for a page */
+	uint64_t *filled; /* a bit for each page; NULL for a fork's */
+	uint64_t next;	  /* none below is to be filled */
+	/* Of the task's runs and pages: none below is to be filled before others. */
+	uint64_t newest_run, newest_page;
 	struct lazy_rest *rest; /* from the first event on */
 	size_t rest_count, rest_room;
 };
@@ -44,6 +46,9 @@ struct lazy_fill {
 	int *files; /* -1: not open yet */
 	struct lazy_memory *memories;
 	size_t memory_count, current;
+	size_t newest; /* of memories: the same */
+	uint32_t newest_round;
+	int64_t fault_ms;      /* when a page was served last that was waited for */
 	struct uffd_msg early; /* an event that was read by chance */
 	size_t early_memory;
 	bool has_early;
@@ -81,6 +86,24 @@ must_check status *lazy_ask(struct lazy_fill *fill, size_t number, uint64_t addr
 			    uint64_t origin);
 
 bool lazy_is_there(const struct lazy_fill *fill, const struct lazy_awaited *awaited);
+
+/* lazy_order.c: pages of one run that are not filled and can be, the task's from number `page` on.
+ */
+struct lazy_piece {
+	const struct lazy_run *run;
+	uint64_t page, pages;
+};
+uint32_t lazy_order_newest_round(const struct lazy_map *map);
+/* Those that the newest round brought, of any memory; false: there are no more (but those that had
+ * not come, which lazy_order_next finds). */
+bool lazy_order_newest(struct lazy_fill *fill, struct lazy_memory **ret_memory,
+		       struct lazy_piece *ret_piece);
+/* Of this memory, which nothing has moved, the first by address. */
+bool lazy_order_next(const struct lazy_fill *fill, struct lazy_memory *memory,
+		     struct lazy_piece *ret_piece);
+/* How many of the run's pages from `page` on, at most `most`, are not filled. */
+uint64_t lazy_order_unfilled(const struct lazy_memory *memory, const struct lazy_run *run,
+			     uint64_t page, uint64_t most);
 
 /* lazy_complete.c: the part of the piece in [start, end), if there is one. */
 bool lazy_part_of(const struct lazy_rest *rest, uint64_t start, uint64_t end,

@@ -18,6 +18,8 @@
 enum {
 	PAGES = 300,
 	DUMPED = 256,
+	NEW = 200, /* the newest round has NEW_PAGES from here on */
+	NEW_PAGES = 8,
 	WORDS = PAGE_BYTES / 8,
 	DROPPED = 40,
 	EVENTS_MOST = 16,
@@ -49,7 +51,9 @@ static uint64_t address_of(const struct scene *scene, size_t page)
 
 static uint64_t word_of(const struct scene *scene, size_t page)
 {
-	return page < DUMPED ? lazy_word(address_of(scene, page), page < 8 ? 2 : 1) : 0;
+	bool is_new = page >= NEW && page < NEW + NEW_PAGES;
+
+	return page < DUMPED ? lazy_word(address_of(scene, page), is_new ? 2 : 1) : 0;
 }
 
 static void dump(struct scene *scene)
@@ -64,8 +68,10 @@ static void dump(struct scene *scene)
 	lazy_round_end(&scene->rounds);
 	assert_ok(lazy_index_add(index, 1));
 	lazy_round_begin(&scene->rounds);
-	lazy_round_add(&scene->rounds, PAGE_PRESENT, address_of(scene, 0), 8);
-	lazy_round_add(&scene->rounds, PAGE_IN_PARENT, address_of(scene, 8), DUMPED - 8);
+	lazy_round_add(&scene->rounds, PAGE_IN_PARENT, address_of(scene, 0), NEW);
+	lazy_round_add(&scene->rounds, PAGE_PRESENT, address_of(scene, NEW), NEW_PAGES);
+	lazy_round_add(&scene->rounds, PAGE_IN_PARENT, address_of(scene, NEW + NEW_PAGES),
+		       DUMPED - NEW - NEW_PAGES);
 	lazy_round_mappings(&scene->rounds, &all, 1);
 	lazy_round_end(&scene->rounds);
 	assert_ok(lazy_index_add(index, 2));
@@ -192,6 +198,62 @@ static void what_is_waited_for_comes_first(void **state)
 	fill_all(scene);
 	lazy_fill_counts(scene->fill, &counts);
 	assert_int_equal(counts.pages, DUMPED);
+	let_go(scene);
+	expect_content(scene, 0, 0);
+}
+
+static bool is_mapped(const struct scene *scene, size_t page)
+{
+	unsigned char resident = 0;
+
+	assert_int_equal(mincore(scene->words + page * WORDS, PAGE_BYTES, &resident), 0);
+	return (resident & 1) != 0;
+}
+
+static void what_was_written_last_is_filled_first(void **state)
+{
+	struct scene *scene = *state;
+	struct lazy_counts counts;
+	enum lazy_step step;
+
+	assert_ok(lazy_fill_some(scene->fill, &step));
+	assert_int_equal(step, LAZY_MORE);
+	lazy_fill_counts(scene->fill, &counts);
+	assert_int_equal(counts.pages, NEW_PAGES);
+	for (size_t page = 0; page < PAGES; page++)
+		assert_int_equal(is_mapped(scene, page), page >= NEW && page < NEW + NEW_PAGES);
+	fill_all(scene);
+	let_go(scene);
+	expect_content(scene, 0, 0);
+}
+
+/* How many pages are filled at once. */
+static uint64_t fill_once(const struct scene *scene)
+{
+	struct lazy_counts before, after;
+	enum lazy_step step;
+
+	lazy_fill_counts(scene->fill, &before);
+	assert_ok(lazy_fill_some(scene->fill, &step));
+	lazy_fill_counts(scene->fill, &after);
+	return after.pages - before.pages;
+}
+
+static void pieces_are_small_while_pages_are_waited_for(void **state)
+{
+	struct scene *scene = *state;
+
+	(void)fill_once(scene); /* the newest */
+	uint64_t calm = fill_once(scene);
+	tree_begins(scene, reads_a_page);
+	serve_it(scene);
+	uint64_t asked = fill_once(scene);
+	if (asked * 2 > calm)
+		fail_msg("%llu pages at once, and %llu while pages are waited for",
+			 (unsigned long long)calm, (unsigned long long)asked);
+	(void)poll(NULL, 0, QUIET_MS);
+	assert_true(fill_once(scene) > asked); /* up to the page that is there */
+	fill_all(scene);
 	let_go(scene);
 	expect_content(scene, 0, 0);
 }
@@ -442,6 +504,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(what_is_waited_for_comes_first, make, end),
+	    cmocka_unit_test_setup_teardown(what_was_written_last_is_filled_first, make, end),
+	    cmocka_unit_test_setup_teardown(pieces_are_small_while_pages_are_waited_for, make, end),
 	    cmocka_unit_test_setup_teardown(what_was_never_used_is_zero, make, end),
 	    cmocka_unit_test_setup_teardown(what_the_tree_writes_is_not_filled_over, make, end),
 	    cmocka_unit_test_setup_teardown(a_page_that_came_from_elsewhere_is_data_loss, make,
