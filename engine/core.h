@@ -12,6 +12,7 @@
 #include "engine/migration/history.h"
 #include "engine/migration/journal.h"
 #include "engine/migration/registry.h"
+#include "haul/v1/pipe.pb-c.h"
 
 enum { PEER_PROTOCOL = 3 };
 
@@ -27,6 +28,7 @@ struct core {
 	char
 	    tag[40]; /* of the state directory, in groups' names: engines may share a cgroup root */
 	unsigned criu_version; /* 40101; 0 = CRIU does not work here, see trouble */
+	Haul__V1__SealRates seal_rates;
 	bool has_dirty_tracking;
 	bool has_lazy_restore;
 	char lazy_trouble[LIMIT_STATUS_TEXT]; /* why not */

@@ -14,6 +14,7 @@
 #include "proto/clock.h"
 #include "proto/schema.h"
 #include "rpc/reflection.h"
+#include "rpc/seal.h"
 
 /* With all workers busy, one is free again in a twentieth of this: a peer's call, which never waits
  * here, does not feel it. */
@@ -37,6 +38,7 @@ void engine_config_defaults(struct engine_config *config)
 	    .local_dir = "/run/haul",
 	    .port_low = 7800,
 	    .port_high = 7899,
+	    .is_seal_auto = true,
 	    .criu_timeout_ms = 30000,
 	    .lease_ms = 15000,
 	    .hold_restored_ms = 600000,
@@ -109,6 +111,21 @@ static void tag_state(struct core *core)
 		       (unsigned long long)info.st_ino);
 }
 
+/* How fast each seal is here, for who shall be spoken to. */
+static void measure_seals(struct core *core)
+{
+	const struct engine_config *config = &core->config;
+	Haul__V1__SealRates *rates = &core->seal_rates;
+
+	haul__v1__seal_rates__init(rates);
+	if (config->is_seal_auto || config->seal == HAUL__V1__SEAL__SEAL_AES_256_GCM)
+		rates->aes_256_gcm = seal_measure(HAUL__V1__SEAL__SEAL_AES_256_GCM);
+	if (config->is_seal_auto || config->seal == HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305)
+		rates->chacha20_poly1305 = seal_measure(HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305);
+	log_line(LOG_LEVEL_DEBUG, NULL, "seals: AES-256-GCM %u MiB/s, ChaCha20-Poly1305 %u MiB/s",
+		 rates->aes_256_gcm, rates->chacha20_poly1305);
+}
+
 static status *open_core(struct core *core)
 {
 	core->criu_limits = (struct criu_limits){
@@ -136,6 +153,7 @@ static status *open_core(struct core *core)
 	const struct registry_keeper keeper = {core, keep_report, forget_report, hide_report};
 	registry_set_keeper(core->registry, &keeper);
 	core_probe_criu(core);
+	measure_seals(core);
 	return NULL;
 }
 

@@ -3,6 +3,7 @@
 #ifndef HAUL_ENGINE_ENGINE_H
 #define HAUL_ENGINE_ENGINE_H
 
+#include "haul/v1/pipe.pb-c.h"
 #include "rpc/endpoint.h"
 #include "rpc/policy.h"
 #include "rpc/service.h"
@@ -17,6 +18,8 @@ struct engine_config {
 				no lazy restore */
 	const char *local_dir;	      /* directory of the local socket: stream sockets go here */
 	uint16_t port_low, port_high; /* data ports */
+	Haul__V1__Seal seal;	      /* the only one, when it is not auto */
+	bool is_seal_auto;
 	bool insecure;
 	const struct credentials *credentials; /* borrowed; NULL without TLS */
 	struct policy *policy;	 /* borrowed: where to workloads may leave, how much each caller may

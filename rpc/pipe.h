@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A bulk pipe or stream: PAIR (pair.h) over plain tcp (or ipc), every message sealed by
- * AES-256-GCM. The keys travel in the call that set the pipe up. Nonce = message counter; pipe id
- * and sequence are associated data: an altered, repeated, reordered or missing message is
- * DATA_LOSS. The first message each way (HELLO) proves the peer; a pipe without it is dropped and
- * the listener waits for the right one. The end is always explicit (PipeEnd): a pipe that just
- * closes is UNAVAILABLE. */
+/* A bulk pipe or stream: PAIR (pair.h) over plain tcp (or ipc), every message sealed (seal.h). The
+ * keys travel in the call that set the pipe up. Nonce = message counter; pipe id and sequence are
+ * associated data: an altered, repeated, reordered or missing message is DATA_LOSS. The first
+ * message each way (HELLO) proves the peer; a pipe without it is dropped and the listener waits for
+ * the right one. The end is always explicit (PipeEnd): a pipe that just closes is UNAVAILABLE. */
 #ifndef HAUL_RPC_PIPE_H
 #define HAUL_RPC_PIPE_H
 
@@ -26,6 +25,7 @@ struct pipe_place {
 	const char *directory;
 	int socket; /* instead, when it is > 0: one that is connected to the dialer already; taken
 		     */
+	Haul__V1__Seal seal; /* AES-256-GCM unless something else is said */
 };
 
 /* Listens on a free port of the range with fresh keys (RESOURCE_EXHAUSTED when none is).

@@ -77,12 +77,13 @@ static void free_address(Haul__V1__PipeAddress *address)
 }
 DEFINE_SCOPE(address, Haul__V1__PipeAddress *, free_address);
 
-static status *new_address(Haul__V1__PipeAddress **ret_address)
+static status *new_address(Haul__V1__Seal seal, Haul__V1__PipeAddress **ret_address)
 {
 	scoped(address) Haul__V1__PipeAddress *address = malloc(sizeof(*address));
 	if (address == NULL)
 		return status_errorf(STATUS_RESOURCE_EXHAUSTED, "no memory for an address");
 	haul__v1__pipe_address__init(address);
+	address->seal = seal;
 	status *st = random_bytes(SEAL_ID_BYTES, &address->pipe_id);
 	if (st == NULL)
 		st = random_bytes(SEAL_KEY_BYTES, &address->key_to_listener);
@@ -194,7 +195,7 @@ status *pipe_listen(const struct pipe_place *place, struct pipe **ret_pipe,
 	scoped(fd) int socket = place->socket > 0 ? place->socket : -1;
 	scoped(pipe) struct pipe *pipe = NULL;
 	scoped(address) Haul__V1__PipeAddress *address = NULL;
-	status *st = new_address(&address);
+	status *st = new_address(place->seal, &address);
 	if (st == NULL)
 		st = pipe_new(address, true, &pipe);
 	if (st != NULL)

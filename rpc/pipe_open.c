@@ -20,11 +20,11 @@ static status *make_seals(struct pipe *pipe, const Haul__V1__PipeAddress *addres
 	memcpy(pipe->pipe_id, address->pipe_id.data, SEAL_ID_BYTES);
 	const uint8_t *to_listener = address->key_to_listener.data;
 	const uint8_t *to_dialer = address->key_to_dialer.data;
-	status *st =
-	    seal_new(is_listener ? to_dialer : to_listener, pipe->pipe_id, true, &pipe->out);
+	status *st = seal_new(address->seal, is_listener ? to_dialer : to_listener, pipe->pipe_id,
+			      true, &pipe->out);
 	if (st == NULL)
-		st = seal_new(is_listener ? to_listener : to_dialer, pipe->pipe_id, false,
-			      &pipe->in);
+		st = seal_new(address->seal, is_listener ? to_listener : to_dialer, pipe->pipe_id,
+			      false, &pipe->in);
 	return st;
 }
 

@@ -9,7 +9,7 @@
 #include "engine/host/files.h"
 #include "rpc/endpoint.h"
 
-enum { FLAGS = 21, PORT_MOST = 65535 };
+enum { FLAGS = 22, PORT_MOST = 65535 };
 
 static const struct flag flags[FLAGS];
 
@@ -22,6 +22,7 @@ static void defaults(struct config *config)
 	    .local = "ipc:///run/haul/hauld.sock",
 	    .state_dir = "/var/lib/haul",
 	    .data_ports = "7800-7899",
+	    .seal = "auto",
 	    .criu = "criu",
 	    .log_format = "text",
 	    .log_level = "info",
@@ -339,6 +340,9 @@ static const struct flag flags[FLAGS] = {
      "journal, images and logs (default: /var/lib/haul)"},
     {"--data-ports", "LO-HI", FLAG_TEXT, AT(data_ports),
      "TCP ports that memory and images arrive on (default: 7800-7899)"},
+    {"--seal", "auto|aes-256-gcm|chacha20-poly1305", FLAG_CHOICE, AT(seal),
+     "what encrypts the pipes of migrations (default: auto, what the slower of the two nodes does "
+     "fastest)"},
     {"--ca", "FILE", FLAG_TEXT, AT(ca),
      "PEM certificates of the authorities that others' certificates come from"},
     {"--cert", "FILE", FLAG_TEXT, AT(cert), "PEM certificate of this node"},

@@ -17,6 +17,7 @@ struct config {
 	const char *local;  /* ipc URL */
 	const char *state_dir;
 	const char *data_ports;
+	const char *seal;
 	const char *ca, *cert, *key; /* all or none */
 	const char *crl;
 	const char *criu;

@@ -55,6 +55,10 @@ static status *open_engine(const struct config *config, const struct security *s
 	engine.local_dir = config->local_dir;
 	engine.port_low = config->port_low;
 	engine.port_high = config->port_high;
+	engine.is_seal_auto = strcmp(config->seal, "auto") == 0;
+	engine.seal = strcmp(config->seal, "chacha20-poly1305") == 0
+			  ? HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305
+			  : HAUL__V1__SEAL__SEAL_AES_256_GCM;
 	engine.insecure = config->insecure;
 	engine.credentials = security->credentials;
 	engine.policy = security->policy;

@@ -13,6 +13,8 @@
 #include "engine/log.h"
 #include "proto/clock.h"
 #include "proto/pack.h"
+#include "rpc/seal.h"
+#include "rpc/seal_choice.h"
 
 enum { LEASE_LEAST_MS = 1000, LEASE_MOST_MS = 600000 };
 
@@ -174,6 +176,7 @@ status *incoming_open_pipes(struct incoming *incoming, const struct rpc_call *ca
 	    .host = call->server_host[0] != '\0' ? call->server_host : "127.0.0.1",
 	    .port_low = config->port_low,
 	    .port_high = config->port_high,
+	    .seal = incoming->seal,
 	};
 	scoped(fd) int memory = rpc_call_take_socket(call, RPC_SOCKET_MEMORY);
 	scoped(fd) int images = rpc_call_take_socket(call, RPC_SOCKET_IMAGES);
@@ -279,6 +282,11 @@ static status *fill_session(struct incoming *incoming, const struct rpc_call *ca
 
 	(void)snprintf(state_dir, sizeof(state_dir), "%s", incoming->core->config.state_dir);
 	status *st = preflight_destination(request, state_dir);
+	if (st == NULL)
+		st = seal_choose(&incoming->core->seal_rates, request->seal_rates, &incoming->seal);
+	if (st == NULL)
+		log_line(LOG_LEVEL_INFO, incoming->id, "its pipes are sealed by %s",
+			 seal_name(incoming->seal));
 	if (st == NULL)
 		st = journal_reserve(incoming->core->journal);
 	if (st == NULL)

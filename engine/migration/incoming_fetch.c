@@ -10,6 +10,7 @@
 #include "engine/log.h"
 #include "proto/envelope.h"
 #include "proto/reason.h"
+#include "rpc/seal_choice.h"
 
 enum { MARKER_MOST = 64 };
 
@@ -64,17 +65,19 @@ void incoming_end_fetch(struct incoming *incoming)
 /* --- the call --- */
 
 static status *open_pipe(struct incoming *incoming, const struct rpc_call *call,
-			 Haul__V1__FetchResponse *response)
+			 const Haul__V1__SealRates *rates, Haul__V1__FetchResponse *response)
 {
 	const struct engine_config *config = &incoming->core->config;
-	const struct pipe_place place = {
+	struct pipe_place place = {
 	    .host = call->server_host[0] != '\0' ? call->server_host : "127.0.0.1",
 	    .port_low = config->port_low,
 	    .port_high = config->port_high,
 	};
 	struct pipe *pipe = NULL;
-	status *st = pipe_listen(&place, &pipe, &response->late);
+	status *st = seal_choose(&incoming->core->seal_rates, rates, &place.seal);
 
+	if (st == NULL)
+		st = pipe_listen(&place, &pipe, &response->late);
 	if (st == NULL)
 		late_fetcher_offer(incoming->fetcher, pipe);
 	return st;
@@ -117,7 +120,7 @@ status *incoming_fetch(struct incomings *incomings, const struct rpc_call *call,
 	else if (request->gone)
 		lose(incomings, incoming);
 	else
-		st = open_pipe(incoming, call, ret_response);
+		st = open_pipe(incoming, call, request->seal_rates, ret_response);
 	incoming_leave(incomings, incoming);
 	return st;
 }

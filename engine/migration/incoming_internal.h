@@ -59,6 +59,7 @@ struct incoming {
 	/* By `turn`: */
 	struct swrk *swrk;
 	unsigned streams; /* memory pipes that the source wants */
+	Haul__V1__Seal seal;
 	struct pipe_set memory;
 	struct pipe *images;
 	struct page_store *store;

@@ -365,6 +365,7 @@ static status *call_prepare(struct source *source, const struct buffer *cpu)
 	request.restore = source->restore_mode;
 	request.streams = source->options.streams;
 	request.late = source->may_be_late;
+	request.seal_rates = &source->core->seal_rates;
 	request.lease_ms = (uint32_t)source->core->config.lease_ms;
 	source->is_reserved = true;
 	status *st =

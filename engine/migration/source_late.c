@@ -63,6 +63,7 @@ static status *dial(struct source_late *late, struct pipe **ret_pipe)
 	scoped(message) ProtobufCMessage *response = NULL;
 
 	request.id = late->source->id;
+	request.seal_rates = &late->source->core->seal_rates;
 	status *st = rpc_client_call(late->client, &haul__v1__peer__descriptor, "Fetch",
 				     &request.base, timeout_ms, &response);
 	if (st != NULL)

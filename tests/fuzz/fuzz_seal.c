@@ -10,8 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	scoped(seal) struct seal *sender = NULL;
 	scoped(seal) struct seal *receiver = NULL;
 
-	status_free(seal_new(key, id, true, &sender));
-	status_free(seal_new(key, id, false, &receiver));
+	status_free(seal_new(HAUL__V1__SEAL__SEAL_AES_256_GCM, key, id, true, &sender));
+	status_free(seal_new(HAUL__V1__SEAL__SEAL_AES_256_GCM, key, id, false, &receiver));
 	must(sender != NULL && receiver != NULL);
 	/* Bytes that nobody sealed never open, whatever their length. */
 	char *forged = fuzz_text(data, size);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# native_wire: what goes over the link during a migration tells nothing: no page, no name, no image, no
-# message. What is looked for is known to be in the process, in the images, and in the messages.
+# native_wire: what goes over the link during a migration tells nothing, whichever seal it has: no page, no name, no
+# image, no message. What is looked for is known to be in the process, in the images, and in the messages.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
 
@@ -86,29 +86,59 @@ print(f"{len(wire)} bytes of the link hold none of {len(needles)} things")
 PY
 }
 
+start_needle() {
+    local try
+    rm -f "$SHARED/needle.status"
+    PID=$(start_on A env "NEEDLE=$secret" "$BUILD/workloads/memory" /srv/shared/needle.status 32 0 --open "/tmp/$name")
+    STATUS_OF[$PID]=$SHARED/needle.status
+    for ((try = 0; try < 100 * SLOW; try++)); do
+        ! grep -q '^ok ' "$SHARED/needle.status" 2>/dev/null || break
+        sleep 0.1
+    done
+}
+
+expect_nothing_in_sight() {
+    local text
+    capture_start "$1"
+    migrate A "$PID" B --compression none
+    on A "$(program haulctl)" --server "$(url B)" --ca /srv/shared/pki/ca.pem --cert /srv/shared/pki/a.pem \
+        --key /srv/shared/pki/a.key node >/dev/null
+    capture_stop "$1"
+    expect_completed
+    expect_healthy B "$PID"
+    text=$(search "/srv/shared/$1.pcap" "/var/lib/haul/in/$(report id)/images" "$name" "$secret" "$(report id)" \
+        "$(report bytesOnWire)") || fail "${text:-the search failed}"
+    note "$text"
+}
+
 lab_start --hold-images 10m
 for host in A B; do
     on "$host" bash -c 'echo content >/tmp/'"$name"
 done
-STATUS=$SHARED/needle.status
-PID=$(start_on A env "NEEDLE=$secret" "$BUILD/workloads/memory" /srv/shared/needle.status 32 0 --open "/tmp/$name")
-STATUS_OF[$PID]=$STATUS
-for ((try = 0; try < 100 * SLOW; try++)); do
-    ! grep -q '^ok ' "$STATUS" 2>/dev/null || break
-    sleep 0.1
-done
 link_rate 500
-capture_start migration
-migrate A "$PID" B --compression none
-on A "$(program haulctl)" --server "$(url B)" --ca /srv/shared/pki/ca.pem --cert /srv/shared/pki/a.pem \
-    --key /srv/shared/pki/a.key node >/dev/null
-capture_stop migration
+start_needle
+expect_nothing_in_sight migration
+on B kill -KILL "$PID"
+expect_gone B "$PID"
+
+note "the same with ChaCha20-Poly1305, which one of the two insists on"
+engine_stop B
+engine_start B --hold-images 10m --seal chacha20-poly1305
+start_needle
+expect_nothing_in_sight chacha
+grep -q "$(report id).*ChaCha20-Poly1305" "$SHARED/hauld-B.log" || fail "the log of B does not name the seal"
+on B kill -KILL "$PID"
+expect_gone B "$PID"
+
+note "two that insist on different ones"
+engine_stop A
+engine_start A --seal aes-256-gcm
+start_needle
+migrate A "$PID" B
+expect_refused FAILED_PRECONDITION
+expect_message "no seal for pipes in common"
+expect_healthy A "$PID"
 link_rate
-expect_completed
-expect_healthy B "$PID"
-text=$(search /srv/shared/migration.pcap "/var/lib/haul/in/$(report id)/images" "$name" "$secret" "$(report id)" \
-    "$(report bytesOnWire)") || fail "${text:-the search failed}"
-note "$text"
 
 note "without TLS the same capture shows the messages"
 engine_stop B

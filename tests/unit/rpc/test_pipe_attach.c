@@ -45,8 +45,10 @@ static void open_hand(struct hand *hand, const char *url)
 	if (nng_listener_get_int(listener, NNG_OPT_TCP_BOUND_PORT, &port) == 0)
 		(void)snprintf(hand->url, sizeof(hand->url), "tcp://127.0.0.1:%d", port);
 	fill_address(hand);
-	assert_ok(seal_new(hand->to_listener, hand->id, false, &hand->in));
-	assert_ok(seal_new(hand->to_dialer, hand->id, true, &hand->out));
+	assert_ok(seal_new(HAUL__V1__SEAL__SEAL_AES_256_GCM, hand->to_listener, hand->id, false,
+			   &hand->in));
+	assert_ok(seal_new(HAUL__V1__SEAL__SEAL_AES_256_GCM, hand->to_dialer, hand->id, true,
+			   &hand->out));
 }
 
 /* The next message is the next one of the sequence, and of this kind. */

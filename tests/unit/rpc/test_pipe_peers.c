@@ -130,8 +130,8 @@ static void open_hand(struct hand *hand)
 	assert_ok(pipe_listen(&tcp_place, &hand->listener, &hand->address));
 	struct sending accepting = {.pipe = hand->listener};
 	assert_int_equal(pthread_create(&thread, NULL, run_accept, &accepting), 0);
-	assert_ok(seal_new(hand->address->key_to_listener.data, hand->address->pipe_id.data, true,
-			   &hand->out));
+	assert_ok(seal_new(HAUL__V1__SEAL__SEAL_AES_256_GCM, hand->address->key_to_listener.data,
+			   hand->address->pipe_id.data, true, &hand->out));
 	hand->peer = raw_peer(hand->address->url);
 	send_hand(hand, sealed(hand, HAUL__V1__FRAME_KIND__FRAME_HELLO, NULL, 0));
 	assert_int_equal(pthread_join(thread, NULL), 0);

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which seal the pipes between two engines have: the one that the slower of the two does fastest. A
+ * pure policy. */
+#ifndef HAUL_RPC_SEAL_CHOICE_H
+#define HAUL_RPC_SEAL_CHOICE_H
+
+#include "haul/v1/pipe.pb-c.h"
+#include "proto/status.h"
+
+/* FAILED_PRECONDITION when they have none in common. theirs: NULL for a peer that knows only AES.
+ * Where that does not matter much it is AES. */
+must_check status *seal_choose(const Haul__V1__SealRates *ours, const Haul__V1__SealRates *theirs,
+			       Haul__V1__Seal *ret_seal);
+
+#endif
