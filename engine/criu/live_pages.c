@@ -38,6 +38,7 @@ struct live {
 	uint64_t image; /* that is open */
 	uint64_t next;	/* address in it: of what is below nothing can be sent any more */
 	int pagemap;	/* of the task that is read */
+	int memory;	/* the same, for what it may not read itself */
 	pid_t pid;
 	bool can_scan; /* the kernel finds pages for us: since 6.7 */
 	struct page_region regions[REGIONS];
@@ -123,11 +124,11 @@ bool live_area_parse(const char *line, struct live_area *ret_area)
 		*ret_area = area;
 		return area.is_shared;
 	}
-	/* The kernel's own pages, and what nobody can read. */
-	if (strncmp(line + name, "[v", 2) == 0 || access[0] != 'r')
-		return false;
+	area.is_vdso = strncmp(line + name, "[vdso]", 6) == 0;
+	area.is_protected = access[0] != 'r';
 	*ret_area = area;
-	return true;
+	/* Not the kernel's own pages. */
+	return area.is_vdso || strncmp(line + name, "[v", 2) != 0;
 }
 
 static bool is_wanted(uint64_t entry, bool is_shared)
@@ -137,15 +138,26 @@ static bool is_wanted(uint64_t entry, bool is_shared)
 	return is_shared || (entry & PM_FILE) == 0;
 }
 
-/* Reads and sends pages that lie in a row; one that cannot be read (it may be gone by now, or not
- * be readable at all) is left out. */
-static status *send_run(struct live *live, uint64_t address, size_t pages, uint64_t shift)
+static ssize_t read_pages(const struct live *live, bool is_protected, uint64_t address,
+			  size_t pages)
 {
+	struct iovec here = {(void *)(uintptr_t)live->pages, pages * PAGE_BYTES};
+	struct iovec there = {(void *)(uintptr_t)address, pages * PAGE_BYTES};
+
+	return is_protected ? pread(live->memory, here.iov_base, here.iov_len, (off_t)address)
+			    : process_vm_readv(live->pid, &here, 1, &there, 1, 0);
+}
+
+/* Reads and sends pages of an area that lie in a row; one that cannot be read (it may be gone by
+ * now, or not be readable at all) is left out. */
+static status *send_run(struct live *live, const struct live_area *area, uint64_t address,
+			size_t pages)
+{
+	uint64_t shift = area->is_shared ? area->start - area->offset : 0;
+
 	while (pages > 0) {
 		size_t ask = pages < RUN_PAGES ? pages : RUN_PAGES;
-		struct iovec here = {live->pages, ask * PAGE_BYTES};
-		struct iovec there = {(void *)(uintptr_t)address, ask * PAGE_BYTES};
-		ssize_t got = process_vm_readv(live->pid, &here, 1, &there, 1, 0);
+		ssize_t got = read_pages(live, area->is_protected, address, ask);
 		size_t whole = got > 0 ? (size_t)got / PAGE_BYTES : 0;
 		status *st = whole > 0 ? send_pages(live, address - shift, whole) : NULL;
 		if (st != NULL)
@@ -161,7 +173,6 @@ static status *send_run(struct live *live, uint64_t address, size_t pages, uint6
 static status *send_looked_up(struct live *live, const struct live_area *area, uint64_t address,
 			      size_t count)
 {
-	uint64_t shift = area->is_shared ? area->start - area->offset : 0;
 	status *st = NULL;
 
 	for (size_t begin = 0, end; st == NULL && begin < count; begin = end) {
@@ -170,7 +181,7 @@ static status *send_looked_up(struct live *live, const struct live_area *area, u
 		     end < count && is_wanted(live->entries[end], area->is_shared) == wanted; end++)
 			;
 		if (wanted)
-			st = send_run(live, address + begin * PAGE_BYTES, end - begin, shift);
+			st = send_run(live, area, address + begin * PAGE_BYTES, end - begin);
 	}
 	return st;
 }
@@ -220,7 +231,6 @@ static bool scan(struct live *live, const struct live_area *area, uint64_t addre
 
 static status *scan_area(struct live *live, const struct live_area *area)
 {
-	uint64_t shift = area->is_shared ? area->start - area->offset : 0;
 	struct pm_scan_arg found;
 	status *st = NULL;
 	int count = 0;
@@ -233,15 +243,16 @@ static status *scan_area(struct live *live, const struct live_area *area)
 		if (count < 0 || found.walk_end <= address) /* it is gone */
 			return NULL;
 		for (int i = 0; st == NULL && i < count; i++)
-			st = send_run(live, live->regions[i].start,
-				      (live->regions[i].end - live->regions[i].start) / PAGE_BYTES,
-				      shift);
+			st = send_run(live, area, live->regions[i].start,
+				      (live->regions[i].end - live->regions[i].start) / PAGE_BYTES);
 	}
 	return st;
 }
 
 static status *send_area(struct live *live, const struct live_area *area)
 {
+	if (area->is_vdso)
+		return send_run(live, area, area->start, (area->end - area->start) / PAGE_BYTES);
 	return live->can_scan ? scan_area(live, area) : look_up_area(live, area);
 }
 
@@ -301,9 +312,17 @@ static status *open_task(struct live *live, pid_t pid)
 	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
 	live->pid = pid;
 	live->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	return live->pagemap < 0 && errno != ENOENT && errno != ESRCH
-		   ? status_errnof(errno, "cannot open %s", path)
-		   : NULL;
+	if (live->pagemap < 0 && errno != ENOENT && errno != ESRCH)
+		return status_errnof(errno, "cannot open %s", path);
+	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	live->memory = open(path, O_RDONLY | O_CLOEXEC); /* without it less is read */
+	return NULL;
+}
+
+static void close_task(struct live *live)
+{
+	close_if_open(TAKE_FD(live->pagemap));
+	close_if_open(TAKE_FD(live->memory));
 }
 
 static status *send_maps(struct live *live, FILE *maps)
@@ -328,15 +347,17 @@ static status *send_task(struct live *live, pid_t pid)
 	char path[64];
 	status *st = open_task(live, pid);
 
-	if (st != NULL || live->pagemap < 0)
+	if (st != NULL || live->pagemap < 0) {
+		close_task(live);
 		return st;
+	}
 	(void)snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
 	FILE *maps = fopen(path, "re");
 	if (maps != NULL) {
 		st = send_maps(live, maps);
 		(void)fclose(maps);
 	}
-	close_if_open(TAKE_FD(live->pagemap));
+	close_task(live);
 	return st;
 }
 
@@ -344,12 +365,14 @@ static status *send_segment(struct live *live, const struct segment *segment)
 {
 	status *st = open_task(live, segment->pid);
 
-	if (st != NULL || live->pagemap < 0)
+	if (st != NULL || live->pagemap < 0) {
+		close_task(live);
 		return st;
+	}
 	st = open_image(live, segment->area.inode << 8 | PAGE_SHMEM);
 	if (st == NULL)
 		st = send_area(live, &segment->area);
-	close_if_open(TAKE_FD(live->pagemap));
+	close_task(live);
 	return st;
 }
 
@@ -365,7 +388,7 @@ status *live_pages_send(int fd, const pid_t *pids, size_t count, const struct li
 	live->options = options;
 	live->segments = NULL;
 	live->segment_count = live->segment_room = 0;
-	live->pagemap = -1;
+	live->pagemap = live->memory = -1;
 	live->can_scan = !options->is_old_kernel;
 	for (size_t i = 0; st == NULL && i < count; i++)
 		st = send_task(live, pids[i]);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pages of a tree while it runs, as CRIU's pre-dump would send them: a round of pre-copy where
- * the kernel cannot track dirty pages, and for shared anonymous memory, which CRIU never pre-dumps.
- * Read with process_vm_readv, without stopping anybody: a page may be torn, or stale a moment
- * later. That is why the last round, of the frozen tree, is CRIU's, and sends each page whose
- * content is not what was read here (page_table.h). What is left out here is only sent later. */
+ * the kernel cannot track dirty pages, for shared anonymous memory, which CRIU never pre-dumps, and
+ * the first round everywhere, because CRIU's would stop the tree for as long as its memory is
+ * large. Read with process_vm_readv, without stopping anybody: a page may be torn, or stale a
+ * moment later. That is why the last round, of the frozen tree, is CRIU's, and sends each page
+ * whose content is not what was read here (page_table.h), or that the kernel calls dirty since
+ * before it was read. What is left out here is only sent later. */
 #ifndef HAUL_ENGINE_CRIU_LIVE_PAGES_H
 #define HAUL_ENGINE_CRIU_LIVE_PAGES_H
 
@@ -29,7 +31,9 @@ struct live_area {
 	uint64_t start, end;
 	uint64_t offset; /* in the segment, of shared areas */
 	uint64_t inode;
-	bool is_shared; /* shared and anonymous */
+	bool is_shared;	   /* shared and anonymous */
+	bool is_vdso;	   /* CRIU sends all of it, though it is the kernel's */
+	bool is_protected; /* the task itself may not read it */
 };
 /* False for lines that nothing is sent of. */
 bool live_area_parse(const char *line, struct live_area *ret_area);

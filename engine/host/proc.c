@@ -199,6 +199,19 @@ status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes)
 	return NULL;
 }
 
+/* Documentation/admin-guide/mm/soft-dirty.rst */
+status *proc_reset_dirty(pid_t pid)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/clear_refs", (int)pid);
+	scoped(fd) int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "4", 1) != 1)
+		return errno == ENOENT || errno == ESRCH ? no_such_process(pid, ESRCH)
+							 : status_errnof(errno, "%s", path);
+	return NULL;
+}
+
 status *proc_innermost_pid(pid_t pid, pid_t *ret_pid)
 {
 	char path[64], text[4096];

@@ -34,6 +34,10 @@ bool proc_is_gone(pid_t pid, uint64_t start_ticks);
 
 must_check status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes); /* Rss of /proc/PID/statm */
 
+/* From now on the kernel calls those of its pages dirty that are written after this. Nobody is
+ * stopped. */
+must_check status *proc_reset_dirty(pid_t pid);
+
 /* Processor time that it has used so far, its threads together. */
 must_check status *proc_cpu_ms(pid_t pid, double *ret_ms);
 

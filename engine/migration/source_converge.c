@@ -267,17 +267,20 @@ static void pause_for(struct source *source, int64_t ms)
 	(void)pthread_mutex_unlock(&source->lock);
 }
 
+unsigned source_most_rounds(const struct source *source)
+{
+	if (source->options.max_rounds != 0)
+		return source->options.max_rounds;
+	return atomic_load(&source->is_promise) || source->may_throttle ? LIMIT_ROUNDS
+									: DEFAULT_ROUNDS;
+}
+
 static struct converge_limits limits_now(const struct source *source)
 {
-	bool is_promise = atomic_load(&source->is_promise);
-	unsigned most = source->options.max_rounds;
-
-	if (most == 0)
-		most = is_promise || source->may_throttle ? LIMIT_ROUNDS : DEFAULT_ROUNDS;
 	return (struct converge_limits){
 	    .max_downtime_ms = atomic_load(&source->max_downtime_ms),
-	    .max_rounds = most,
-	    .is_promise = is_promise,
+	    .max_rounds = source_most_rounds(source),
+	    .is_promise = atomic_load(&source->is_promise),
 	    .share = source->may_throttle ? source->share : 0,
 	};
 }
@@ -309,8 +312,9 @@ static status *copy_ahead(struct source *source)
 		source->prediction = source_predict(source);
 		enum converge_verdict verdict =
 		    converge_decide(&limits, &history, &source->prediction, &why);
-		/* A round that was cut tells nothing. */
-		if (source->is_untracked && verdict == CONVERGE_FREEZE &&
+		/* A round that was cut tells nothing, and CRIU has to look at one that was read
+		 * here. */
+		if ((source->is_untracked || source->is_live) && verdict == CONVERGE_FREEZE &&
 		    history.count < limits.max_rounds)
 			verdict = CONVERGE_AGAIN;
 		if (verdict != CONVERGE_FREEZE && is_late(source))
@@ -365,6 +369,8 @@ status *source_precopy(struct source *source)
 				    "memory is read once, what has changed is sent");
 	source->share = 100;
 	status *st = copy_ahead(source);
+	/* CRIU has not: the final dump takes all, and content is compared. */
+	source->is_untracked = source->is_untracked || source->is_live;
 	registry_change(source->core->registry, source->id, show_prediction, &source->prediction);
 	return st;
 }

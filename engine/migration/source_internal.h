@@ -145,6 +145,9 @@ struct source {
 	unsigned reconnects, attempt; /* attempts count all questions */
 	bool is_untracked; /* the kernel's dirty bits do not tell what is there: until a round is
 			      whole */
+	/* Rounds that are read here, not by CRIU: source_rounds.c. */
+	bool is_live;	     /* the one that is under way, or was last */
+	bool has_blind_spot; /* they do not find all of this tree's pages: CRIU makes them all */
 
 	/* For the prediction and its error: source_converge.c. */
 	struct cost restore_cost; /* the destination's */
@@ -200,6 +203,8 @@ must_check status *source_note_origins(struct source *source, Haul__V1__JournalE
 
 /* source_converge.c: */
 struct converge_prediction source_predict(const struct source *source);
+/* So many at most before the freeze. */
+unsigned source_most_rounds(const struct source *source);
 void source_note_call(struct source *source, double took_ms);
 /* The commit is there: the report, and what there is to learn from it. */
 void source_measured(struct source *source, double downtime_ms);

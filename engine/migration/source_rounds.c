@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "engine/criu/inventory.h"
 #include "engine/criu/live_pages.h"
 #include "engine/criu/stats.h"
 #include "engine/host/files.h"
@@ -46,6 +47,18 @@ bool source_is_tracked(const struct source *source)
 	return source->tracking == TRACKING_SOFT_DIRTY && !source->is_untracked;
 }
 
+/* Where no dirty bits tell what is there (at first, and after a round that was cut), CRIU would
+ * stop the tree for as long as it takes to get hold of all its memory. So the bits are reset and
+ * the memory is read here, while the tree runs; CRIU's next round sends what was written since. It
+ * also shows whether all was found that CRIU would have sent, so there must be one before the
+ * freeze. */
+static bool is_to_be_read_live(const struct source *source)
+{
+	return source->tracking == TRACKING_SOFT_DIRTY && source->mode != MODE_POST_COPY &&
+	       !source->has_blind_spot && (source->round == 0 || source->is_untracked) &&
+	       source->round + 2 <= source_most_rounds(source);
+}
+
 status *source_begin_round(struct source *source, bool is_last, int live_fd,
 			   char ret_dir[FILES_PATH])
 {
@@ -53,6 +66,7 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	scoped(message) ProtobufCMessage *response = NULL;
 	char below[32];
 
+	bool is_live = !is_last && is_to_be_read_live(source);
 	source->round++;
 	(void)snprintf(below, sizeof(below), "images/%u", source->round);
 	core_path(source->core, "out", source->id, below, ret_dir);
@@ -68,11 +82,13 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 		source_note_call(source, clock_monotonic_fine_ms() - asked);
 	const struct memory_feed feed = {
 	    .live_fd = live_fd,
-	    .is_criu = is_last || source->tracking == TRACKING_SOFT_DIRTY,
+	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !is_live),
 	    .is_tracked = source_is_tracked(source),
+	    .is_after_live = source->is_live,
 	    .is_last = is_last,
 	    .late = source_late_pages(source, is_last),
 	};
+	source->is_live = is_live;
 	return st == NULL ? memory_sender_begin(source->sender, source->round, &feed) : st;
 }
 
@@ -126,18 +142,35 @@ void source_show_round(struct source *source, struct round_view *round)
 
 /* --- a round of pre-copy --- */
 
-/* The tree's memory while it runs, into the sender: all of it where content is compared, else what
- * CRIU does not pre-dump. */
-static status *send_live(struct source *source, int fd)
+/* What is written from now on is dirty to CRIU's next dump. Of those that have ended nothing is
+ * sent.
+ */
+static status *reset_dirty(const char *dir, const pid_t *pids, size_t count)
+{
+	status *st = criu_inventory_write(dir);
+
+	for (size_t i = 0; i < count && st == NULL; i++) {
+		st = proc_reset_dirty(pids[i]);
+		if (status_code_of(st) == STATUS_NOT_FOUND)
+			status_free(TAKE(st));
+	}
+	return st;
+}
+
+/* The tree's memory while it runs, into the sender: all of it where content is compared or CRIU
+ * does not make this round, else what CRIU does not pre-dump. */
+static status *send_live(struct source *source, const char *dir, int fd)
 {
 	const struct live_options options = {
-	    .is_private = source->tracking == TRACKING_HASH,
+	    .is_private = source->is_live || source->tracking == TRACKING_HASH,
 	    .is_shared = true,
 	};
 	pid_t *pids = NULL;
 	size_t count = 0;
 	status *st = proc_tree(source->pid, &pids, &count);
 
+	if (st == NULL && source->is_live)
+		st = reset_dirty(dir, pids, count);
 	if (st == NULL)
 		st = live_pages_send(fd, pids, count, &options);
 	free(pids);
@@ -168,10 +201,10 @@ static status *move_memory(struct source *source, const int live[2], struct roun
 
 	if (st != NULL)
 		return st;
-	scoped(status) status *unread = send_live(source, live[0]);
+	scoped(status) status *unread = send_live(source, dir, live[0]);
 	if (unread != NULL)
 		(void)shutdown(live[0], SHUT_RDWR);
-	else if (source->tracking == TRACKING_SOFT_DIRTY)
+	else if (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live)
 		st = send_tracked(source, dir, &shown->frozen_ms);
 	scoped(status) status *sent =
 	    memory_sender_end(source->sender, source->limits.long_ms, &shown->memory);
@@ -181,6 +214,16 @@ static status *move_memory(struct source *source, const int live[2], struct roun
 	return sent != NULL && status_code_of(sent) != STATUS_CANCELLED
 		   ? status_detailf(st, "cause", "%s", status_message(sent))
 		   : st;
+}
+
+/* CRIU knows of pages that reading the tree has not found: the next round is to take all. */
+static void note_blind_spot(struct source *source, uint64_t pages)
+{
+	log_line(LOG_LEVEL_INFO, source->id,
+		 "%llu pages of the tree are only found by CRIU, which takes all from here on",
+		 (unsigned long long)pages);
+	source->has_blind_spot = true;
+	source->is_untracked = true;
 }
 
 status *source_one_round(struct source *source)
@@ -201,6 +244,8 @@ status *source_one_round(struct source *source)
 					status_wrapf(st, "pre-copy round %u", source->round),
 					begun);
 	source->is_untracked = false;
+	if (shown.memory.pages_unknown > 0)
+		note_blind_spot(source, shown.memory.pages_unknown);
 	shown.duration_ms = clock_monotonic_fine_ms() - begun;
 	source->rounds[source->round - 1] = (struct converge_round){
 	    .pages = shown.memory.pages_sent,

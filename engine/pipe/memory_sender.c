@@ -196,6 +196,7 @@ void memory_sender_count(struct memory_sender *sender, const struct memory_round
 	sender->round.pages_skipped += counts->pages_skipped;
 	sender->round.pages_same += counts->pages_same;
 	sender->round.pages_late += counts->pages_late;
+	sender->round.pages_unknown += counts->pages_unknown;
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
 }
@@ -232,6 +233,33 @@ static status *serve_pages(struct memory_sender *sender, const struct page_heade
 	return NULL;
 }
 
+/* Pages that CRIU takes for sent: clean since the round before, says the kernel. */
+static status *serve_kept(struct memory_sender *sender, const struct page_header *header)
+{
+	struct page_header run = *header;
+	struct memory_round counts = {0};
+	uint64_t left = header->pages, alike = 0;
+	bool is_known = false;
+	status *st = NULL;
+
+	for (; st == NULL && left > 0; left -= alike, run.address += alike * PAGE_BYTES) {
+		st = page_table_keep(sender->table, run.address, left, &alike, &is_known);
+		if (st == NULL)
+			st = memory_sender_make_room(sender, 0);
+		if (st != NULL)
+			break;
+		run.pages = (uint32_t)alike;
+		if (is_known || !sender->feed.is_after_live) {
+			memory_sender_put_bare(sender, &run);
+			counts.pages_skipped += alike;
+		} else {
+			counts.pages_unknown += alike;
+		}
+	}
+	memory_sender_count(sender, &counts);
+	return st;
+}
+
 static status *serve_add(struct memory_sender *sender, const struct page_header *header)
 {
 	if ((header->flags & PAGE_PRESENT) != 0) {
@@ -245,15 +273,7 @@ static status *serve_add(struct memory_sender *sender, const struct page_header 
 	if (header->flags != PAGE_IN_PARENT)
 		return status_errorf(STATUS_UNIMPLEMENTED,
 				     "CRIU sends lazy pages, which it was not asked for");
-	const struct memory_round counts = {.pages_skipped = header->pages};
-	status *st = page_table_keep(sender->table, header->address, header->pages);
-	if (st == NULL)
-		st = memory_sender_make_room(sender, 0);
-	if (st != NULL)
-		return st;
-	memory_sender_put_bare(sender, header);
-	memory_sender_count(sender, &counts);
-	return NULL;
+	return serve_kept(sender, header);
 }
 
 /* What CRIU may leave out because it tracked it since the round before. What was read live it never

@@ -217,15 +217,19 @@ status *page_table_note(struct page_table *table, uint64_t address, const uint8_
 	return st;
 }
 
-status *page_table_keep(struct page_table *table, uint64_t address, uint64_t pages)
+status *page_table_keep(struct page_table *table, uint64_t address, uint64_t pages,
+			uint64_t *ret_alike, bool *ret_is_known)
 {
+	const XXH128_hash_t *known = look_up(table, address);
 	status *st = NULL;
 
-	/* A page that is not known stays so: the destination checks what it is told to have. */
-	for (uint64_t i = 0; i < pages && st == NULL; i++) {
-		const XXH128_hash_t *known = look_up(table, address + i * PAGE_BYTES);
+	*ret_is_known = known != NULL;
+	*ret_alike = 0;
+	while (st == NULL && *ret_alike < pages && (known != NULL) == *ret_is_known) {
 		if (known != NULL)
-			st = append(table, address + i * PAGE_BYTES, *known);
+			st = append(table, address + *ret_alike * PAGE_BYTES, *known);
+		if (st == NULL && ++*ret_alike < pages)
+			known = look_up(table, address + *ret_alike * PAGE_BYTES);
 	}
 	return st;
 }

@@ -31,8 +31,10 @@ must_check status *page_table_open(struct page_table *table, uint64_t image);
 must_check status *page_table_note(struct page_table *table, uint64_t address, const uint8_t *page,
 				   bool *ret_same);
 
-/* These pages are as in the round before, says the kernel. */
-must_check status *page_table_keep(struct page_table *table, uint64_t address, uint64_t pages);
+/* These pages are as in the round before, says the kernel. The first *ret_alike of them, at least
+ * one, are known from the round before, or are not; those behind them are still to be told. */
+must_check status *page_table_keep(struct page_table *table, uint64_t address, uint64_t pages,
+				   uint64_t *ret_alike, bool *ret_is_known);
 
 /* How far this round has come: images opened, and the end of the last page noted in the last one.
  */

@@ -343,6 +343,12 @@ status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes)
 	return NULL;
 }
 
+status *proc_reset_dirty(pid_t pid)
+{
+	(void)pid;
+	return NULL;
+}
+
 status *proc_cpu_ms(pid_t pid, double *ret_ms)
 {
 	(void)pid;

@@ -24,7 +24,7 @@
 enum { PLENTY_MS = 120000, SKIPPED = 77, POLL_MS = 10 };
 
 static const struct batch_codecs codecs = {BATCH_CODECS_ALL, 1};
-static const struct memory_feed once = {-1, true, false, true, LATE_NONE};
+static const struct memory_feed once = {.live_fd = -1, .is_criu = true, .is_last = true};
 
 static const struct criu_limits plenty = {.short_ms = PLENTY_MS, .long_ms = PLENTY_MS};
 

@@ -97,6 +97,21 @@ static void a_page_that_one_round_did_not_have_is_forgotten(void **state)
 	assert_false(page_table_has_image(table, IMAGE));
 }
 
+/* Says that these are as they were, and how many of them the table knows of the round before. */
+static uint64_t keep(struct page_table *table, unsigned page, uint64_t pages)
+{
+	uint64_t alike = 0, known = 0;
+	bool is_known = false;
+
+	for (; pages > 0; pages -= alike, page += (unsigned)alike) {
+		assert_ok(
+		    page_table_keep(table, (uint64_t)page * PAGE_BYTES, pages, &alike, &is_known));
+		assert_true(alike > 0 && alike <= pages);
+		known += is_known ? alike : 0;
+	}
+	return known;
+}
+
 static void clean_pages_are_carried_on(void **state)
 {
 	struct page_table *table = *state;
@@ -106,13 +121,39 @@ static void clean_pages_are_carried_on(void **state)
 		assert_false(note(table, page, page));
 	page_table_next_round(table, false);
 	assert_ok(page_table_open(table, IMAGE));
-	assert_ok(page_table_keep(table, (uint64_t)10 * PAGE_BYTES, 50));
-	assert_ok(page_table_keep(table, (uint64_t)90 * PAGE_BYTES, 500));
+	assert_int_equal(keep(table, 10, 50), 50);
+	assert_int_equal(keep(table, 90, 500), 10);
 	page_table_next_round(table, true);
 	assert_ok(page_table_open(table, IMAGE));
 	for (unsigned page = 0; page < 110; page++)
 		assert_int_equal(note(table, page, page),
 				 (page >= 10 && page < 60) || (page >= 90 && page < 100));
+}
+
+static void clean_pages_that_were_never_sent_are_told_apart(void **state)
+{
+	struct page_table *table = *state;
+	uint64_t alike = 0;
+	bool is_known = true;
+
+	assert_ok(page_table_open(table, IMAGE));
+	for (unsigned page = 0; page < 100; page++)
+		if (page < 20 || page >= 30)
+			assert_false(note(table, page, page));
+	page_table_next_round(table, false);
+	assert_ok(page_table_open(table, IMAGE));
+	assert_ok(page_table_keep(table, 0, 120, &alike, &is_known));
+	assert_true(is_known);
+	assert_int_equal(alike, 20);
+	assert_ok(page_table_keep(table, 20L * PAGE_BYTES, 100, &alike, &is_known));
+	assert_false(is_known);
+	assert_int_equal(alike, 10);
+	assert_ok(page_table_keep(table, 30L * PAGE_BYTES, 90, &alike, &is_known));
+	assert_true(is_known);
+	assert_int_equal(alike, 70);
+	assert_ok(page_table_keep(table, 100L * PAGE_BYTES, 20, &alike, &is_known));
+	assert_false(is_known);
+	assert_int_equal(alike, 20);
 }
 
 static void pages_before_any_image_are_refused(void **state)
@@ -143,7 +184,7 @@ static void one_random_round(struct page_table *table, uint32_t *before, uint32_
 			continue;
 		}
 		if (act < 4 && content != 0) {
-			assert_ok(page_table_keep(table, (uint64_t)page * PAGE_BYTES, 1));
+			assert_int_equal(keep(table, page, 1), 1);
 			continue;
 		}
 		if (act == 7 || content == 0)
@@ -260,6 +301,7 @@ int main(void)
 	    TABLE_TEST(another_process_s_page_is_another_page),
 	    TABLE_TEST(a_page_that_one_round_did_not_have_is_forgotten),
 	    TABLE_TEST(clean_pages_are_carried_on),
+	    TABLE_TEST(clean_pages_that_were_never_sent_are_told_apart),
 	    TABLE_TEST(pages_before_any_image_are_refused),
 	    TABLE_TEST(random_rounds_agree_with_a_plain_array),
 	    TABLE_TEST(the_table_takes_half_a_percent_of_the_memory),

@@ -24,6 +24,14 @@ static void a_process_is_described(void **state)
 	assert_true(stat.start_ticks > 0);
 }
 
+static void dirty_bits_are_reset_of_who_is_there(void **state)
+{
+	(void)state;
+
+	assert_ok(proc_reset_dirty(getpid()));
+	assert_code(proc_reset_dirty(0x3ffffe), STATUS_NOT_FOUND);
+}
+
 static void a_name_with_parentheses_and_spaces_is_read_whole(void **state)
 {
 	struct workload workload = workload_start("named", -1, false);
@@ -143,6 +151,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_process_is_described),
+	    cmocka_unit_test(dirty_bits_are_reset_of_who_is_there),
 	    cmocka_unit_test(a_name_with_parentheses_and_spaces_is_read_whole),
 	    cmocka_unit_test(a_pid_that_nobody_has_is_not_found),
 	    cmocka_unit_test(a_tree_lists_parents_before_children),

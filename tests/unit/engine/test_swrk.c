@@ -20,7 +20,7 @@
 enum { PLENTY_MS = 60000, SHORT_MS = 400, POLL_MS = 5 };
 
 static const struct batch_codecs codecs = {BATCH_CODECS_ALL, 1};
-static const struct memory_feed tracked = {-1, true, true, false, LATE_NONE};
+static const struct memory_feed tracked = {.live_fd = -1, .is_criu = true, .is_tracked = true};
 static const struct criu_limits plenty = {.short_ms = PLENTY_MS, .long_ms = PLENTY_MS};
 static const struct criu_limits little = {.short_ms = SHORT_MS, .long_ms = SHORT_MS};
 
