@@ -42,20 +42,24 @@ status *criu_inventory_encode(uint64_t uptime_us, struct buffer *ret_content)
 	return NULL;
 }
 
-status *criu_inventory_write(const char *dir)
+status *criu_uptime_now(uint64_t *ret_us)
 {
 	struct buffer uptime __attribute__((cleanup(scope_buffer))) = {0};
-	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
-	char path[FILES_PATH + 16], text[UPTIME_MOST + 1] = "";
-	uint64_t now_us = 0;
+	char text[UPTIME_MOST + 1] = "";
 	status *st = files_read("/proc/uptime", UPTIME_MOST, &uptime);
 
-	if (st == NULL)
-		memcpy(text, uptime.data, uptime.size);
-	if (st == NULL)
-		st = criu_uptime_parse(text, &now_us);
-	if (st == NULL)
-		st = criu_inventory_encode(now_us, &content);
+	if (st != NULL)
+		return st;
+	memcpy(text, uptime.data, uptime.size);
+	return criu_uptime_parse(text, ret_us);
+}
+
+status *criu_inventory_write(const char *dir, uint64_t uptime_us)
+{
+	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
+	char path[FILES_PATH + 16];
+	status *st = criu_inventory_encode(uptime_us, &content);
+
 	(void)snprintf(path, sizeof(path), "%s/inventory.img", dir);
 	return st == NULL ? files_write(path, content.data, content.size) : st;
 }

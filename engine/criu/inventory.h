@@ -7,9 +7,12 @@
 #include "proto/pack.h"
 #include "proto/status.h"
 
-/* Into this directory: the round begins now. Before anything of the tree is looked at: CRIU takes a
- * process that began later for one that has nothing in that round. */
-must_check status *criu_inventory_write(const char *dir);
+/* Into this directory. uptime_us: before anything of the tree was looked at; CRIU takes a process
+ * that began later for one that has nothing in that round. */
+must_check status *criu_inventory_write(const char *dir, uint64_t uptime_us);
+
+/* As CRIU reads it. */
+must_check status *criu_uptime_now(uint64_t *ret_us);
 
 /* Pure part. */
 must_check status *criu_inventory_encode(uint64_t uptime_us, struct buffer *ret_content);

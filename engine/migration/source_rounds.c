@@ -9,11 +9,14 @@
 #include "engine/criu/live_pages.h"
 #include "engine/criu/stats.h"
 #include "engine/host/files.h"
+#include "engine/host/hold.h"
 #include "engine/host/proc.h"
 #include "engine/log.h"
 #include "engine/migration/source_internal.h"
 #include "haul/v1/peer.pb-c.h"
 #include "proto/clock.h"
+
+enum { HOLD_MS = 500 };
 
 static void show_round(void *self, Haul__V1__Migration *view)
 {
@@ -47,18 +50,6 @@ bool source_is_tracked(const struct source *source)
 	return source->tracking == TRACKING_SOFT_DIRTY && !source->is_untracked;
 }
 
-/* Where no dirty bits tell what is there (at first, and after a round that was cut), CRIU would
- * stop the tree for as long as it takes to get hold of all its memory. So the bits are reset and
- * the memory is read here, while the tree runs; CRIU's next round sends what was written since. It
- * also shows whether all was found that CRIU would have sent, so there must be one before the
- * freeze. */
-static bool is_to_be_read_live(const struct source *source)
-{
-	return source->tracking == TRACKING_SOFT_DIRTY && source->mode != MODE_POST_COPY &&
-	       !source->has_blind_spot && (source->round == 0 || source->is_untracked) &&
-	       source->round + 2 <= source_most_rounds(source);
-}
-
 status *source_begin_round(struct source *source, bool is_last, int live_fd,
 			   char ret_dir[FILES_PATH])
 {
@@ -66,7 +57,6 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	scoped(message) ProtobufCMessage *response = NULL;
 	char below[32];
 
-	bool is_live = !is_last && is_to_be_read_live(source);
 	source->round++;
 	(void)snprintf(below, sizeof(below), "images/%u", source->round);
 	core_path(source->core, "out", source->id, below, ret_dir);
@@ -82,13 +72,12 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 		source_note_call(source, clock_monotonic_fine_ms() - asked);
 	const struct memory_feed feed = {
 	    .live_fd = live_fd,
-	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !is_live),
+	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live),
 	    .is_tracked = source_is_tracked(source),
-	    .is_after_live = source->is_live,
+	    .is_after_live = source->is_after_live,
 	    .is_last = is_last,
 	    .late = source_late_pages(source, is_last),
 	};
-	source->is_live = is_live;
 	return st == NULL ? memory_sender_begin(source->sender, source->round, &feed) : st;
 }
 
@@ -140,22 +129,73 @@ void source_show_round(struct source *source, struct round_view *round)
 	registry_change(source->core->registry, source->id, show_round, round);
 }
 
-/* --- a round of pre-copy --- */
+/* --- a round that is read live --- */
 
-/* What is written from now on is dirty to CRIU's next dump. Of those that have ended nothing is
- * sent.
- */
-static status *reset_dirty(const char *dir, const pid_t *pids, size_t count)
+/* Of those that have ended nothing is sent. */
+static status *reset_each(pid_t root)
 {
-	status *st = criu_inventory_write(dir);
+	pid_t *pids = NULL;
+	size_t count = 0;
+	status *st = proc_tree(root, &pids, &count);
 
 	for (size_t i = 0; i < count && st == NULL; i++) {
 		st = proc_reset_dirty(pids[i]);
 		if (status_code_of(st) == STATUS_NOT_FOUND)
 			status_free(TAKE(st));
 	}
+	free(pids);
 	return st;
 }
+
+/* What is written from now on is dirty to CRIU's next dump. The tree stands still meanwhile: a
+ * system call that reads from a disk past the page cache writes to memory without touching the
+ * bits, and is only noticed by the kernel (which leaves such a page dirty) when it has pinned the
+ * page before. */
+static status *reset_dirty(struct source *source, double *ret_frozen_ms)
+{
+	scoped(hold) struct hold *hold = NULL;
+	status *st = criu_uptime_now(&source->reset_uptime_us);
+	double begun = clock_monotonic_fine_ms();
+
+	if (st == NULL)
+		st = hold_tree(source->pid, HOLD_MS, &hold);
+	if (st == NULL)
+		st = reset_each(source->pid);
+	hold_release(TAKE(hold));
+	*ret_frozen_ms = clock_monotonic_fine_ms() - begun;
+	return st;
+}
+
+/* Where no dirty bits tell what is there (at first, and after a round that was cut), CRIU would
+ * stop the tree for as long as it takes to get hold of all its memory. So the bits are reset and
+ * the memory is read here, while the tree runs; CRIU's next round sends what was written since. It
+ * also shows whether all was found that CRIU would have sent, so there must be one before the
+ * freeze. */
+static bool begin_live(struct source *source, double *ret_frozen_ms)
+{
+	if (source->tracking != TRACKING_SOFT_DIRTY || source->mode == MODE_POST_COPY ||
+	    source->has_blind_spot || (source->round != 0 && !source->is_untracked) ||
+	    source->round + 2 > source_most_rounds(source))
+		return false;
+	scoped(status) status *st = reset_dirty(source, ret_frozen_ms);
+	if (st == NULL)
+		return true;
+	log_status(LOG_LEVEL_INFO, source->id, "its memory is not read while it runs", st);
+	source->has_blind_spot = true;
+	return false;
+}
+
+/* CRIU knows of pages that reading the tree has not found: the next round is to take all. */
+static void note_blind_spot(struct source *source, uint64_t pages)
+{
+	log_line(LOG_LEVEL_INFO, source->id,
+		 "%llu pages of the tree are only found by CRIU, which takes all from here on",
+		 (unsigned long long)pages);
+	source->has_blind_spot = true;
+	source->is_untracked = true;
+}
+
+/* --- a round of pre-copy --- */
 
 /* The tree's memory while it runs, into the sender: all of it where content is compared or CRIU
  * does not make this round, else what CRIU does not pre-dump. */
@@ -167,10 +207,10 @@ static status *send_live(struct source *source, const char *dir, int fd)
 	};
 	pid_t *pids = NULL;
 	size_t count = 0;
-	status *st = proc_tree(source->pid, &pids, &count);
+	status *st = source->is_live ? criu_inventory_write(dir, source->reset_uptime_us) : NULL;
 
-	if (st == NULL && source->is_live)
-		st = reset_dirty(dir, pids, count);
+	if (st == NULL)
+		st = proc_tree(source->pid, &pids, &count);
 	if (st == NULL)
 		st = live_pages_send(fd, pids, count, &options);
 	free(pids);
@@ -216,16 +256,6 @@ static status *move_memory(struct source *source, const int live[2], struct roun
 		   : st;
 }
 
-/* CRIU knows of pages that reading the tree has not found: the next round is to take all. */
-static void note_blind_spot(struct source *source, uint64_t pages)
-{
-	log_line(LOG_LEVEL_INFO, source->id,
-		 "%llu pages of the tree are only found by CRIU, which takes all from here on",
-		 (unsigned long long)pages);
-	source->has_blind_spot = true;
-	source->is_untracked = true;
-}
-
 status *source_one_round(struct source *source)
 {
 	struct round_view shown = {0};
@@ -234,6 +264,8 @@ status *source_one_round(struct source *source)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, live) != 0)
 		return status_errnof(errno, "sockets for a round of memory");
+	source->is_after_live = source->is_live;
+	source->is_live = begin_live(source, &shown.frozen_ms);
 	status *st = move_memory(source, live, &shown);
 	(void)close(live[0]);
 	(void)close(live[1]);

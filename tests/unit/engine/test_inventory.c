@@ -39,15 +39,20 @@ static void it_is_written_where_it_is_looked_for(void **state)
 {
 	struct buffer content __attribute__((cleanup(scope_buffer))) = {0};
 	char dir[64], path[96];
+	uint64_t now = 0, later = 0;
 	(void)state;
 
 	scratch_make(dir);
-	assert_ok(criu_inventory_write(dir));
+	assert_ok(criu_uptime_now(&now));
+	assert_ok(criu_uptime_now(&later));
+	assert_true(now > 0 && later >= now && later - now < 60000000);
+	assert_ok(criu_inventory_write(dir, 10700000));
 	(void)snprintf(path, sizeof(path), "%s/inventory.img", dir);
 	assert_ok(files_read(path, 64, &content));
-	assert_memory_equal(content.data, seen, 4);
+	assert_int_equal(content.size, sizeof(seen));
+	assert_memory_equal(content.data, seen, sizeof(seen));
 	scratch_remove(dir);
-	assert_code(criu_inventory_write(dir), STATUS_NOT_FOUND);
+	assert_code(criu_inventory_write(dir, 0), STATUS_NOT_FOUND);
 }
 
 int main(void)
