@@ -110,17 +110,20 @@ bool live_area_parse(const char *line, struct live_area *ret_area)
 {
 	struct live_area area = {0};
 	char access[5];
+	uint64_t offset;
 	unsigned major, minor;
 	int name = 0;
 
 	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n",
-		   &area.start, &area.end, access, &area.offset, &major, &minor, &area.inode,
+		   &area.start, &area.end, access, &offset, &major, &minor, &area.inode,
 		   &name) < 7 ||
 	    strlen(access) != 4 || area.end <= area.start || name == 0)
 		return false;
 	if (access[3] == 's') {
-		/* CRIU names a segment's image by its inode, and counts its pages from 0. */
-		area.is_shared = strncmp(line + name, "/dev/zero (deleted)", 19) == 0;
+		/* CRIU names a segment's image by its inode, and counts its pages from 0. What it
+		 * has restored is a memfd. */
+		area.is_shared = strncmp(line + name, "/dev/zero (deleted)", 19) == 0 ||
+				 strncmp(line + name, "/memfd:", 7) == 0;
 		*ret_area = area;
 		return area.is_shared;
 	}
@@ -131,11 +134,9 @@ bool live_area_parse(const char *line, struct live_area *ret_area)
 	return area.is_vdso || strncmp(line + name, "[v", 2) != 0;
 }
 
-static bool is_wanted(uint64_t entry, bool is_shared)
+static bool is_wanted(uint64_t entry)
 {
-	if ((entry & (PM_PRESENT | PM_SWAPPED)) == 0)
-		return false;
-	return is_shared || (entry & PM_FILE) == 0;
+	return (entry & (PM_PRESENT | PM_SWAPPED)) != 0 && (entry & PM_FILE) == 0;
 }
 
 static ssize_t read_pages(const struct live *live, bool is_protected, uint64_t address,
@@ -153,13 +154,11 @@ static ssize_t read_pages(const struct live *live, bool is_protected, uint64_t a
 static status *send_run(struct live *live, const struct live_area *area, uint64_t address,
 			size_t pages)
 {
-	uint64_t shift = area->is_shared ? area->start - area->offset : 0;
-
 	while (pages > 0) {
 		size_t ask = pages < RUN_PAGES ? pages : RUN_PAGES;
 		ssize_t got = read_pages(live, area->is_protected, address, ask);
 		size_t whole = got > 0 ? (size_t)got / PAGE_BYTES : 0;
-		status *st = whole > 0 ? send_pages(live, address - shift, whole) : NULL;
+		status *st = whole > 0 ? send_pages(live, address, whole) : NULL;
 		if (st != NULL)
 			return st;
 		if (whole < ask)
@@ -176,9 +175,8 @@ static status *send_looked_up(struct live *live, const struct live_area *area, u
 	status *st = NULL;
 
 	for (size_t begin = 0, end; st == NULL && begin < count; begin = end) {
-		bool wanted = is_wanted(live->entries[begin], area->is_shared);
-		for (end = begin + 1;
-		     end < count && is_wanted(live->entries[end], area->is_shared) == wanted; end++)
+		bool wanted = is_wanted(live->entries[begin]);
+		for (end = begin + 1; end < count && is_wanted(live->entries[end]) == wanted; end++)
 			;
 		if (wanted)
 			st = send_run(live, area, address + begin * PAGE_BYTES, end - begin);
@@ -212,7 +210,7 @@ static status *look_up_area(struct live *live, const struct live_area *area)
 static bool scan(struct live *live, const struct live_area *area, uint64_t address,
 		 struct pm_scan_arg *ret_found, int *ret_count)
 {
-	uint64_t not_wanted = PAGE_IS_PFNZERO | (area->is_shared ? 0 : PAGE_IS_FILE);
+	uint64_t not_wanted = PAGE_IS_PFNZERO | PAGE_IS_FILE;
 
 	*ret_found = (struct pm_scan_arg){
 	    .size = sizeof(*ret_found),
@@ -258,18 +256,14 @@ static status *send_area(struct live *live, const struct live_area *area)
 
 /* --- tasks and segments --- */
 
-/* Several may map a segment: the largest view of it counts. */
+/* Several may map a segment: any view of it leads to it. */
 static status *note_segment(struct live *live, const struct live_area *area)
 {
 	if (area->inode > UINT32_MAX) /* more than an image's name holds on the wire */
 		return NULL;
 	for (size_t i = 0; i < live->segment_count; i++) {
-		struct segment *known = &live->segments[i];
-		if (known->area.inode != area->inode)
-			continue;
-		if (area->end - area->start > known->area.end - known->area.start)
-			*known = (struct segment){*area, live->pid};
-		return NULL;
+		if (live->segments[i].area.inode == area->inode)
+			return NULL;
 	}
 	if (live->segment_count == live->segment_room) {
 		size_t room = live->segment_room * 2 + 16;
@@ -361,18 +355,41 @@ static status *send_task(struct live *live, pid_t pid)
 	return st;
 }
 
+/* Pages that lie in a row in a segment; less where it has been cut meanwhile. */
+static status *send_extent(struct live *live, int fd, uint64_t offset, uint64_t end)
+{
+	while (offset < end) {
+		uint64_t left = (end - offset + PAGE_BYTES - 1) / PAGE_BYTES;
+		size_t ask = left < RUN_PAGES ? (size_t)left : RUN_PAGES;
+		ssize_t got = pread(fd, live->pages, ask * PAGE_BYTES, (off_t)offset);
+		size_t whole = got > 0 ? (size_t)got / PAGE_BYTES : 0;
+		if (whole == 0)
+			return NULL;
+		status *st = send_pages(live, offset, whole);
+		if (st != NULL)
+			return st;
+		offset += whole * PAGE_BYTES;
+	}
+	return NULL;
+}
+
+/* By its file: the page tables of one task tell only what that one has touched. */
 static status *send_segment(struct live *live, const struct segment *segment)
 {
-	status *st = open_task(live, segment->pid);
+	char path[96];
 
-	if (st != NULL || live->pagemap < 0) {
-		close_task(live);
-		return st;
+	(void)snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64,
+		       (int)segment->pid, segment->area.start, segment->area.end);
+	scoped(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) /* it is gone */
+		return NULL;
+	status *st = open_image(live, segment->area.inode << 8 | PAGE_SHMEM);
+	off_t begin = lseek(fd, 0, SEEK_DATA);
+	while (st == NULL && begin >= 0) {
+		off_t end = lseek(fd, begin, SEEK_HOLE);
+		st = send_extent(live, fd, (uint64_t)begin, (uint64_t)end);
+		begin = end > begin ? lseek(fd, end, SEEK_DATA) : -1;
 	}
-	st = open_image(live, segment->area.inode << 8 | PAGE_SHMEM);
-	if (st == NULL)
-		st = send_area(live, &segment->area);
-	close_task(live);
 	return st;
 }
 

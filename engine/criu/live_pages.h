@@ -29,7 +29,6 @@ must_check status *live_pages_send(int fd, const pid_t *pids, size_t count,
 /* One line of /proc/PID/maps, for its test: what of it would be sent. */
 struct live_area {
 	uint64_t start, end;
-	uint64_t offset; /* in the segment, of shared areas */
 	uint64_t inode;
 	bool is_shared;	   /* shared and anonymous */
 	bool is_vdso;	   /* CRIU sends all of it, though it is the kernel's */

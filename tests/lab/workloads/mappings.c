@@ -6,7 +6,9 @@
  *
  * Memory is pieces of 64 pages with a content that follows from number and generation, or with none
  * (zeros). One step is: move a piece (mremap), drop one (MADV_DONTNEED) and find zeros, unmap one
- * and map it anew, or fork a child that checks some of all. PAUSE_MS: between steps (10). */
+ * and map it anew, or fork a child that checks some of all. One more piece is a vault: nobody may
+ * read it, itself included (PROT_NONE), but for the moments in which it is checked and changed.
+ * PAUSE_MS: between steps (10). */
 #include "tests/lab/workloads/heartbeat.h"
 
 #include <stdbool.h>
@@ -24,6 +26,7 @@ enum {
 	CHECKED_BY_CHILD = 64,
 	CHECKED_A_STEP = 4,
 	CHILD_FOUND = 3,
+	VAULT_STEPS = 50,
 };
 
 struct piece {
@@ -154,6 +157,20 @@ static void step(struct piece *pieces, size_t count, uint64_t steps)
 		check(pieces, draw() % count, "left alone");
 }
 
+static void lock_vault(const struct piece *vault, bool is_locked)
+{
+	if (mprotect(vault->at, PIECE_BYTES, is_locked ? PROT_NONE : PROT_READ | PROT_WRITE) != 0)
+		heartbeat_die("mprotect");
+}
+
+static void open_vault(struct piece *pieces, size_t number)
+{
+	lock_vault(&pieces[number], false);
+	check(pieces, number, "in the vault");
+	fill(pieces, number);
+	lock_vault(&pieces[number], true);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 3) {
@@ -162,17 +179,20 @@ int main(int argc, char **argv)
 	}
 	size_t count = (size_t)strtoul(argv[2], NULL, 10) * PIECES_PER_MIB;
 	int pause = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 10;
-	struct piece *pieces = calloc(count, sizeof(*pieces));
+	struct piece *pieces = calloc(count + 1, sizeof(*pieces));
 	if (count == 0 || pieces == NULL)
 		return 2;
 	heartbeat_open(argv[1]);
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i <= count; i++) {
 		pieces[i].at = map_piece();
 		fill(pieces, i);
 	}
+	lock_vault(&pieces[count], true);
 	for (uint64_t steps = 0;; steps++) {
 		char text[64];
 		step(pieces, count, steps);
+		if (steps % VAULT_STEPS == 0)
+			open_vault(pieces, count);
 		snprintf(text, sizeof(text), "steps=%llu", (unsigned long long)steps);
 		heartbeat_beat("ok", text);
 		heartbeat_sleep(pause);
