@@ -10,6 +10,7 @@
 
 #include "engine/criu/page_stream.h"
 #include "engine/pipe/late_pipe.h"
+#include "engine/pipe/late_window.h"
 #include "engine/pipe/memory_pipe.h"
 #include "proto/clock.h"
 #include "proto/envelope.h"
@@ -17,12 +18,6 @@
 
 enum {
 	DIGEST_BYTES = 8,
-	/* Requests under way: what a link carries in QUEUE_MS, so that what the tree waits for does
-	   not stand in a long queue; 8 MiB at most, for links that are long and fast. */
-	WINDOW_LEAST = 4,
-	WINDOW_MOST = 32,
-	QUEUE_MS = 200,
-	MEASURE_MS = 100,
 	TICK_MS = 1000,	   /* something is said at least so often */
 	SILENCE_MS = 8000, /* without an answer to what was asked */
 	SEND_MS = 5000,
@@ -38,9 +33,7 @@ struct late_fetcher {
 	struct pipe *offered;	  /* to be accepted */
 	struct pipe *pipe;	  /* at work */
 	unsigned asked;		  /* requests without an answer */
-	unsigned window;	  /* so many at most, without what the tree waits for */
-	uint64_t came;		  /* pages, since: */
-	int64_t came_since_ms;
+	struct late_window window;
 	bool is_connected, is_stopping;
 	bool is_lost; /* the pipe at work */
 	status *error;
@@ -95,22 +88,6 @@ status *late_batch_apply(const uint8_t *data, size_t size, struct late_store *st
 	return NULL;
 }
 
-/* With the lock: as fast as pages come, so many are asked for. */
-static void fit_window(struct late_fetcher *fetcher, uint64_t pages)
-{
-	int64_t now = clock_monotonic_ms(), took_ms = now - fetcher->came_since_ms;
-
-	fetcher->came += pages;
-	if (took_ms < MEASURE_MS)
-		return;
-	uint64_t window = fetcher->came * QUEUE_MS / (uint64_t)took_ms / LATE_RANGE_PAGES;
-	fetcher->window = window < WINDOW_LEAST	 ? WINDOW_LEAST
-			  : window > WINDOW_MOST ? WINDOW_MOST
-						 : (unsigned)window;
-	fetcher->came = 0;
-	fetcher->came_since_ms = now;
-}
-
 /* --- what comes --- */
 
 struct taking {
@@ -139,7 +116,7 @@ static status *take_batch(struct taking *taking, const struct pipe_in *in)
 	(void)pthread_mutex_lock(&taking->fetcher->lock);
 	if (taking->fetcher->asked > 0)
 		taking->fetcher->asked--;
-	fit_window(taking->fetcher, pages);
+	late_window_came(&taking->fetcher->window, pages, clock_monotonic_ms());
 	(void)pthread_mutex_unlock(&taking->fetcher->lock);
 	late_store_wake(taking->store);
 	return st;
@@ -252,6 +229,8 @@ static status *send_want(struct late_fetcher *fetcher, struct pipe *pipe,
 	want.urgent = range->is_urgent;
 	(void)pthread_mutex_lock(&fetcher->lock);
 	fetcher->asked++;
+	if (range->is_urgent)
+		late_window_urgent(&fetcher->window, clock_monotonic_ms());
 	(void)pthread_mutex_unlock(&fetcher->lock);
 	return pipe_send_message(pipe, HAUL__V1__FRAME_KIND__FRAME_WANT, &want.base, SEND_MS);
 }
@@ -267,7 +246,7 @@ static status *send_keepalive(struct pipe *pipe)
 static bool may_go_ahead(struct late_fetcher *fetcher)
 {
 	(void)pthread_mutex_lock(&fetcher->lock);
-	bool may = fetcher->asked < fetcher->window;
+	bool may = fetcher->asked < late_window_now(&fetcher->window, clock_monotonic_ms());
 	(void)pthread_mutex_unlock(&fetcher->lock);
 	return may;
 }
@@ -279,6 +258,9 @@ static status *ask_all(struct late_fetcher *fetcher, struct pipe *pipe, struct l
 	status *st = NULL;
 
 	late_store_restart(store);
+	(void)pthread_mutex_lock(&fetcher->lock);
+	late_window_begin(&fetcher->window, said_ms);
+	(void)pthread_mutex_unlock(&fetcher->lock);
 	while (st == NULL && goes_on(fetcher)) {
 		if (is_all_there(store))
 			return pipe_send_end(pipe, NULL, SEND_MS);
@@ -326,9 +308,6 @@ static struct pipe *await_offer(struct late_fetcher *fetcher)
 	if (!fetcher->is_stopping) {
 		fetcher->pipe = TAKE(fetcher->offered);
 		fetcher->asked = 0;
-		fetcher->window = WINDOW_LEAST;
-		fetcher->came = 0;
-		fetcher->came_since_ms = clock_monotonic_ms();
 		fetcher->is_lost = false;
 	}
 	struct pipe *pipe = fetcher->is_stopping ? NULL : fetcher->pipe;

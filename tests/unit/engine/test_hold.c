@@ -62,6 +62,24 @@ static int stuck(void)
 	return 0;
 }
 
+/* Holds another, and lets nobody go. */
+static int hold_for_good(const char *pid)
+{
+	struct hold *hold = NULL;
+	status *st = hold_tree((pid_t)strtol(pid, NULL, 10), PLENTY_MS, &hold);
+	bool is_held = st == NULL;
+
+	status_free(st);
+	return is_held && part_ready() ? 0 : 1;
+}
+
+static int play(const char *part)
+{
+	if (strcmp(part, "busy") == 0)
+		return busy();
+	return strcmp(part, "stuck") == 0 ? stuck() : hold_for_good(part);
+}
+
 /* --- looking at them --- */
 
 struct states {
@@ -207,6 +225,21 @@ static void one_that_is_traced_is_left_alone(void **state)
 	workload_end(&workload);
 }
 
+static void a_holder_that_is_killed_lets_go(void **state)
+{
+	struct workload workload = workload_start("busy", -1, false);
+	char pid[16];
+	(void)state;
+
+	(void)snprintf(pid, sizeof(pid), "%d", (int)workload.pid);
+	struct workload holder = workload_start(pid, -1, false);
+	assert_int_equal(look(workload.pid).traced, THREADS + 1);
+	workload_end(&holder);
+	assert_int_equal(look(workload.pid).traced, 0);
+	workload_poke(&workload);
+	workload_end(&workload);
+}
+
 static void one_that_does_not_stop_is_not_waited_for(void **state)
 {
 	struct workload workload = workload_start("stuck", -1, false);
@@ -228,13 +261,14 @@ static void one_that_does_not_stop_is_not_waited_for(void **state)
 int main(int argc, char **argv)
 {
 	if (argc == 3)
-		return strcmp(argv[2], "busy") == 0 ? busy() : stuck();
+		_exit(play(argv[2]));
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(all_threads_stand_still_and_go_on),
 	    cmocka_unit_test(what_was_stopped_stays_stopped),
 	    cmocka_unit_test(a_signal_that_comes_meanwhile_is_not_lost),
 	    cmocka_unit_test(one_that_ends_while_it_is_held_is_let_go),
 	    cmocka_unit_test(one_that_is_traced_is_left_alone),
+	    cmocka_unit_test(a_holder_that_is_killed_lets_go),
 	    cmocka_unit_test(one_that_does_not_stop_is_not_waited_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

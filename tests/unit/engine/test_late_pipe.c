@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Both halves over real pipes; the source's tree is played. */
 #include "engine/pipe/late_pipe.h"
+#include "engine/pipe/late_window.h"
 
 #include <endian.h>
 #include <poll.h>
@@ -256,6 +257,40 @@ static void a_batch_with_any_bit_changed_or_cut_puts_nothing(void **state)
 	assert_int_equal(missing(scene), LATE_MISSING - 1);
 }
 
+/* --- how much is under way --- */
+
+static void few_are_under_way_while_the_tree_begins(void **state)
+{
+	struct late_window window;
+	(void)state;
+
+	late_window_begin(&window, 5000);
+	assert_int_equal(late_window_now(&window, 5000), 2);
+	late_window_urgent(&window, 5100);
+	assert_int_equal(late_window_now(&window, 5100), 1);
+	assert_int_equal(late_window_now(&window, 5149), 1);
+	assert_int_equal(late_window_now(&window, 5150), 2);
+	/* It has begun: what is waited for does not hold up the rest any more. */
+	late_window_urgent(&window, 7000);
+	assert_int_equal(late_window_now(&window, 7000), 4);
+}
+
+static void later_as_much_as_the_link_carries(void **state)
+{
+	struct late_window window;
+	(void)state;
+
+	late_window_begin(&window, 0);
+	late_window_came(&window, 100, 2000);
+	assert_int_equal(late_window_now(&window, 2000), 4); /* a slow one */
+	late_window_came(&window, 6400, 4000);
+	assert_int_equal(late_window_now(&window, 4000), 10); /* 100 requests in 2 s */
+	late_window_came(&window, 64, 4050);		      /* too early to tell */
+	assert_int_equal(late_window_now(&window, 4050), 10);
+	late_window_came(&window, 640000, 4100);
+	assert_int_equal(late_window_now(&window, 4100), 32);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -269,6 +304,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_request_that_makes_no_sense_ends_the_pipe, make, end),
 	    cmocka_unit_test_setup_teardown(a_batch_with_any_bit_changed_or_cut_puts_nothing, make,
 					    end),
+	    cmocka_unit_test(few_are_under_way_while_the_tree_begins),
+	    cmocka_unit_test(later_as_much_as_the_link_carries),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
