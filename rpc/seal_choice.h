@@ -12,4 +12,7 @@
 must_check status *seal_choose(const Haul__V1__SealRates *ours, const Haul__V1__SealRates *theirs,
 			       Haul__V1__Seal *ret_seal);
 
+/* May the other have chosen this one? FAILED_PRECONDITION. */
+must_check status *seal_allow(const Haul__V1__SealRates *ours, Haul__V1__Seal seal);
+
 #endif

@@ -299,18 +299,16 @@ bool live_area_cut(struct live_area *area, uint64_t *next)
 	return true;
 }
 
-static status *open_task(struct live *live, pid_t pid)
+/* What cannot be opened is not read. */
+static void open_task(struct live *live, pid_t pid)
 {
 	char path[64];
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
 	live->pid = pid;
 	live->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (live->pagemap < 0 && errno != ENOENT && errno != ESRCH)
-		return status_errnof(errno, "cannot open %s", path);
 	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
-	live->memory = open(path, O_RDONLY | O_CLOEXEC); /* without it less is read */
-	return NULL;
+	live->memory = open(path, O_RDONLY | O_CLOEXEC);
 }
 
 static void close_task(struct live *live)
@@ -339,14 +337,11 @@ static status *send_maps(struct live *live, FILE *maps)
 static status *send_task(struct live *live, pid_t pid)
 {
 	char path[64];
-	status *st = open_task(live, pid);
+	status *st = NULL;
 
-	if (st != NULL || live->pagemap < 0) {
-		close_task(live);
-		return st;
-	}
+	open_task(live, pid);
 	(void)snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	FILE *maps = fopen(path, "re");
+	FILE *maps = live->pagemap >= 0 ? fopen(path, "re") : NULL;
 	if (maps != NULL) {
 		st = send_maps(live, maps);
 		(void)fclose(maps);

@@ -146,7 +146,12 @@ void child_kill(struct child *child)
 
 pid_t child_reap(pid_t pid, int *ret_wait_status)
 {
-	if (pid <= 0)
+	struct proc_stat stat;
+	scoped(status) status *st = pid > 0 ? proc_stat(pid, &stat) : NULL;
+
+	/* One that lives may be held by a thread of ours (hold.h), which waits for its stop: that
+	 * word is not for here. */
+	if (pid <= 0 || (st == NULL && stat.state != 'Z'))
 		return 0;
 	pid_t ended = waitpid(pid, ret_wait_status, WNOHANG);
 	return ended > 0 ? ended : 0;

@@ -57,11 +57,10 @@ static bool is_held(const struct hold *hold, pid_t tid)
 static bool is_over(pid_t tid)
 {
 	struct proc_stat stat;
-	status *st = proc_stat(tid, &stat);
-	bool is_gone = st != NULL;
+	scoped(status) status *st = proc_stat(tid, &stat);
 
-	status_free(st);
-	return is_gone || stat.state == 'Z' || stat.state == 'X';
+	return st != NULL ? status_code_of(st) == STATUS_NOT_FOUND
+			  : stat.state == 'Z' || stat.state == 'X';
 }
 
 static status *seize(struct hold *hold, pid_t tid)
@@ -96,26 +95,6 @@ static void seize_thread(void *self, const char *name)
 
 	if (tid > 0 && hold->unseized == NULL && !is_held(hold, tid))
 		hold->unseized = seize(hold, tid);
-}
-
-/* Whoever is new since the last pass. */
-static status *seize_all(struct hold *hold)
-{
-	char path[64];
-	pid_t *pids = NULL;
-	size_t count = 0;
-	status *st = proc_tree(hold->root, &pids, &count);
-
-	hold->is_new = false;
-	for (size_t i = 0; st == NULL && i < count; i++) {
-		(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pids[i]);
-		st = files_each(path, seize_thread, hold);
-		if (status_code_of(st) == STATUS_NOT_FOUND) /* it has ended */
-			status_free(TAKE(st));
-		st = status_first(st, TAKE(hold->unseized));
-	}
-	free(pids);
-	return st;
 }
 
 /* It is not waited for as children are, so that the end of one is still there for its parent. */
@@ -153,6 +132,33 @@ static status *await_stops(struct hold *hold)
 	return NULL;
 }
 
+static status *hold_process(struct hold *hold, pid_t pid)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	status *st = files_each(path, seize_thread, hold);
+	if (status_code_of(st) == STATUS_NOT_FOUND) /* it has ended */
+		status_free(TAKE(st));
+	st = status_first(st, TAKE(hold->unseized));
+	return st == NULL ? await_stops(hold) : st;
+}
+
+/* Whoever is new since the last pass. Parents first, one after the other: one that starts another
+ * program (vfork) does not stop before its child has got there, so the child must still run. */
+static status *hold_once(struct hold *hold)
+{
+	pid_t *pids = NULL;
+	size_t count = 0;
+	status *st = proc_tree(hold->root, &pids, &count);
+
+	hold->is_new = false;
+	for (size_t i = 0; st == NULL && i < count; i++)
+		st = hold_process(hold, pids[i]);
+	free(pids);
+	return st;
+}
+
 static status *hold_all(struct hold *hold)
 {
 	status *st = NULL;
@@ -161,9 +167,7 @@ static status *hold_all(struct hold *hold)
 		if (pass == PASSES_MOST)
 			return status_errorf(STATUS_DEADLINE_EXCEEDED,
 					     "the tree starts threads faster than they are held");
-		st = seize_all(hold);
-		if (st == NULL)
-			st = await_stops(hold);
+		st = hold_once(hold);
 	}
 	return st;
 }

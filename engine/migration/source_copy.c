@@ -18,6 +18,7 @@
 #include "proto/clock.h"
 #include "proto/envelope.h"
 #include "proto/reason.h"
+#include "rpc/seal_choice.h"
 
 enum {
 	CPUINFO_LIMIT = 64 * 1024,
@@ -277,7 +278,10 @@ static status *open_pipe(struct source *source, enum rpc_socket which,
 			 const Haul__V1__PipeAddress *address, int64_t timeout,
 			 struct pipe **ret_pipe)
 {
+	status *st = seal_allow(&source->core->seal_rates, address->seal);
 	timeout = source_budget_ms(source, timeout);
+	if (st != NULL)
+		return st;
 	if (!source->is_handed_over)
 		return pipe_dial(address, timeout, ret_pipe);
 	return pipe_dial_socket(address, TAKE_FD(source->sockets[which]), timeout, ret_pipe);

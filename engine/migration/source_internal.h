@@ -147,7 +147,6 @@ struct source {
 			      whole */
 	/* Rounds that are read here, not by CRIU: source_rounds.c. */
 	bool is_live;		  /* the one that is under way, or was last */
-	bool is_after_live;	  /* the one before that */
 	uint64_t reset_uptime_us; /* when the dirty bits were reset for it */
 	bool has_blind_spot; /* they do not find all of this tree's pages: CRIU makes them all */
 

@@ -12,6 +12,7 @@
 #include "haul/v1/peer.pb-c.h"
 #include "proto/clock.h"
 #include "proto/pack.h"
+#include "rpc/seal_choice.h"
 
 enum {
 	AGAIN_FIRST_MS = 250, /* between two attempts, doubled up to */
@@ -71,7 +72,8 @@ static status *dial(struct source_late *late, struct pipe **ret_pipe)
 	const Haul__V1__FetchResponse *there = (const Haul__V1__FetchResponse *)response;
 	if (there->late == NULL)
 		return status_errorf(STATUS_DATA_LOSS, "the destination offered no pipe");
-	return pipe_dial(there->late, timeout_ms, ret_pipe);
+	st = seal_allow(&late->source->core->seal_rates, there->late->seal);
+	return st == NULL ? pipe_dial(there->late, timeout_ms, ret_pipe) : st;
 }
 
 /* Known to who stops it; false: it is stopping. */

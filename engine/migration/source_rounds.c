@@ -16,7 +16,7 @@
 #include "haul/v1/peer.pb-c.h"
 #include "proto/clock.h"
 
-enum { HOLD_MS = 500 };
+enum { HOLD_MS = 200 };
 
 static void show_round(void *self, Haul__V1__Migration *view)
 {
@@ -74,7 +74,8 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	    .live_fd = live_fd,
 	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live),
 	    .is_tracked = source_is_tracked(source),
-	    .is_after_live = source->is_after_live,
+	    /* Where rounds only name pages the table does not know them. */
+	    .must_know = source->mode != MODE_POST_COPY,
 	    .is_last = is_last,
 	    .late = source_late_pages(source, is_last),
 	};
@@ -181,7 +182,6 @@ static bool begin_live(struct source *source, double *ret_frozen_ms)
 	if (st == NULL)
 		return true;
 	log_status(LOG_LEVEL_INFO, source->id, "its memory is not read while it runs", st);
-	source->has_blind_spot = true;
 	return false;
 }
 
@@ -223,12 +223,15 @@ static status *send_tracked(struct source *source, const char *dir, double *ret_
 	struct source_dump_paths paths;
 	struct criu_dump dump;
 
+	double frozen_ms = 0;
+
 	source_fill_dump(source, dir, &dump, &paths);
 	status *st = source_blame_disk(source, criu_pre_dump(source->swrk, &dump));
 	if (st != NULL)
 		swrk_shut_memory(source->swrk); /* nothing more will come */
 	else
-		criu_stats_frozen_ms(paths.work, ret_frozen_ms);
+		criu_stats_frozen_ms(paths.work, &frozen_ms);
+	*ret_frozen_ms += frozen_ms; /* to a hold that has failed */
 	return st;
 }
 
@@ -264,7 +267,6 @@ status *source_one_round(struct source *source)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, live) != 0)
 		return status_errnof(errno, "sockets for a round of memory");
-	source->is_after_live = source->is_live;
 	source->is_live = begin_live(source, &shown.frozen_ms);
 	status *st = move_memory(source, live, &shown);
 	(void)close(live[0]);

@@ -21,7 +21,7 @@ struct memory_round {
 	uint64_t pages_zero;
 	uint64_t pages_late;	/* of pages_sent: named only, the source keeps them */
 	uint64_t pages_skipped; /* clean, says the kernel: the destination has them */
-	uint64_t pages_unknown; /* clean, but not in the round before, which was read live */
+	uint64_t pages_unknown; /* clean, says the kernel, but not in the round before */
 	uint64_t pages_same;	/* dirty, but with the content that the destination has; the
 				   receiver cannot tell them from skipped ones */
 	uint64_t bytes;		/* on the wire */
@@ -51,8 +51,9 @@ struct memory_feed {
 	bool is_tracked; /* CRIU was told of the round before: it asks what that had */
 	bool is_last;	 /* nothing is compared with it, so nothing is noted */
 	enum memory_late late; /* of what CRIU writes */
-	bool is_after_live;    /* the round before was not CRIU's: what CRIU takes for sent may not
-				  have been. Such pages are left out, and counted (pages_unknown) */
+	bool must_know; /* what CRIU takes for sent is in the page table, or has not been sent: then
+			   it is left out, and counted (pages_unknown); in the last round: DATA_LOSS
+			 */
 };
 /* Serves one round on a thread of its own, from now until its feeds have closed it. */
 must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round,

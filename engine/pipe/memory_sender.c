@@ -249,7 +249,13 @@ static status *serve_kept(struct memory_sender *sender, const struct page_header
 		if (st != NULL)
 			break;
 		run.pages = (uint32_t)alike;
-		if (is_known || !sender->feed.is_after_live) {
+		if (!is_known && sender->feed.must_know && sender->feed.is_last)
+			st = status_errorf(STATUS_DATA_LOSS,
+					   "CRIU takes %llu pages at %#llx for sent, which they "
+					   "were not",
+					   (unsigned long long)alike,
+					   (unsigned long long)run.address);
+		else if (is_known || !sender->feed.must_know) {
 			memory_sender_put_bare(sender, &run);
 			counts.pages_skipped += alike;
 		} else {
@@ -481,7 +487,8 @@ static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
 		if (sender->round.bytes != seen.bytes ||
 		    sender->round.pages_sent != seen.pages_sent ||
 		    sender->round.pages_same != seen.pages_same ||
-		    sender->round.pages_skipped != seen.pages_skipped) {
+		    sender->round.pages_skipped != seen.pages_skipped ||
+		    sender->round.pages_unknown != seen.pages_unknown) {
 			seen = sender->round;
 			until = clock_monotonic_ms() + timeout_ms;
 			failed = 0;

@@ -62,6 +62,35 @@ static int stuck(void)
 	return 0;
 }
 
+static int sleep_a_little(void *unused)
+{
+	(void)unused;
+	(void)poll(NULL, 0, 5);
+	return 0;
+}
+
+/* Starts others all the time, and waits as vfork does until they have got there. */
+static void *start_others(void *self)
+{
+	static char stack[STACK];
+
+	for (;;)
+		if (clone(sleep_a_little, stack + STACK, CLONE_VFORK | SIGCHLD, NULL) < 0 ||
+		    wait(NULL) < 0)
+			return self;
+}
+
+static int starting(void)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, start_others, NULL) != 0)
+		return 1;
+	while (part_ready())
+		;
+	return 0;
+}
+
 /* Holds another, and lets nobody go. */
 static int hold_for_good(const char *pid)
 {
@@ -77,6 +106,8 @@ static int play(const char *part)
 {
 	if (strcmp(part, "busy") == 0)
 		return busy();
+	if (strcmp(part, "starting") == 0)
+		return starting();
 	return strcmp(part, "stuck") == 0 ? stuck() : hold_for_good(part);
 }
 
@@ -142,6 +173,23 @@ static void all_threads_stand_still_and_go_on(void **state)
 		assert_int_equal(look(workload.pid).traced, 0);
 		workload_poke(&workload);
 	}
+	workload_end(&workload);
+}
+
+static void one_that_starts_others_is_held_between_two(void **state)
+{
+	struct workload workload = workload_start("starting", -1, false);
+	(void)state;
+
+	for (unsigned i = 0; i < 50; i++) {
+		struct hold *hold = NULL;
+		int64_t begun = clock_monotonic_ms();
+		assert_ok(hold_tree(workload.pid, PLENTY_MS, &hold));
+		assert_true(clock_monotonic_ms() - begun < PLENTY_MS / 4);
+		hold_release(hold);
+		(void)poll(NULL, 0, (int)(i % 7));
+	}
+	workload_poke(&workload);
 	workload_end(&workload);
 }
 
@@ -264,6 +312,7 @@ int main(int argc, char **argv)
 		_exit(play(argv[2]));
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(all_threads_stand_still_and_go_on),
+	    cmocka_unit_test(one_that_starts_others_is_held_between_two),
 	    cmocka_unit_test(what_was_stopped_stays_stopped),
 	    cmocka_unit_test(a_signal_that_comes_meanwhile_is_not_lost),
 	    cmocka_unit_test(one_that_ends_while_it_is_held_is_let_go),

@@ -197,6 +197,13 @@ static void only_what_both_have_is_chosen(void **state)
 	assert_ok(seal_choose(&aes, NULL, &seal));
 	assert_int_equal(seal, HAUL__V1__SEAL__SEAL_AES_256_GCM);
 	assert_code(seal_choose(&chacha, NULL, &seal), STATUS_FAILED_PRECONDITION);
+	/* What the other has chosen is looked at, too. */
+	assert_ok(seal_allow(&aes, HAUL__V1__SEAL__SEAL_AES_256_GCM));
+	assert_code(seal_allow(&aes, HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305),
+		    STATUS_FAILED_PRECONDITION);
+	assert_code(seal_allow(&chacha, HAUL__V1__SEAL__SEAL_AES_256_GCM),
+		    STATUS_FAILED_PRECONDITION);
+	assert_code(seal_allow(&aes, (Haul__V1__Seal)2), STATUS_FAILED_PRECONDITION);
 }
 
 #define WITH_BOTH(test)                                                                            \
