@@ -483,8 +483,8 @@ status *lazy_fill_serve(struct lazy_fill *fill, enum lazy_step *ret_step)
 static status *fill_some_of(struct lazy_fill *fill, struct lazy_memory *memory, bool *ret_any,
 			    enum lazy_step *ret_step)
 {
-	struct lazy_rest part;
-	struct lazy_piece piece;
+	struct lazy_rest part = {0};
+	struct lazy_piece piece = {0};
 
 	*ret_any = memory->filled == NULL ? lazy_moved_next(fill, memory, &part)
 					  : lazy_order_next(fill, memory, &piece);
@@ -503,8 +503,8 @@ static bool is_complete(const struct lazy_memory *memory)
 
 status *lazy_fill_some(struct lazy_fill *fill, enum lazy_step *ret_step)
 {
-	struct lazy_memory *newest;
-	struct lazy_piece piece;
+	struct lazy_memory *newest = NULL;
+	struct lazy_piece piece = {0};
 	bool is_whole = true;
 
 	*ret_step = LAZY_MORE;

@@ -109,8 +109,9 @@ on B kill -CONT "${ENGINE[B]}"
 engine B any-pid
 
 note "cancelled in pre-copy"
+# One round alone is CRIU's, and slow.
 engine A slow=20
-ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" >"$LAB/slow.json" 2>"$LAB/slow.err" &
+ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" --max-rounds 1 >"$LAB/slow.json" 2>"$LAB/slow.err" &
 job=$!
 for ((try = 0; try < 200 * SLOW; try++)); do
     list=$(ctl A --json list --active 2>/dev/null)
