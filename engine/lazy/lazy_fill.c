@@ -483,16 +483,15 @@ status *lazy_fill_serve(struct lazy_fill *fill, enum lazy_step *ret_step)
 static status *fill_some_of(struct lazy_fill *fill, struct lazy_memory *memory, bool *ret_any,
 			    enum lazy_step *ret_step)
 {
-	struct lazy_rest part = {0};
+	if (memory->filled == NULL) {
+		struct lazy_rest part = {0};
+		*ret_any = lazy_moved_next(fill, memory, &part);
+		return *ret_any ? lazy_moved_put(fill, memory, &part, ret_step) : NULL;
+	}
 	struct lazy_piece piece = {0};
-
-	*ret_any = memory->filled == NULL ? lazy_moved_next(fill, memory, &part)
-					  : lazy_order_next(fill, memory, &piece);
-	if (!*ret_any)
-		return NULL;
-	return memory->filled == NULL
-		   ? lazy_moved_put(fill, memory, &part, ret_step)
-		   : fill_here(fill, memory, piece.run, piece.page, piece.pages, ret_step);
+	*ret_any = lazy_order_next(fill, memory, &piece);
+	return *ret_any ? fill_here(fill, memory, piece.run, piece.page, piece.pages, ret_step)
+			: NULL;
 }
 
 static bool is_complete(const struct lazy_memory *memory)
