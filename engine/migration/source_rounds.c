@@ -251,9 +251,10 @@ static status *move_memory(struct source *source, const int live[2], struct roun
 		st = send_tracked(source, dir, &shown->frozen_ms);
 	scoped(status) status *sent =
 	    memory_sender_end(source->sender, source->limits.long_ms, &shown->memory);
-	/* The reader only ever fails because the sender did. */
+	/* The reader mostly fails because the sender did, and says ABORTED then. */
+	bool is_readers = unread != NULL && status_code_of(unread) != STATUS_ABORTED;
 	if (st == NULL)
-		return sent != NULL ? TAKE(sent) : TAKE(unread);
+		return sent != NULL && !is_readers ? TAKE(sent) : TAKE(unread);
 	return sent != NULL && status_code_of(sent) != STATUS_CANCELLED
 		   ? status_detailf(st, "cause", "%s", status_message(sent))
 		   : st;

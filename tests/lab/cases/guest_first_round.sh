@@ -51,7 +51,7 @@ moves 8192 memory 32 2 --shared --processes 4
 moves 7000 mappings 32 50
 moves 100 tree
 
-note "one that cannot be held: another traces it"
+note "one that another traces is refused, and moves when it is not traced any more"
 workload A memory 8 1
 tracer=$(start_on A python3 -c '
 import ctypes, sys, time
