@@ -139,14 +139,25 @@ static bool is_wanted(uint64_t entry)
 	return (entry & (PM_PRESENT | PM_SWAPPED)) != 0 && (entry & PM_FILE) == 0;
 }
 
+static void witness(const struct live *live, uint64_t address, size_t pages)
+{
+	if (live->options->frames != NULL)
+		frames_witness(live->options->frames, live->image >> 8, live->pagemap, address,
+			       pages);
+}
+
 static ssize_t read_pages(const struct live *live, bool is_protected, uint64_t address,
 			  size_t pages)
 {
 	struct iovec here = {(void *)(uintptr_t)live->pages, pages * PAGE_BYTES};
 	struct iovec there = {(void *)(uintptr_t)address, pages * PAGE_BYTES};
 
-	return is_protected ? pread(live->memory, here.iov_base, here.iov_len, (off_t)address)
-			    : process_vm_readv(live->pid, &here, 1, &there, 1, 0);
+	witness(live, address, pages);
+	ssize_t got = is_protected
+			  ? pread(live->memory, here.iov_base, here.iov_len, (off_t)address)
+			  : process_vm_readv(live->pid, &here, 1, &there, 1, 0);
+	witness(live, address, pages);
+	return got;
 }
 
 /* Reads and sends pages of an area that lie in a row; one that cannot be read (it may be gone by

@@ -12,12 +12,14 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "engine/criu/frames.h"
 #include "proto/status.h"
 
 struct live_options {
-	bool is_private;    /* private memory of each task */
-	bool is_shared;	    /* shared anonymous memory, once for the tree */
-	bool is_old_kernel; /* do without PAGEMAP_SCAN, for tests */
+	bool is_private;       /* private memory of each task */
+	bool is_shared;	       /* shared anonymous memory, once for the tree */
+	bool is_old_kernel;    /* do without PAGEMAP_SCAN, for tests */
+	struct frames *frames; /* told of what is read of private memory; NULL = nobody. Borrowed */
 };
 
 /* Writes one round of CRIU's page-server protocol to `fd` (a stream socket; answers are read from

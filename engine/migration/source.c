@@ -71,6 +71,7 @@ void source_tidy(struct source *source)
 	(void)pthread_mutex_unlock(&source->lock);
 	if (source->sender != NULL)
 		memory_sender_free(TAKE(source->sender));
+	frames_free(TAKE(source->frames));
 	swrk_free(swrk);
 	pipe_set_free(&memory);
 	pipe_free(images);

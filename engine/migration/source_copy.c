@@ -326,9 +326,10 @@ static status *open_pipes(struct source *source, const Haul__V1__PrepareResponse
 	registry_change(source->core->registry, source->id, show_streams, &source->memory);
 	st = memory_sender_new(swrk_memory_fd(source->swrk), &source->memory, &source->codecs,
 			       &source->sender);
-	if (st == NULL)
-		memory_sender_limit(source->sender, &source->bandwidth);
-	return st;
+	if (st != NULL)
+		return st;
+	memory_sender_limit(source->sender, &source->bandwidth);
+	return frames_new(source->pid, false, &source->frames);
 }
 
 /* What a destination says that knows no better, or that is not in its right mind: the own guess. */

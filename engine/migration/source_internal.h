@@ -148,7 +148,7 @@ struct source {
 	/* Rounds that are read here, not by CRIU: source_rounds.c. */
 	bool is_live;		  /* the one that is under way, or was last */
 	uint64_t reset_uptime_us; /* when the dirty bits were reset for it */
-	bool has_blind_spot; /* they do not find all of this tree's pages: CRIU makes them all */
+	struct frames *frames;	  /* what the dirty bits do not tell */
 
 	/* For the prediction and its error: source_converge.c. */
 	struct cost restore_cost; /* the destination's */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "engine/criu/frames.h"
 #include "engine/criu/inventory.h"
 #include "engine/criu/live_pages.h"
 #include "engine/criu/stats.h"
@@ -74,8 +75,8 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	    .live_fd = live_fd,
 	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live),
 	    .is_tracked = source_is_tracked(source),
-	    /* Where rounds only name pages the table does not know them. */
-	    .must_know = source->mode != MODE_POST_COPY,
+	    /* Where rounds only name pages their content is read when all stands still. */
+	    .frames = source->mode != MODE_POST_COPY ? source->frames : NULL,
 	    .is_last = is_last,
 	    .late = source_late_pages(source, is_last),
 	};
@@ -132,18 +133,28 @@ void source_show_round(struct source *source, struct round_view *round)
 
 /* --- a round that is read live --- */
 
-/* Of those that have ended nothing is sent. */
-static status *reset_each(pid_t root)
+static status *reset_one(struct source *source, pid_t pid)
+{
+	pid_t task = 0;
+	status *st = proc_innermost_pid(pid, &task);
+
+	if (st == NULL)
+		st = frames_look(source->frames, (uint64_t)task, source->round + 1, false);
+	if (st == NULL)
+		st = proc_reset_dirty(pid);
+	if (status_code_of(st) == STATUS_NOT_FOUND) /* it has ended: nothing of it is sent */
+		status_free(TAKE(st));
+	return st;
+}
+
+static status *reset_each(struct source *source)
 {
 	pid_t *pids = NULL;
 	size_t count = 0;
-	status *st = proc_tree(root, &pids, &count);
+	status *st = proc_tree(source->pid, &pids, &count);
 
-	for (size_t i = 0; i < count && st == NULL; i++) {
-		st = proc_reset_dirty(pids[i]);
-		if (status_code_of(st) == STATUS_NOT_FOUND)
-			status_free(TAKE(st));
-	}
+	for (size_t i = 0; i < count && st == NULL; i++)
+		st = reset_one(source, pids[i]);
 	free(pids);
 	return st;
 }
@@ -161,7 +172,7 @@ static status *reset_dirty(struct source *source, double *ret_frozen_ms)
 	if (st == NULL)
 		st = hold_tree(source->pid, HOLD_MS, &hold);
 	if (st == NULL)
-		st = reset_each(source->pid);
+		st = reset_each(source);
 	hold_release(TAKE(hold));
 	*ret_frozen_ms = clock_monotonic_fine_ms() - begun;
 	return st;
@@ -169,30 +180,22 @@ static status *reset_dirty(struct source *source, double *ret_frozen_ms)
 
 /* Where no dirty bits tell what is there (at first, and after a round that was cut), CRIU would
  * stop the tree for as long as it takes to get hold of all its memory. So the bits are reset and
- * the memory is read here, while the tree runs; CRIU's next round sends what was written since. It
- * also shows whether all was found that CRIU would have sent, so there must be one before the
+ * the memory is read here, while the tree runs; CRIU's next round sends what was written since, and
+ * names what would have been sent by it and was not found here, so there must be one before the
  * freeze. */
 static bool begin_live(struct source *source, double *ret_frozen_ms)
 {
 	if (source->tracking != TRACKING_SOFT_DIRTY || source->mode == MODE_POST_COPY ||
-	    source->has_blind_spot || (source->round != 0 && !source->is_untracked) ||
+	    (source->round != 0 && !source->is_untracked) ||
 	    source->round + 2 > source_most_rounds(source))
 		return false;
 	scoped(status) status *st = reset_dirty(source, ret_frozen_ms);
 	if (st == NULL)
 		return true;
+	/* What CRIU will reset instead is noted then. */
+	frames_forget(source->frames);
 	log_status(LOG_LEVEL_INFO, source->id, "its memory is not read while it runs", st);
 	return false;
-}
-
-/* CRIU knows of pages that reading the tree has not found: the next round is to take all. */
-static void note_blind_spot(struct source *source, uint64_t pages)
-{
-	log_line(LOG_LEVEL_INFO, source->id,
-		 "%llu pages of the tree are only found by CRIU, which takes all from here on",
-		 (unsigned long long)pages);
-	source->has_blind_spot = true;
-	source->is_untracked = true;
 }
 
 /* --- a round of pre-copy --- */
@@ -204,6 +207,7 @@ static status *send_live(struct source *source, const char *dir, int fd)
 	const struct live_options options = {
 	    .is_private = source->is_live || source->tracking == TRACKING_HASH,
 	    .is_shared = true,
+	    .frames = source->is_live ? source->frames : NULL,
 	};
 	pid_t *pids = NULL;
 	size_t count = 0;
@@ -279,8 +283,6 @@ status *source_one_round(struct source *source)
 					status_wrapf(st, "pre-copy round %u", source->round),
 					begun);
 	source->is_untracked = false;
-	if (shown.memory.pages_unknown > 0)
-		note_blind_spot(source, shown.memory.pages_unknown);
 	shown.duration_ms = clock_monotonic_fine_ms() - begun;
 	source->rounds[source->round - 1] = (struct converge_round){
 	    .pages = shown.memory.pages_sent,

@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/criu/frames.h"
 #include "engine/criu/page_store.h"
 #include "engine/pipe/batch_codec.h"
 #include "engine/pipe/stripes.h"
@@ -21,7 +22,6 @@ struct memory_round {
 	uint64_t pages_zero;
 	uint64_t pages_late;	/* of pages_sent: named only, the source keeps them */
 	uint64_t pages_skipped; /* clean, says the kernel: the destination has them */
-	uint64_t pages_unknown; /* clean, says the kernel, but not in the round before */
 	uint64_t pages_same;	/* dirty, but with the content that the destination has; the
 				   receiver cannot tell them from skipped ones */
 	uint64_t bytes;		/* on the wire */
@@ -51,9 +51,10 @@ struct memory_feed {
 	bool is_tracked; /* CRIU was told of the round before: it asks what that had */
 	bool is_last;	 /* nothing is compared with it, so nothing is noted */
 	enum memory_late late; /* of what CRIU writes */
-	bool must_know; /* what CRIU takes for sent is in the page table, or has not been sent: then
-			   it is left out, and counted (pages_unknown); in the last round: DATA_LOSS
-			 */
+	struct frames
+	    *frames; /* of the tree: what CRIU takes for sent has been, and has stayed where it was,
+			or is read by it; DATA_LOSS in the last round if it cannot be. Looked at
+			whenever CRIU asks about a task. Borrowed; NULL: CRIU is trusted */
 };
 /* Serves one round on a thread of its own, from now until its feeds have closed it. */
 must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round,

@@ -196,74 +196,66 @@ void memory_sender_count(struct memory_sender *sender, const struct memory_round
 	sender->round.pages_skipped += counts->pages_skipped;
 	sender->round.pages_same += counts->pages_same;
 	sender->round.pages_late += counts->pages_late;
-	sender->round.pages_unknown += counts->pages_unknown;
 	(void)pthread_cond_broadcast(&sender->changed);
 	(void)pthread_mutex_unlock(&sender->lock);
 }
 
 /* --- commands --- */
 
-static status *serve_pages(struct memory_sender *sender, const struct page_header *header)
+/* Room for pages in one record: *ret_pages, at least one. */
+static status *make_pages_room(struct memory_sender *sender, uint32_t most, uint32_t *ret_pages)
 {
-	struct page_header run = *header;
+	status *st = memory_sender_make_room(sender, PAGE_BYTES);
 
-	while (run.pages > 0) {
-		status *st = memory_sender_make_room(sender, PAGE_BYTES);
-		uint32_t room = LIMIT_BATCH_PAGES - sender->batch_pages, left = run.pages;
-		if (st == NULL && room == 0)
-			st = flush_batch(sender);
-		else if (st == NULL) {
-			size_t fits = (BATCH_BYTES - RECORD_ROOM - sender->used) / PAGE_BYTES;
-			room = room < fits ? room : (uint32_t)fits;
-			run.pages = left < room ? left : room;
-			st = read_all(sender->fd,
-				      sender->out.body + sender->used + PAGE_HEADER_BYTES,
-				      (size_t)run.pages * PAGE_BYTES);
-			struct memory_round counts = {0};
-			if (st == NULL)
-				st = put_pages(sender, run, &counts);
-			memory_sender_count(sender, &counts);
-			run.address += (uint64_t)run.pages * PAGE_BYTES;
-			left -= run.pages;
-		}
-		if (st != NULL)
-			return st;
-		run.pages = left;
+	if (st == NULL && sender->batch_pages == LIMIT_BATCH_PAGES) {
+		st = flush_batch(sender);
+		if (st == NULL)
+			st = memory_sender_make_room(sender, PAGE_BYTES);
 	}
+	if (st != NULL)
+		return st;
+	size_t fits = (BATCH_BYTES - RECORD_ROOM - sender->used) / PAGE_BYTES;
+	uint32_t room = LIMIT_BATCH_PAGES - sender->batch_pages;
+	room = room < fits ? room : (uint32_t)fits;
+	*ret_pages = most < room ? most : room;
 	return NULL;
 }
 
-/* Pages that CRIU takes for sent: clean since the round before, says the kernel. */
-static status *serve_kept(struct memory_sender *sender, const struct page_header *header)
+status *memory_sender_serve_pages(struct memory_sender *sender, const struct page_header *header,
+				  const struct page_source *source)
 {
 	struct page_header run = *header;
-	struct memory_round counts = {0};
-	uint64_t left = header->pages, alike = 0;
-	bool is_known = false;
+	struct memory_round counts;
 	status *st = NULL;
 
-	for (; st == NULL && left > 0; left -= alike, run.address += alike * PAGE_BYTES) {
-		st = page_table_keep(sender->table, run.address, left, &alike, &is_known);
+	for (uint32_t left = header->pages; st == NULL && left > 0; left -= run.pages) {
+		uint32_t got = 0;
+		counts = (struct memory_round){0};
+		st = make_pages_room(sender, left, &run.pages);
 		if (st == NULL)
-			st = memory_sender_make_room(sender, 0);
-		if (st != NULL)
-			break;
-		run.pages = (uint32_t)alike;
-		if (!is_known && sender->feed.must_know && sender->feed.is_last)
-			st = status_errorf(STATUS_DATA_LOSS,
-					   "CRIU takes %llu pages at %#llx for sent, which they "
-					   "were not",
-					   (unsigned long long)alike,
-					   (unsigned long long)run.address);
-		else if (is_known || !sender->feed.must_know) {
-			memory_sender_put_bare(sender, &run);
-			counts.pages_skipped += alike;
-		} else {
-			counts.pages_unknown += alike;
+			st =
+			    source->read(source->self, &run,
+					 sender->out.body + sender->used + PAGE_HEADER_BYTES, &got);
+		if (st == NULL && got == 0) { /* that one cannot be had */
+			run.pages = 1;
+		} else if (st == NULL) {
+			run.pages = got;
+			st = put_pages(sender, run, &counts);
 		}
+		memory_sender_count(sender, &counts);
+		run.address += (uint64_t)run.pages * PAGE_BYTES;
 	}
-	memory_sender_count(sender, &counts);
 	return st;
+}
+
+/* From CRIU, or who writes what is read live. */
+static status *read_feed(void *self, const struct page_header *run, uint8_t *data,
+			 uint32_t *ret_pages)
+{
+	const struct memory_sender *sender = self;
+
+	*ret_pages = run->pages;
+	return read_all(sender->fd, data, (size_t)run->pages * PAGE_BYTES);
 }
 
 static status *serve_add(struct memory_sender *sender, const struct page_header *header)
@@ -274,12 +266,13 @@ static status *serve_add(struct memory_sender *sender, const struct page_header 
 		sender->is_late = may_be_late && sender->feed.late != LATE_NONE;
 		return may_be_late && sender->feed.late == LATE_ALL
 			   ? memory_sender_name_pages(sender, header)
-			   : serve_pages(sender, header);
+			   : memory_sender_serve_pages(sender, header,
+						       &(struct page_source){read_feed, sender});
 	}
 	if (header->flags != PAGE_IN_PARENT)
 		return status_errorf(STATUS_UNIMPLEMENTED,
 				     "CRIU sends lazy pages, which it was not asked for");
-	return serve_kept(sender, header);
+	return memory_sender_serve_kept(sender, header);
 }
 
 /* What CRIU may leave out because it tracked it since the round before. What was read live it never
@@ -290,11 +283,33 @@ static bool criu_has_parent(const struct memory_sender *sender, uint64_t image)
 	       page_table_has_image(sender->table, image);
 }
 
+/* CRIU asks of each task before it looks for dirty pages, while the tree stands still: in a
+ * pre-dump with PAGE_PARENT, in a dump with PAGE_OPEN. */
+static status *look_at_frames(struct memory_sender *sender, uint64_t image)
+{
+	if (sender->feed.frames == NULL || sender->fd != sender->criu_fd ||
+	    (image & 0xff) != PAGE_TASK)
+		return NULL;
+	return frames_look(sender->feed.frames, image >> 8, sender->round_number,
+			   sender->feed.is_last);
+}
+
+static status *serve_parent(struct memory_sender *sender, const struct page_header *header)
+{
+	int32_t has = criu_has_parent(sender, header->image);
+	status *st = look_at_frames(sender, header->image);
+
+	return st == NULL ? answer(sender->fd, &has, sizeof(has)) : st;
+}
+
 static status *serve_open(struct memory_sender *sender, const struct page_header *header)
 {
 	uint8_t has_parent = criu_has_parent(sender, header->image);
 	struct page_header open = {.command = PAGE_OPEN, .image = header->image};
-	status *st = answer(sender->fd, &has_parent, sizeof(has_parent));
+	status *st = sender->feed.is_last ? look_at_frames(sender, header->image) : NULL;
+
+	if (st == NULL)
+		st = answer(sender->fd, &has_parent, sizeof(has_parent));
 
 	if (st == NULL)
 		st = page_table_open(sender->table, header->image);
@@ -336,7 +351,6 @@ static status *serve_one(struct memory_sender *sender, bool *ret_over)
 {
 	uint8_t bytes[PAGE_HEADER_BYTES];
 	struct page_header header;
-	int32_t has;
 	status *st = read_all(sender->fd, bytes, sizeof(bytes));
 
 	if (st == NULL)
@@ -345,8 +359,7 @@ static status *serve_one(struct memory_sender *sender, bool *ret_over)
 		return st;
 	switch (header.command) {
 	case PAGE_PARENT:
-		has = criu_has_parent(sender, header.image);
-		return answer(sender->fd, &has, sizeof(has));
+		return serve_parent(sender, &header);
 	case PAGE_OPEN:
 		return serve_open(sender, &header);
 	case PAGE_ADD:
@@ -487,8 +500,7 @@ static bool wait_for_end(struct memory_sender *sender, int64_t timeout_ms)
 		if (sender->round.bytes != seen.bytes ||
 		    sender->round.pages_sent != seen.pages_sent ||
 		    sender->round.pages_same != seen.pages_same ||
-		    sender->round.pages_skipped != seen.pages_skipped ||
-		    sender->round.pages_unknown != seen.pages_unknown) {
+		    sender->round.pages_skipped != seen.pages_skipped) {
 			seen = sender->round;
 			until = clock_monotonic_ms() + timeout_ms;
 			failed = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by memory_sender.c, memory_resume.c and memory_late.c. */
+/* Shared by memory_sender.c, memory_kept.c, memory_resume.c and memory_late.c. */
 #ifndef HAUL_ENGINE_PIPE_MEMORY_SENDER_INTERNAL_H
 #define HAUL_ENGINE_PIPE_MEMORY_SENDER_INTERNAL_H
 
@@ -59,6 +59,22 @@ must_check status *memory_sender_use(struct memory_sender *sender, const struct 
 must_check status *memory_sender_make_room(struct memory_sender *sender, size_t bytes);
 /* A run without data: continues the last record if it can. There is room. */
 void memory_sender_put_bare(struct memory_sender *sender, const struct page_header *header);
+/* Where pages come from: writes at most run->pages to data, from run->address on; *ret_pages: so
+ * many, 0 when the first one cannot be had. */
+struct page_source {
+	status *(*read)(void *self, const struct page_header *run, uint8_t *data,
+			uint32_t *ret_pages);
+	void *self;
+};
+/* A run of pages by their content. One that cannot be had is left out. */
+must_check status *memory_sender_serve_pages(struct memory_sender *sender,
+					     const struct page_header *header,
+					     const struct page_source *source);
+
+/* memory_kept.c: pages that CRIU takes for sent. */
+must_check status *memory_sender_serve_kept(struct memory_sender *sender,
+					    const struct page_header *header);
+
 void memory_sender_count(struct memory_sender *sender, const struct memory_round *counts);
 
 /* memory_late.c: the pages that CRIU is about to send are named, and not looked at. */

@@ -3,8 +3,8 @@
  *
  * It really stops the tree (ptrace: the tree runs on when the fake dies), really kills it, and
  * really starts a process with the old id at the destination; but what it dumps is the command
- * line, and the pages are made up. A restore checks that each of them has arrived in its last
- * version.
+ * line, and the pages are made up, and written into the tree where it has room for them
+ * (fake-victim). A restore checks that each of them has arrived in its last version.
  *
  * HAUL_FAKE_CRIU holds words: fail=POINT (answers with an error), die=POINT, hang=POINT,
  * garbage=POINT (an unreadable packet), version=N, pages=N (a task), slow=MS (before each record),
@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum { FAKE_ADDRESS = 0x10000000 };
 enum { FAKE_PIDS = 256, FAKE_TASKS = 1024, FAKE_PAGE = 4096, FAKE_PAGES = 96, FAKE_TEXT = 8192 };
 
 /* --- fake_faults.c --- */

@@ -13,7 +13,7 @@
 
 #include "engine/criu/page_stream.h"
 
-enum { ADDRESS = 0x10000000, ZEROS = 16, WORDS = FAKE_PAGE / 8, LONGEST_RUN = 24, ENTRY = 64 };
+enum { ZEROS = 16, WORDS = FAKE_PAGE / 8, LONGEST_RUN = 24, ENTRY = 64 };
 
 static bool goes(unsigned page, unsigned round)
 {
@@ -70,6 +70,18 @@ bool pages_ask_parent(const struct fake_memory *memory, pid_t pid)
 	return ask(memory, PAGE_PARENT, pid, &has, sizeof(has));
 }
 
+/* A page of the tree, if it has a place for it (fake-victim). */
+static void write_into(pid_t pid, unsigned page, const uint64_t words[WORDS])
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	(void)pwrite(fd, words, FAKE_PAGE, FAKE_ADDRESS + (off_t)page * FAKE_PAGE);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
 static bool send_run(const struct fake_memory *memory, pid_t pid, unsigned begin, unsigned end)
 {
 	bool has_data = goes(begin, memory->round);
@@ -77,7 +89,7 @@ static bool send_run(const struct fake_memory *memory, pid_t pid, unsigned begin
 	    .command = PAGE_ADD,
 	    .flags = has_data ? PAGE_PRESENT : PAGE_IN_PARENT,
 	    .pages = end - begin,
-	    .address = ADDRESS + (uint64_t)begin * FAKE_PAGE,
+	    .address = FAKE_ADDRESS + (uint64_t)begin * FAKE_PAGE,
 	    .image = (uint64_t)pid << 8 | PAGE_TASK,
 	};
 	uint8_t bytes[PAGE_HEADER_BYTES];
@@ -89,6 +101,7 @@ static bool send_run(const struct fake_memory *memory, pid_t pid, unsigned begin
 	bool is_sent = put(memory->fd, bytes, sizeof(bytes));
 	for (unsigned page = begin; page < end && has_data && is_sent; page++) {
 		make_page(pid, page, memory->round, words);
+		write_into(pid, page, words);
 		is_sent = put(memory->fd, words, sizeof(words));
 	}
 	return is_sent;
@@ -213,7 +226,7 @@ bool pages_check(int images, pid_t pid, unsigned round, unsigned pages, char ret
 
 	for (unsigned page = 0; page < pages; page++) {
 		make_page(pid, page, version_of(page, round), want);
-		if (!find_page(images, pid, ADDRESS + (uint64_t)page * FAKE_PAGE, got)) {
+		if (!find_page(images, pid, FAKE_ADDRESS + (uint64_t)page * FAKE_PAGE, got)) {
 			(void)snprintf(ret_why, 256, "page %u of process %d is missing", page, pid);
 			return false;
 		}

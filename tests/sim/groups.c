@@ -344,6 +344,12 @@ status *proc_resident_bytes(pid_t pid, uint64_t *ret_bytes)
 	return NULL;
 }
 
+status *proc_innermost_pid(pid_t pid, pid_t *ret_pid)
+{
+	*ret_pid = pid;
+	return NULL;
+}
+
 status *proc_reset_dirty(pid_t pid)
 {
 	(void)pid;

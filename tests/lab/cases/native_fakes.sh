@@ -9,6 +9,7 @@
 
 fake=$BUILD/tests/fake/fake-criu
 [[ -x $fake ]] || fail "no $fake"
+program=$BUILD/tests/fake/fake-victim
 
 # engine HOST WORDS: its engine anew, with a CRIU that behaves so.
 engine() {
@@ -31,10 +32,10 @@ untouched() {
     done
     [[ $state == [RSD]*" frozen 0" ]] || fail "$1: the workload is $state"
     for ((try = 0; try < 50 * SLOW; try++)); do
-        [[ -n $(on B pgrep -f '^sleep 54321' || true)$(left_behind) ]] || return 0
+        [[ -n $(on B pgrep -f "^$program" || true)$(left_behind) ]] || return 0
         sleep 0.1
     done
-    fail "$1: left at B: $(on B pgrep -f '^sleep 54321' || true) $(left_behind)"
+    fail "$1: left at B: $(on B pgrep -f "^$program" || true) $(left_behind)"
 }
 
 # broken HOST WORDS [CODE]: with such a CRIU there the migration is refused.
@@ -49,7 +50,7 @@ lab_start
 for host in A B; do
     engine "$host" any-pid
 done
-victim=$(start_on A sleep 54321)
+victim=$(start_on A "$program")
 
 note "a CPU that does not match, another version, a kernel that it does not like"
 broken B cpu-mismatch FAILED_PRECONDITION
@@ -110,7 +111,7 @@ engine B any-pid
 
 note "cancelled in pre-copy"
 # One round alone is CRIU's, and slow.
-engine A slow=20
+engine A slow=500
 ctl A --json --timeout "$((60 * SLOW))s" migrate "pid:$victim" --to "$(url B)" --max-rounds 1 >"$LAB/slow.json" 2>"$LAB/slow.err" &
 job=$!
 for ((try = 0; try < 200 * SLOW; try++)); do
@@ -134,5 +135,5 @@ note "after all of this it moves"
 migrate A "$victim" B
 expect_completed
 [[ $(report rounds) == *pagesSkipped* ]] || fail "no rounds: $(report rounds)"
-[[ -n $(on B pgrep -f '^sleep 54321') ]] || fail "it is not at B"
+[[ -n $(on B pgrep -f "^$program") ]] || fail "it is not at B"
 expect_gone A "$victim"

@@ -7,8 +7,9 @@
  * Memory is pieces of 64 pages with a content that follows from number and generation, or with none
  * (zeros). One step is: move a piece (mremap), drop one (MADV_DONTNEED) and find zeros, unmap one
  * and map it anew, or fork a child that checks some of all. One more piece is a vault: nobody may
- * read it, itself included (PROT_NONE), but for the moments in which it is checked and changed.
- * PAUSE_MS: between steps (10). */
+ * read it, itself included (PROT_NONE), but for the moments in which it is checked and changed. And
+ * there are large ones, which are never written again but change places: of these mremap moves
+ * whole page tables, which leaves their dirty bits as they are. PAUSE_MS: between steps (10). */
 #include "tests/lab/workloads/heartbeat.h"
 
 #include <stdbool.h>
@@ -27,11 +28,21 @@ enum {
 	CHECKED_A_STEP = 4,
 	CHILD_FOUND = 3,
 	VAULT_STEPS = 50,
+	LARGE_STEPS = 5,
+	LARGES = 4,
+	LARGE_WORDS = 512 * 1024,
+	LARGE_BYTES = LARGE_WORDS * 8, /* two page tables */
 };
 
 struct piece {
 	uint64_t *at;
 	uint32_t generation; /* 0: zeros */
+};
+
+/* Places at multiples of a page table's room, one more than there are contents. */
+struct larges {
+	uint64_t *places[LARGES + 1];
+	size_t contents[LARGES];
 };
 
 static uint64_t state = 88172645463325252u;
@@ -131,6 +142,63 @@ static void ask_child(const struct piece *pieces, size_t count)
 		heartbeat_corrupt("a child ended with %#x", (unsigned)ended);
 }
 
+static void reserve(void *at)
+{
+	if (mmap(at, LARGE_BYTES, PROT_NONE, MAP_ANONYMOUS | MAP_PRIVATE | MAP_FIXED, -1, 0) != at)
+		heartbeat_die("memory");
+}
+
+static void make_larges(struct larges *larges)
+{
+	void *room = mmap(NULL, (LARGES + 2) * (size_t)LARGE_BYTES, PROT_NONE,
+			  MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	if (room == MAP_FAILED)
+		heartbeat_die("memory");
+	uintptr_t first = ((uintptr_t)room + LARGE_BYTES - 1) / LARGE_BYTES * LARGE_BYTES;
+	for (size_t i = 0; i <= LARGES; i++)
+		larges->places[i] = (uint64_t *)(first + i * LARGE_BYTES);
+	for (size_t i = 0; i < LARGES; i++) {
+		larges->contents[i] = i;
+		if (mprotect(larges->places[i], LARGE_BYTES, PROT_READ | PROT_WRITE) != 0)
+			heartbeat_die("mprotect");
+		/* A huge page is moved as such, and called dirty. */
+		(void)madvise(larges->places[i], LARGE_BYTES, MADV_NOHUGEPAGE);
+		for (size_t word = 0; word < LARGE_WORDS; word++)
+			larges->places[i][word] = word_of(i, 1, word);
+	}
+}
+
+static void move_large(void *from, void *to)
+{
+	if (mremap(from, LARGE_BYTES, LARGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		heartbeat_die("mremap");
+}
+
+static void swap_larges(struct larges *larges)
+{
+	size_t a = draw() % LARGES, b = (a + 1 + draw() % (LARGES - 1)) % LARGES, content;
+	void *spare = larges->places[LARGES];
+
+	move_large(larges->places[a], spare);
+	move_large(larges->places[b], larges->places[a]);
+	move_large(spare, larges->places[b]);
+	reserve(spare);
+	content = larges->contents[a];
+	larges->contents[a] = larges->contents[b];
+	larges->contents[b] = content;
+}
+
+static void check_larges(const struct larges *larges)
+{
+	for (size_t i = 0; i < LARGES; i++)
+		for (size_t page = 0; page < LARGE_WORDS / 512; page += 1 + draw() % 16) {
+			size_t word = page * 512 + draw() % 512;
+			if (larges->places[i][word] != word_of(larges->contents[i], 1, word))
+				heartbeat_corrupt("page %zu of large piece %zu, at place %zu", page,
+						  larges->contents[i], i);
+		}
+}
+
 static void step(struct piece *pieces, size_t count, uint64_t steps)
 {
 	size_t number = draw() % count;
@@ -182,17 +250,22 @@ int main(int argc, char **argv)
 	struct piece *pieces = calloc(count + 1, sizeof(*pieces));
 	if (count == 0 || pieces == NULL)
 		return 2;
+	struct larges larges;
 	heartbeat_open(argv[1]);
 	for (size_t i = 0; i <= count; i++) {
 		pieces[i].at = map_piece();
 		fill(pieces, i);
 	}
 	lock_vault(&pieces[count], true);
+	make_larges(&larges);
 	for (uint64_t steps = 0;; steps++) {
 		char text[64];
 		step(pieces, count, steps);
 		if (steps % VAULT_STEPS == 0)
 			open_vault(pieces, count);
+		if (steps % LARGE_STEPS == 0)
+			swap_larges(&larges);
+		check_larges(&larges);
 		snprintf(text, sizeof(text), "steps=%llu", (unsigned long long)steps);
 		heartbeat_beat("ok", text);
 		heartbeat_sleep(pause);
