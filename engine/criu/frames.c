@@ -49,6 +49,7 @@ struct task {
 	uint64_t id;
 	pid_t pid;	/* ours */
 	unsigned round; /* of the last look */
+	bool is_merged; /* at a look so far */
 	struct blocks noted, judged;
 };
 
@@ -351,13 +352,32 @@ static status *note(struct frames *frames, struct task *task)
 
 /* --- looks --- */
 
+/* Whether the kernel compares its pages with others' to merge them (KSM): a page that was written
+ * is not dirty any more once it is merged (replace_page in mm/ksm.c). Kernels before 6.1 do not
+ * tell; they merge what was marked with madvise. */
+static bool is_merged(pid_t pid)
+{
+	char path[64];
+	unsigned long long items = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/ksm_stat", (int)pid);
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return false;
+	int found = fscanf(file, "ksm_rmap_items %llu", &items);
+	(void)fclose(file);
+	return found == 1 && items > 0;
+}
+
 static void judge(const struct frames *frames, struct task *task)
 {
 	struct blocks spare = task->judged;
 
+	task->is_merged = task->is_merged || is_merged(task->pid);
 	for (size_t i = 0; i < task->noted.count; i++) {
 		struct block *block = &task->noted.list[i];
-		block->has_stayed = !block->is_doubtful && is_as_noted(block, frames->pagemap);
+		block->has_stayed =
+		    !task->is_merged && !block->is_doubtful && is_as_noted(block, frames->pagemap);
 	}
 	task->judged = task->noted;
 	task->noted = spare;

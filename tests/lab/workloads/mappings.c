@@ -9,7 +9,8 @@
  * and map it anew, or fork a child that checks some of all. One more piece is a vault: nobody may
  * read it, itself included (PROT_NONE), but for the moments in which it is checked and changed. And
  * there are large ones, which are never written again but change places: of these mremap moves
- * whole page tables, which leaves their dirty bits as they are. PAUSE_MS: between steps (10). */
+ * whole page tables, which leaves their dirty bits as they are. Two more pieces are alike, and may
+ * be merged (KSM), which takes their dirty bits. PAUSE_MS: between steps (10). */
 #include "tests/lab/workloads/heartbeat.h"
 
 #include <stdbool.h>
@@ -29,6 +30,7 @@ enum {
 	CHILD_FOUND = 3,
 	VAULT_STEPS = 50,
 	LARGE_STEPS = 5,
+	TWIN_STEPS = 20,
 	LARGES = 4,
 	LARGE_WORDS = 512 * 1024,
 	LARGE_BYTES = LARGE_WORDS * 8, /* two page tables */
@@ -142,6 +144,31 @@ static void ask_child(const struct piece *pieces, size_t count)
 		heartbeat_corrupt("a child ended with %#x", (unsigned)ended);
 }
 
+/* The second one's content is the first one's, number and all. */
+static void write_twins(struct piece *pieces, size_t number)
+{
+	fill(pieces, number);
+	memcpy(pieces[number + 1].at, pieces[number].at, PIECE_BYTES);
+	pieces[number + 1].generation = pieces[number].generation;
+}
+
+static void make_twins(struct piece *pieces, size_t number)
+{
+	for (size_t i = number; i < number + 2; i++) {
+		pieces[i].at = map_piece();
+		(void)madvise(pieces[i].at, PIECE_BYTES, MADV_MERGEABLE); /* of this kernel? */
+	}
+	write_twins(pieces, number);
+}
+
+static void check_twins(const struct piece *pieces, size_t number)
+{
+	for (size_t i = number; i < number + 2; i++)
+		if (!is_right(&pieces[i], number))
+			heartbeat_corrupt("twin %zu generation %u", i - number,
+					  pieces[i].generation);
+}
+
 static void reserve(void *at)
 {
 	if (mmap(at, LARGE_BYTES, PROT_NONE, MAP_ANONYMOUS | MAP_PRIVATE | MAP_FIXED, -1, 0) != at)
@@ -247,25 +274,30 @@ int main(int argc, char **argv)
 	}
 	size_t count = (size_t)strtoul(argv[2], NULL, 10) * PIECES_PER_MIB;
 	int pause = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 10;
-	struct piece *pieces = calloc(count + 1, sizeof(*pieces));
+	size_t vault = count, twins = count + 1;
+	struct piece *pieces = calloc(count + 3, sizeof(*pieces));
 	if (count == 0 || pieces == NULL)
 		return 2;
 	struct larges larges;
 	heartbeat_open(argv[1]);
-	for (size_t i = 0; i <= count; i++) {
+	for (size_t i = 0; i <= vault; i++) {
 		pieces[i].at = map_piece();
 		fill(pieces, i);
 	}
-	lock_vault(&pieces[count], true);
+	lock_vault(&pieces[vault], true);
 	make_larges(&larges);
+	make_twins(pieces, twins);
 	for (uint64_t steps = 0;; steps++) {
 		char text[64];
 		step(pieces, count, steps);
 		if (steps % VAULT_STEPS == 0)
-			open_vault(pieces, count);
+			open_vault(pieces, vault);
 		if (steps % LARGE_STEPS == 0)
 			swap_larges(&larges);
 		check_larges(&larges);
+		check_twins(pieces, twins);
+		if (steps % TWIN_STEPS == 0)
+			write_twins(pieces, twins);
 		snprintf(text, sizeof(text), "steps=%llu", (unsigned long long)steps);
 		heartbeat_beat("ok", text);
 		heartbeat_sleep(pause);
