@@ -150,19 +150,28 @@ static void open_task(struct frames *frames, const struct task *task)
 	frames->open = task->id;
 }
 
-/* Its files are open then. *ret_task: NULL when there is no such process. */
-static status *reach_task(struct frames *frames, uint64_t id, struct task **ret_task)
+status *frames_find(struct frames *frames, uint64_t id, pid_t *ret_pid)
 {
-	struct task *task = find_task(frames, id);
+	const struct task *task = find_task(frames, id);
 	status *st = NULL;
 
 	if (task == NULL || !is_pid_of(task->pid, id)) {
 		st = find_tasks(frames);
 		task = find_task(frames, id);
 	}
-	if (st == NULL && task != NULL)
-		open_task(frames, task);
-	*ret_task = task;
+	*ret_pid = task != NULL ? task->pid : 0;
+	return st;
+}
+
+/* Its files are open then. *ret_task: NULL when there is no such process. */
+static status *reach_task(struct frames *frames, uint64_t id, struct task **ret_task)
+{
+	pid_t pid = 0;
+	status *st = frames_find(frames, id, &pid);
+
+	*ret_task = find_task(frames, id);
+	if (st == NULL && *ret_task != NULL)
+		open_task(frames, *ret_task);
 	return st;
 }
 

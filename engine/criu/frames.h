@@ -25,6 +25,9 @@ struct frames;
  * one. */
 must_check status *frames_new(pid_t root, bool is_old_kernel, struct frames **ret_frames);
 
+/* The process with that pid as it sees it itself; 0: there is none. */
+must_check status *frames_find(struct frames *frames, uint64_t task, pid_t *ret_pid);
+
 /* The task (its pid as it sees it itself) stands still, the dirty bits tell what it has written
  * since the look before, and are reset before it goes on (not after the last one: nothing is
  * noted). The first look in a round counts. What cannot be looked at has not stayed, so only a lack

@@ -75,8 +75,7 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	    .live_fd = live_fd,
 	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live),
 	    .is_tracked = source_is_tracked(source),
-	    /* Where rounds only name pages their content is read when all stands still. */
-	    .frames = source->mode != MODE_POST_COPY ? source->frames : NULL,
+	    .frames = source->frames,
 	    .is_last = is_last,
 	    .late = source_late_pages(source, is_last),
 	};

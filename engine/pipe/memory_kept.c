@@ -4,6 +4,11 @@
  * and go by their content. */
 #include "engine/pipe/memory_sender_internal.h"
 
+bool memory_sender_checks_kept(const struct memory_sender *sender)
+{
+	return sender->feed.frames != NULL && sender->feed.late != LATE_ALL;
+}
+
 static status *read_tree(void *self, const struct page_header *run, uint8_t *data,
 			 uint32_t *ret_pages)
 {
@@ -54,7 +59,7 @@ static status *serve_stayed(struct memory_sender *sender, struct page_header run
 		if (st != NULL)
 			break;
 		run.pages = (uint32_t)alike;
-		if (is_known || sender->feed.frames == NULL)
+		if (is_known || !memory_sender_checks_kept(sender))
 			st = keep(sender, &run);
 		else
 			st = serve_read(sender, &run);
@@ -70,7 +75,7 @@ status *memory_sender_serve_kept(struct memory_sender *sender, const struct page
 
 	for (; st == NULL && left > 0; left -= alike, run.address += alike * PAGE_BYTES) {
 		bool has_stayed =
-		    sender->feed.frames == NULL || (run.image & 0xff) != PAGE_TASK ||
+		    !memory_sender_checks_kept(sender) || (run.image & 0xff) != PAGE_TASK ||
 		    frames_have_stayed(sender->feed.frames, run.image >> 8, sender->round_number,
 				       run.address, left, &alike);
 		run.pages = (uint32_t)alike;

@@ -119,3 +119,33 @@ status *memory_sender_name_pages(struct memory_sender *sender, const struct page
 	memory_sender_count(sender, &counts);
 	return NULL;
 }
+
+/* Which of its memory may stay here. */
+status *memory_sender_read_areas(struct memory_sender *sender, uint64_t image)
+{
+	pid_t pid = 0;
+	status *st = NULL;
+
+	sender->areas.count = 0;
+	if (sender->feed.late == LATE_NONE || sender->feed.frames == NULL ||
+	    (image & 0xff) != PAGE_TASK)
+		return NULL;
+	st = frames_find(sender->feed.frames, image >> 8, &pid);
+	return st == NULL && pid != 0 ? late_areas_read(&sender->areas, pid) : st;
+}
+
+status *memory_sender_serve_late(struct memory_sender *sender, const struct page_header *header)
+{
+	struct page_header run = *header;
+	uint64_t left = header->pages, alike = left;
+	status *st = NULL;
+
+	if (sender->feed.late == LATE_NONE || (run.flags & PAGE_LAZY) != 0)
+		return memory_sender_serve_present(sender, header, (run.flags & PAGE_LAZY) != 0);
+	for (; st == NULL && left > 0; left -= alike, run.address += alike * PAGE_BYTES) {
+		bool may_be_late = late_areas_have(&sender->areas, run.address, left, &alike);
+		run.pages = (uint32_t)alike;
+		st = memory_sender_serve_present(sender, &run, may_be_late);
+	}
+	return st;
+}

@@ -258,17 +258,23 @@ static status *read_feed(void *self, const struct page_header *run, uint8_t *dat
 	return read_all(sender->fd, data, (size_t)run->pages * PAGE_BYTES);
 }
 
+/* Pages that may stay here, or may not. */
+status *memory_sender_serve_present(struct memory_sender *sender, const struct page_header *header,
+				    bool may_be_late)
+{
+	sender->is_late = may_be_late && sender->feed.late != LATE_NONE;
+	return may_be_late && sender->feed.late == LATE_ALL
+		   ? memory_sender_name_pages(sender, header)
+		   : memory_sender_serve_pages(sender, header,
+					       &(struct page_source){read_feed, sender});
+}
+
 static status *serve_add(struct memory_sender *sender, const struct page_header *header)
 {
-	if ((header->flags & PAGE_PRESENT) != 0) {
-		bool may_be_late =
-		    sender->fd == sender->criu_fd && (header->flags & PAGE_LAZY) != 0;
-		sender->is_late = may_be_late && sender->feed.late != LATE_NONE;
-		return may_be_late && sender->feed.late == LATE_ALL
-			   ? memory_sender_name_pages(sender, header)
-			   : memory_sender_serve_pages(sender, header,
-						       &(struct page_source){read_feed, sender});
-	}
+	if ((header->flags & PAGE_PRESENT) != 0)
+		return sender->fd == sender->criu_fd
+			   ? memory_sender_serve_late(sender, header)
+			   : memory_sender_serve_present(sender, header, false);
 	if (header->flags != PAGE_IN_PARENT)
 		return status_errorf(STATUS_UNIMPLEMENTED,
 				     "CRIU sends lazy pages, which it was not asked for");
@@ -287,7 +293,7 @@ static bool criu_has_parent(const struct memory_sender *sender, uint64_t image)
  * pre-dump with PAGE_PARENT, in a dump with PAGE_OPEN. */
 static status *look_at_frames(struct memory_sender *sender, uint64_t image)
 {
-	if (sender->feed.frames == NULL || sender->fd != sender->criu_fd ||
+	if (!memory_sender_checks_kept(sender) || sender->fd != sender->criu_fd ||
 	    (image & 0xff) != PAGE_TASK)
 		return NULL;
 	return frames_look(sender->feed.frames, image >> 8, sender->round_number,
@@ -308,6 +314,8 @@ static status *serve_open(struct memory_sender *sender, const struct page_header
 	struct page_header open = {.command = PAGE_OPEN, .image = header->image};
 	status *st = sender->feed.is_last ? look_at_frames(sender, header->image) : NULL;
 
+	if (st == NULL)
+		st = memory_sender_read_areas(sender, header->image);
 	if (st == NULL)
 		st = answer(sender->fd, &has_parent, sizeof(has_parent));
 
@@ -564,6 +572,7 @@ void memory_sender_free(struct memory_sender *sender)
 	page_table_free(sender->table);
 	free(sender->marks);
 	memory_drain_free(sender->drain);
+	late_areas_free(&sender->areas);
 	(void)pthread_cond_destroy(&sender->changed);
 	(void)pthread_mutex_destroy(&sender->lock);
 	free(sender);

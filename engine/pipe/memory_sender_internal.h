@@ -7,6 +7,7 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
+#include "engine/criu/late_areas.h"
 #include "engine/pipe/memory_pipe.h"
 #include "engine/pipe/page_table.h"
 
@@ -39,6 +40,7 @@ struct memory_sender {
 	size_t mark_count, mark_room;
 	bool is_pipe_lost;
 	bool is_late;		    /* the pages that are read now may be left here */
+	struct late_areas areas;    /* of the image that is open */
 	struct memory_drain *drain; /* where the content of such pages goes */
 
 	pthread_t thread;
@@ -71,7 +73,9 @@ must_check status *memory_sender_serve_pages(struct memory_sender *sender,
 					     const struct page_header *header,
 					     const struct page_source *source);
 
-/* memory_kept.c: pages that CRIU takes for sent. */
+/* memory_kept.c: pages that CRIU takes for sent. Whether that is looked into: where pages are only
+ * named their content is read when all stands still. */
+bool memory_sender_checks_kept(const struct memory_sender *sender);
 must_check status *memory_sender_serve_kept(struct memory_sender *sender,
 					    const struct page_header *header);
 
@@ -80,6 +84,16 @@ void memory_sender_count(struct memory_sender *sender, const struct memory_round
 /* memory_late.c: the pages that CRIU is about to send are named, and not looked at. */
 must_check status *memory_sender_name_pages(struct memory_sender *sender,
 					    const struct page_header *header);
+
+/* The image is opened in CRIU's feed: which of its memory may stay here. */
+must_check status *memory_sender_read_areas(struct memory_sender *sender, uint64_t image);
+/* Pages that CRIU is about to send, which may stay here if CRIU says so or they are in such an
+ * area. */
+must_check status *memory_sender_serve_late(struct memory_sender *sender,
+					    const struct page_header *header);
+/* Pages that may stay here or may not, in a round in which some may. */
+must_check status *memory_sender_serve_present(struct memory_sender *sender,
+					       const struct page_header *header, bool may_be_late);
 
 void memory_drain_free(struct memory_drain *drain);
 

@@ -111,7 +111,7 @@ measure() {
     local mode=$1 mib=$2
     PART="$mode, $mib MiB"
     VICTIM=memory
-    VICTIM_ARGS[memory]="$mib 0 --incompressible"
+    VICTIM_ARGS[memory]="$mib 0 --incompressible ${*:3}"
     log_marks
     victim A
     STATUS_OF[$PID]=$SHARED/beats-B/$BEATS
@@ -136,6 +136,11 @@ part_measure() {
             measure "$mode" "$mib"
         done
     done
+}
+
+# CRIU takes all of its memory for stack, and sends it as what cannot stay behind.
+part_stack() {
+    measure post-copy 32 --page-stack
 }
 
 part_plain() {
@@ -346,7 +351,7 @@ part_random() {
 }
 
 matrix_start
-parts="plain hybrid guard_killed to_killed from_killed"
+parts="stack plain hybrid guard_killed to_killed from_killed"
 [[ ${HAUL_FULL:-} != 1 ]] || parts="measure $parts events on_timeout refused cut both_killed from_stopped holders_killed source_lost \
     events_cut events_killed random"
 for part in ${HAUL_PARTS:-$parts}; do

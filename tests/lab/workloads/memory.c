@@ -2,17 +2,19 @@
 /* memory: much memory that is changed and checked all the time.
  *
  * usage: memory STATUS MIB DIRTY_MIB_PER_S|max [--shared] [--incompressible | --text] [--huge]
- *               [--random] [--zero PERCENT] [--processes N] [--open FILE]
+ *               [--random] [--zero PERCENT] [--processes N] [--open FILE] [--page-stack]
  *
  * Writes go through the memory in order, or to pages at random; at most as fast as it can ("max").
  * With --zero so many of each hundred pages stay zero; with --processes so many processes change
- * and check a part of it each, and their parent tells of them all.
+ * and check a part of it each, and their parent tells of them all. With --page-stack there is one
+ * more thread, of which CRIU 4.1 concludes that all memory is its stack.
  *
  * The content of a page follows from its number and its generation; the generations are kept apart
  * from the pages, so that a stale page is found as surely as a damaged one. */
 #include "tests/lab/workloads/heartbeat.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -230,6 +232,30 @@ static void run_processes(const struct memory *m, double dirty_pages_per_ms, uns
 	}
 }
 
+/* A thread that only waits, with its stack pointer where a page begins. */
+static void *wait_there(void *top)
+{
+#ifdef __x86_64__
+	__asm__ volatile("mov %0, %%rsp\n1: mov $34, %%eax\nsyscall\njmp 1b"
+			 :
+			 : "r"(top)
+			 : "memory");
+	__builtin_unreachable();
+#else
+	(void)top;
+	heartbeat_die("no such thread on this processor");
+#endif
+}
+
+static void start_page_stack(void)
+{
+	static _Alignas(PAGE_BYTES) char stack[2 * PAGE_BYTES];
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, wait_there, stack + PAGE_BYTES) != 0)
+		heartbeat_die("pthread_create");
+}
+
 static void parse(int argc, char **argv, struct memory *m, struct options *options)
 {
 	for (int i = 4; i < argc; i++) {
@@ -247,6 +273,8 @@ static void parse(int argc, char **argv, struct memory *m, struct options *optio
 			options->processes = (unsigned)strtoul(value, NULL, 10);
 		if (strcmp(argv[i], "--open") == 0 && open(value, O_RDONLY) < 0)
 			heartbeat_die(value);
+		if (strcmp(argv[i], "--page-stack") == 0)
+			start_page_stack();
 	}
 }
 
@@ -258,7 +286,7 @@ int main(int argc, char **argv)
 		fprintf(stderr,
 			"usage: memory STATUS MIB DIRTY_MIB_PER_S|max [--shared] [--incompressible "
 			"| --text] [--huge]\n              [--random] [--zero PERCENT] "
-			"[--processes N] [--open FILE]\n");
+			"[--processes N] [--open FILE] [--page-stack]\n");
 		return 2;
 	}
 	m.count = (size_t)strtoul(argv[2], NULL, 10) * PAGES_PER_MIB;
