@@ -146,7 +146,9 @@ struct source {
 	bool is_untracked; /* the kernel's dirty bits do not tell what is there: until a round is
 			      whole */
 	/* Rounds that are read here, not by CRIU: source_rounds.c. */
-	bool is_live;		  /* the one that is under way, or was last */
+	bool is_live; /* the one that is under way, or was last */
+	uint64_t last_sent,
+	    last_same;		  /* pages of the last one: that had changed, and that had not */
 	uint64_t reset_uptime_us; /* when the dirty bits were reset for it */
 	struct frames *frames;	  /* what the dirty bits do not tell */
 

@@ -18,6 +18,7 @@ enum {
 	AGAIN_FIRST_MS = 250, /* between two attempts, doubled up to */
 	AGAIN_LONGEST_MS = 5000,
 	DISOWN_MS = 2000,
+	SAME_FEW = 4,
 };
 
 struct source_late {
@@ -33,11 +34,21 @@ struct source_late {
 	status *error; /* of the last attempt */
 };
 
+/* Whether what the kernel calls dirty has mostly changed, as far as the last round tells: it is not
+ * worth looking at while all stands still. (Of a huge page one write marks all.) */
+static bool are_changed(const struct source *source)
+{
+	return source_is_tracked(source) && !source->is_live &&
+	       source->last_same < source->last_sent / SAME_FEW;
+}
+
 enum memory_late source_late_pages(const struct source *source, bool is_last)
 {
 	if (source->mode == MODE_POST_COPY)
 		return LATE_ALL;
-	return is_last && source->is_late ? LATE_CHANGED : LATE_NONE;
+	if (!is_last || !source->is_late)
+		return LATE_NONE;
+	return are_changed(source) ? LATE_ALL : LATE_CHANGED;
 }
 
 /* --- reading --- */

@@ -76,6 +76,7 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live),
 	    .is_tracked = source_is_tracked(source),
 	    .frames = source->frames,
+	    .was_named = source->mode == MODE_POST_COPY,
 	    .is_last = is_last,
 	    .late = source_late_pages(source, is_last),
 	};
@@ -282,6 +283,8 @@ status *source_one_round(struct source *source)
 					status_wrapf(st, "pre-copy round %u", source->round),
 					begun);
 	source->is_untracked = false;
+	source->last_sent = shown.memory.pages_sent;
+	source->last_same = shown.memory.pages_same;
 	shown.duration_ms = clock_monotonic_fine_ms() - begun;
 	source->rounds[source->round - 1] = (struct converge_round){
 	    .pages = shown.memory.pages_sent,

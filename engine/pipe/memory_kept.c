@@ -6,7 +6,7 @@
 
 bool memory_sender_checks_kept(const struct memory_sender *sender)
 {
-	return sender->feed.frames != NULL && sender->feed.late != LATE_ALL;
+	return sender->feed.frames != NULL && !sender->feed.was_named;
 }
 
 static status *read_tree(void *self, const struct page_header *run, uint8_t *data,

@@ -51,10 +51,11 @@ struct memory_feed {
 	bool is_tracked; /* CRIU was told of the round before: it asks what that had */
 	bool is_last;	 /* nothing is compared with it, so nothing is noted */
 	enum memory_late late; /* of what CRIU writes */
-	struct frames
-	    *frames; /* of the tree: what CRIU takes for sent has been, and has stayed where it was,
-			or is read by it; DATA_LOSS in the last round if it cannot be. Looked at
-			whenever CRIU asks about a task. Borrowed; NULL: CRIU is trusted */
+	bool was_named; /* the rounds before only named pages: what CRIU takes for sent was so */
+	/* Of the tree: what CRIU takes for sent has been, and has stayed where it was, or is read
+	 * by it; DATA_LOSS in the last round if it cannot be. Looked at whenever CRIU asks about a
+	 * task. Borrowed; NULL: CRIU is trusted. */
+	struct frames *frames;
 };
 /* Serves one round on a thread of its own, from now until its feeds have closed it. */
 must_check status *memory_sender_begin(struct memory_sender *sender, unsigned round,

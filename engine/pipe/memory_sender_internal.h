@@ -73,8 +73,8 @@ must_check status *memory_sender_serve_pages(struct memory_sender *sender,
 					     const struct page_header *header,
 					     const struct page_source *source);
 
-/* memory_kept.c: pages that CRIU takes for sent. Whether that is looked into: where pages are only
- * named their content is read when all stands still. */
+/* memory_kept.c: pages that CRIU takes for sent. Whether that is looked into: what was only named
+ * is read when all stands still. */
 bool memory_sender_checks_kept(const struct memory_sender *sender);
 must_check status *memory_sender_serve_kept(struct memory_sender *sender,
 					    const struct page_header *header);
