@@ -16,6 +16,7 @@
 enum {
 	BLOCK_PAGES = 512, /* of one page table */
 	SAMPLES = 8,	   /* of a block: one that is written meanwhile tells nothing */
+	SAME_ENOUGH = 3,   /* that are where they were */
 	REGIONS = 8,	   /* of a block, in which samples are taken */
 	LINE_BYTES = 4608  /* a path of maps has at most 4096 */
 };
@@ -56,6 +57,7 @@ struct task {
 struct frames {
 	pid_t root;
 	bool can_scan;
+	bool merges; /* at the last look the kernel merged pages */
 	struct task *tasks;
 	size_t count, room;
 	/* The task that is open: */
@@ -106,6 +108,22 @@ static status *add_task(struct frames *frames, uint64_t id, pid_t pid)
 	return NULL;
 }
 
+static void drop_task(struct frames *frames, size_t number)
+{
+	struct task *task = &frames->tasks[number];
+
+	free(task->noted.list);
+	free(task->judged.list);
+	*task = frames->tasks[--frames->count];
+}
+
+static void drop_ended(struct frames *frames)
+{
+	for (size_t i = frames->count; i-- > 0;)
+		if (frames->tasks[i].pid == 0)
+			drop_task(frames, i);
+}
+
 static bool is_pid_of(pid_t pid, uint64_t id)
 {
 	pid_t inner = 0;
@@ -121,6 +139,9 @@ static status *find_tasks(struct frames *frames)
 	scoped(status) status *unseen = proc_tree(frames->root, &pids, &count);
 	status *st = NULL;
 
+	if (unseen == NULL)
+		for (size_t i = 0; i < frames->count; i++)
+			frames->tasks[i].pid = 0;
 	for (size_t i = 0; st == NULL && i < count; i++) {
 		pid_t inner = 0;
 		scoped(status) status *gone = proc_innermost_pid(pids[i], &inner);
@@ -128,6 +149,7 @@ static status *find_tasks(struct frames *frames)
 			st = add_task(frames, (uint64_t)inner, pids[i]);
 	}
 	free(pids);
+	drop_ended(frames);
 	return st;
 }
 
@@ -159,7 +181,7 @@ status *frames_find(struct frames *frames, uint64_t id, pid_t *ret_pid)
 		st = find_tasks(frames);
 		task = find_task(frames, id);
 	}
-	*ret_pid = task != NULL ? task->pid : 0;
+	*ret_pid = task != NULL && is_pid_of(task->pid, id) ? task->pid : 0;
 	return st;
 }
 
@@ -169,7 +191,7 @@ static status *reach_task(struct frames *frames, uint64_t id, struct task **ret_
 	pid_t pid = 0;
 	status *st = frames_find(frames, id, &pid);
 
-	*ret_task = find_task(frames, id);
+	*ret_task = pid != 0 ? find_task(frames, id) : NULL;
 	if (st == NULL && *ret_task != NULL)
 		open_task(frames, *ret_task);
 	return st;
@@ -193,19 +215,25 @@ static bool read_entries(int pagemap, uint64_t address, uint64_t *entries, size_
 	       (ssize_t)(count * sizeof(*entries));
 }
 
-/* By one page that has not been written since, in the frame that it was in: page tables move as a
+/* By pages that have not been written since, in the frames that they were in: page tables move as a
  * whole, so all the others are where they were, too. (One that was written may be a new page that
  * got a frame which had become free.) */
 static bool is_as_noted(const struct block *block, int pagemap)
 {
-	uint64_t entry = 0;
+	unsigned same = 0;
 
-	for (unsigned i = 0; i < block->count; i++)
-		if (read_entries(pagemap, block->start + (uint64_t)block->pages[i] * PAGE_BYTES,
-				 &entry, 1) &&
-		    (entry & PM_SOFT_DIRTY) == 0 && frame_of(entry) == block->frames[i])
-			return true;
-	return false;
+	for (unsigned i = 0; i < block->count && same < SAME_ENOUGH; i++) {
+		uint64_t entry = PM_SOFT_DIRTY;
+		if (!read_entries(pagemap, block->start + (uint64_t)block->pages[i] * PAGE_BYTES,
+				  &entry, 1))
+			return false;
+		if ((entry & PM_SOFT_DIRTY) != 0 || frame_of(entry) == 0)
+			continue;
+		if (frame_of(entry) != block->frames[i])
+			return false;
+		same++;
+	}
+	return same > 0;
 }
 
 static struct block *find_block(const struct blocks *blocks, uint64_t start)
@@ -361,9 +389,23 @@ static status *note(struct frames *frames, struct task *task)
 
 /* --- looks --- */
 
+/* Whether the kernel merges pages at all. */
+static bool merges(void)
+{
+	int run = 0;
+	FILE *file = fopen("/sys/kernel/mm/ksm/run", "re");
+
+	if (file == NULL)
+		return false;
+	if (fscanf(file, "%d", &run) != 1)
+		run = 1;
+	(void)fclose(file);
+	return run != 0;
+}
+
 /* Whether the kernel compares its pages with others' to merge them (KSM): a page that was written
  * is not dirty any more once it is merged (replace_page in mm/ksm.c). Kernels before 6.1 do not
- * tell; they merge what was marked with madvise. */
+ * tell. */
 static bool is_merged(pid_t pid)
 {
 	char path[64];
@@ -372,21 +414,23 @@ static bool is_merged(pid_t pid)
 	(void)snprintf(path, sizeof(path), "/proc/%d/ksm_stat", (int)pid);
 	FILE *file = fopen(path, "re");
 	if (file == NULL)
-		return false;
+		return merges();
 	int found = fscanf(file, "ksm_rmap_items %llu", &items);
 	(void)fclose(file);
 	return found == 1 && items > 0;
 }
 
-static void judge(const struct frames *frames, struct task *task)
+/* The bits are of the look before: of the round before, or something went wrong then. */
+static void judge(struct frames *frames, struct task *task, unsigned round)
 {
 	struct blocks spare = task->judged;
 
+	frames->merges = merges();
 	task->is_merged = task->is_merged || is_merged(task->pid);
 	for (size_t i = 0; i < task->noted.count; i++) {
 		struct block *block = &task->noted.list[i];
-		block->has_stayed =
-		    !task->is_merged && !block->is_doubtful && is_as_noted(block, frames->pagemap);
+		block->has_stayed = task->round + 1 == round && !task->is_merged &&
+				    !block->is_doubtful && is_as_noted(block, frames->pagemap);
 	}
 	task->judged = task->noted;
 	task->noted = spare;
@@ -400,8 +444,8 @@ status *frames_look(struct frames *frames, uint64_t id, unsigned round, bool is_
 
 	if (st != NULL || task == NULL || task->round == round)
 		return st;
+	judge(frames, task, round);
 	task->round = round;
-	judge(frames, task);
 	return is_last ? NULL : note(frames, task);
 }
 
@@ -416,7 +460,8 @@ bool frames_have_stayed(const struct frames *frames, uint64_t id, unsigned round
 	if (task == NULL || task->round != round)
 		return false;
 	const struct block *block = find_block(&task->judged, start);
-	return block != NULL && block->has_stayed;
+	/* It may be merged between the look and CRIU's. */
+	return block != NULL && block->has_stayed && !(frames->merges && is_merged(task->pid));
 }
 
 void frames_witness(struct frames *frames, uint64_t id, int pagemap, uint64_t address,
@@ -452,11 +497,8 @@ size_t frames_read(struct frames *frames, uint64_t id, uint64_t address, size_t 
 void frames_forget(struct frames *frames)
 {
 	close_task(frames);
-	for (size_t i = 0; i < frames->count; i++) {
-		free(frames->tasks[i].noted.list);
-		free(frames->tasks[i].judged.list);
-	}
-	frames->count = 0;
+	while (frames->count > 0)
+		drop_task(frames, frames->count - 1);
 }
 
 void frames_free(struct frames *frames)

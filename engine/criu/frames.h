@@ -5,8 +5,9 @@
  * lies at the address then is called clean, and is another page. So a few frames of each such block
  * are noted whenever dirty bits are reset, and looked at when they are asked.
  *
- * Of a task whose pages the kernel merges with others (KSM), which takes their dirty bits, nothing
- * has ever stayed.
+ * Of a task whose pages the kernel merges with others (KSM), which takes their dirty bits,
+ * nothing has ever stayed. Rounds are numbered one after the other: notes count in the next one
+ * only.
  *
  * One round at a time, by one thread at a time. */
 #ifndef HAUL_ENGINE_CRIU_FRAMES_H

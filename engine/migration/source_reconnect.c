@@ -158,6 +158,7 @@ status *source_reconnect(struct source *source, status *st, double begun_ms)
 	status_free(st);
 	/* The kernel's bits of what the lost round was to send are gone. */
 	source->is_untracked = true;
+	frames_forget(source->frames);
 	(void)snprintf(
 	    text, sizeof(text),
 	    "the link was lost in round %u and came back: it went on after %.1f s with what "

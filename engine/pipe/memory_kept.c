@@ -4,11 +4,6 @@
  * and go by their content. */
 #include "engine/pipe/memory_sender_internal.h"
 
-bool memory_sender_checks_kept(const struct memory_sender *sender)
-{
-	return sender->feed.frames != NULL && !sender->feed.was_named;
-}
-
 static status *read_tree(void *self, const struct page_header *run, uint8_t *data,
 			 uint32_t *ret_pages)
 {
@@ -59,10 +54,29 @@ static status *serve_stayed(struct memory_sender *sender, struct page_header run
 		if (st != NULL)
 			break;
 		run.pages = (uint32_t)alike;
-		if (is_known || !memory_sender_checks_kept(sender))
+		/* What was only named is not in the table. */
+		if (is_known || sender->feed.was_named || sender->feed.frames == NULL)
 			st = keep(sender, &run);
 		else
 			st = serve_read(sender, &run);
+	}
+	return st;
+}
+
+/* Another page than was sent or named. All that may stay here stays here in some rounds; then
+ * nobody looks. */
+static status *serve_moved(struct memory_sender *sender, struct page_header run)
+{
+	uint64_t left = run.pages, alike = left;
+	status *st = NULL;
+
+	for (; st == NULL && left > 0; left -= alike, run.address += alike * PAGE_BYTES) {
+		bool is_late = sender->feed.late == LATE_ALL &&
+			       late_areas_have(&sender->areas, run.address, left, &alike);
+		if (sender->feed.late != LATE_ALL)
+			alike = left;
+		run.pages = (uint32_t)alike;
+		st = is_late ? memory_sender_name(sender, &run) : serve_read(sender, &run);
 	}
 	return st;
 }
@@ -73,13 +87,17 @@ status *memory_sender_serve_kept(struct memory_sender *sender, const struct page
 	uint64_t left = header->pages, alike = left;
 	status *st = NULL;
 
+	if ((header->image & 0xff) != PAGE_TASK)
+		return status_errorf(
+		    STATUS_DATA_LOSS,
+		    "CRIU takes pages of shared memory for sent, which it was not told");
 	for (; st == NULL && left > 0; left -= alike, run.address += alike * PAGE_BYTES) {
 		bool has_stayed =
-		    !memory_sender_checks_kept(sender) || (run.image & 0xff) != PAGE_TASK ||
+		    sender->feed.frames == NULL ||
 		    frames_have_stayed(sender->feed.frames, run.image >> 8, sender->round_number,
 				       run.address, left, &alike);
 		run.pages = (uint32_t)alike;
-		st = has_stayed ? serve_stayed(sender, run) : serve_read(sender, &run);
+		st = has_stayed ? serve_stayed(sender, run) : serve_moved(sender, run);
 	}
 	return st;
 }

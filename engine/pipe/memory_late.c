@@ -101,23 +101,28 @@ static status *discard(struct memory_drain *drain, int fd, uint64_t bytes)
 	return NULL;
 }
 
-status *memory_sender_name_pages(struct memory_sender *sender, const struct page_header *header)
+status *memory_sender_name(struct memory_sender *sender, const struct page_header *header)
 {
 	struct page_header run = *header;
 	const struct memory_round counts = {.pages_sent = header->pages,
 					    .pages_late = header->pages};
+	status *st = memory_sender_make_room(sender, 0);
 
-	run.flags = PAGE_PRESENT | PAGE_LATE;
-	status *st = sender->drain == NULL ? drain_new(&sender->drain) : NULL;
-	if (st == NULL)
-		st = discard(sender->drain, sender->fd, (uint64_t)header->pages * PAGE_BYTES);
-	if (st == NULL)
-		st = memory_sender_make_room(sender, 0);
 	if (st != NULL)
 		return st;
+	run.flags = PAGE_PRESENT | PAGE_LATE;
 	memory_sender_put_bare(sender, &run);
 	memory_sender_count(sender, &counts);
 	return NULL;
+}
+
+status *memory_sender_name_pages(struct memory_sender *sender, const struct page_header *header)
+{
+	status *st = sender->drain == NULL ? drain_new(&sender->drain) : NULL;
+
+	if (st == NULL)
+		st = discard(sender->drain, sender->fd, (uint64_t)header->pages * PAGE_BYTES);
+	return st == NULL ? memory_sender_name(sender, header) : st;
 }
 
 /* Which of its memory may stay here. */

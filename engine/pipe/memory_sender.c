@@ -293,7 +293,7 @@ static bool criu_has_parent(const struct memory_sender *sender, uint64_t image)
  * pre-dump with PAGE_PARENT, in a dump with PAGE_OPEN. */
 static status *look_at_frames(struct memory_sender *sender, uint64_t image)
 {
-	if (!memory_sender_checks_kept(sender) || sender->fd != sender->criu_fd ||
+	if (sender->feed.frames == NULL || sender->fd != sender->criu_fd ||
 	    (image & 0xff) != PAGE_TASK)
 		return NULL;
 	return frames_look(sender->feed.frames, image >> 8, sender->round_number,

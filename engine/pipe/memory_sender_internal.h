@@ -73,9 +73,7 @@ must_check status *memory_sender_serve_pages(struct memory_sender *sender,
 					     const struct page_header *header,
 					     const struct page_source *source);
 
-/* memory_kept.c: pages that CRIU takes for sent. Whether that is looked into: what was only named
- * is read when all stands still. */
-bool memory_sender_checks_kept(const struct memory_sender *sender);
+/* memory_kept.c: pages that CRIU takes for sent. */
 must_check status *memory_sender_serve_kept(struct memory_sender *sender,
 					    const struct page_header *header);
 
@@ -84,6 +82,10 @@ void memory_sender_count(struct memory_sender *sender, const struct memory_round
 /* memory_late.c: the pages that CRIU is about to send are named, and not looked at. */
 must_check status *memory_sender_name_pages(struct memory_sender *sender,
 					    const struct page_header *header);
+
+/* Pages are named, and that is all. */
+must_check status *memory_sender_name(struct memory_sender *sender,
+				      const struct page_header *header);
 
 /* The image is opened in CRIU's feed: which of its memory may stay here. */
 must_check status *memory_sender_read_areas(struct memory_sender *sender, uint64_t image);
