@@ -63,8 +63,8 @@ static status *serve_stayed(struct memory_sender *sender, struct page_header run
 	return st;
 }
 
-/* Another page than was sent or named. All that may stay here stays here in some rounds; then
- * nobody looks. */
+/* Another page lies there than was sent or named. In a round that names what may stay here it is
+ * named anew, else read. */
 static status *serve_moved(struct memory_sender *sender, struct page_header run)
 {
 	uint64_t left = run.pages, alike = left;

@@ -27,6 +27,16 @@ static uint8_t *map_blocks(void)
 	return area;
 }
 
+/* CRIU asks about the task, resets its dirty bits, and begins to send. */
+static void begin_own(struct scene *scene, unsigned round, const struct memory_feed *feed,
+		      uint64_t image)
+{
+	begin_fed(scene, round, feed);
+	(void)ask_of(scene, image, PAGE_PARENT, 4);
+	assert_ok(proc_reset_dirty(getpid()));
+	assert_int_equal(ask_of(scene, image, PAGE_OPEN, 1), round > 1);
+}
+
 static void move(uint8_t *from, uint8_t *to)
 {
 	assert_ptr_equal(mremap(from, BLOCK, BLOCK, MREMAP_MAYMOVE | MREMAP_FIXED, to), to);
@@ -49,10 +59,7 @@ static void what_is_clean_but_was_not_sent_is_read(void **state)
 	feed.frames = frames;
 	for (unsigned round = 1; round <= 3; round++) {
 		const uint32_t flags = round == 1 ? PAGE_PRESENT : PAGE_IN_PARENT;
-		begin_fed(scene, round, &feed);
-		(void)ask_of(scene, image, PAGE_PARENT, 4);
-		assert_ok(proc_reset_dirty(getpid()));
-		assert_int_equal(ask_of(scene, image, PAGE_OPEN, 1), round > 1);
+		begin_own(scene, round, &feed, image);
 		if (round < 3)
 			add_pages_of(scene, image, flags, area);
 		if (round == 2) /* nobody knew these */
@@ -95,10 +102,7 @@ static void what_was_named_and_moved_is_named_anew(void **state)
 	feed.was_named = true;
 	for (unsigned round = 1; round <= 3; round++) {
 		const uint32_t flags = round == 1 ? PAGE_PRESENT : PAGE_IN_PARENT;
-		begin_fed(scene, round, &feed);
-		(void)ask_of(scene, image, PAGE_PARENT, 4);
-		assert_ok(proc_reset_dirty(getpid()));
-		assert_int_equal(ask_of(scene, image, PAGE_OPEN, 1), round > 1);
+		begin_own(scene, round, &feed, image);
 		if (round < 3)
 			add_pages_of(scene, image, flags, area);
 		add_pages_of(scene, image, flags, other);
