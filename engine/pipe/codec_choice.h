@@ -3,8 +3,9 @@
  *
  * Packing and the link work side by side, with the sockets' buffers between them: what a codec
  * costs is the longer of its work and of the link's time for what it leaves. Work and ratio of a
- * codec show in a batch or two. The link's speed shows only while somebody waits for it: then the
- * buffers are full, and what went between two such moments is what the link took. */
+ * codec show in a batch or two, behind a first one that is slower than any that follows. The link's
+ * speed shows only while somebody waits for it: then the buffers are full, and what went between
+ * two such moments is what the link took. */
 #ifndef HAUL_ENGINE_PIPE_CODEC_CHOICE_H
 #define HAUL_ENGINE_PIPE_CODEC_CHOICE_H
 
@@ -20,9 +21,11 @@ struct codec_choice {
 		double work_ms;	  /* for a byte of content */
 		double wire;	  /* bytes for a byte of content; 0 = not known yet */
 		unsigned batches; /* that went since it was tried */
+		bool is_warm;	  /* it was tried before: its code and tables are in place */
 	} of[BATCH_CODECS];
 	unsigned trial;	 /* batches that are left of the experiment with `now` */
 	double link_ms;	 /* the link's time for a byte on the wire; 0 = nobody had to wait for it */
+	unsigned unseen; /* batches since somebody waited */
 	bool has_waited; /* the rest is about what went since somebody waited for the link */
 	double since_ms; /* without the time in which there was nothing to send */
 	double since_wire; /* bytes */

@@ -112,6 +112,54 @@ static void it_follows_when_link_or_content_change(void **state)
 	assert_true(took < 2000 * cost(&fast_link_text, BATCH_RAW) * 1.15);
 }
 
+/* A slow processor: zstd wins, but not by what its first batch takes, nor when something else ran
+ * beside its first trial. */
+static void a_bad_start_is_not_held_against_it(void **state)
+{
+	static const struct world world = {80, {30, 32, 44}, {1, 0.53, 0.35}};
+	static const unsigned bad[] = {1, 3};
+	(void)state;
+
+	for (size_t i = 0; i < array_len(bad); i++) {
+		struct codec_choice choice;
+		struct link link = {0};
+		struct world slow = world;
+		unsigned rest = bad[i], batches = 0;
+		slow.pack_ms_per_mib[BATCH_ZSTD] = 150;
+		codec_choice_init(&choice, BATCH_CODECS_ALL);
+		for (; batches < 128 && rest > 0; batches++) {
+			rest -= choice.now == BATCH_ZSTD ? 1 : 0;
+			(void)move_over(&link, &choice, &slow, 1, false);
+		}
+		assert_int_equal(rest, 0);
+		(void)move_over(&link, &choice, &world, 200, false);
+		(void)move_over(&link, &choice, &world, 1, true);
+		assert_int_equal(choice.now, BATCH_ZSTD);
+	}
+}
+
+/* Where the link would hold it up and packing takes hardly longer, the link is spared. */
+static void where_it_is_equal_the_link_is_spared(void **state)
+{
+	static const struct world slow = {80, {30, 32, 50}, {1, 0.53, 0.35}},
+				  greedy = {80, {30, 32, 70}, {1, 0.53, 0.35}},
+				  fast = {40, {30, 32, 40}, {1, 0.53, 0.35}};
+	const struct {
+		const struct world *world;
+		enum batch_codec want;
+	} cases[] = {{&slow, BATCH_ZSTD}, {&greedy, BATCH_LZ4}, {&fast, BATCH_LZ4}};
+	(void)state;
+
+	for (size_t i = 0; i < array_len(cases); i++) {
+		struct codec_choice choice;
+		struct link link = {0};
+		codec_choice_init(&choice, BATCH_CODECS_ALL);
+		(void)move_over(&link, &choice, cases[i].world, 300, false);
+		(void)move_over(&link, &choice, cases[i].world, 1, true);
+		assert_int_equal(choice.now, cases[i].want);
+	}
+}
+
 static void a_frozen_workload_is_no_guinea_pig(void **state)
 {
 	struct codec_choice choice;
@@ -160,6 +208,8 @@ int main(void)
 	    cmocka_unit_test(the_cheapest_wins_on_each_link),
 	    cmocka_unit_test(it_is_found_soon),
 	    cmocka_unit_test(it_follows_when_link_or_content_change),
+	    cmocka_unit_test(a_bad_start_is_not_held_against_it),
+	    cmocka_unit_test(where_it_is_equal_the_link_is_spared),
 	    cmocka_unit_test(a_frozen_workload_is_no_guinea_pig),
 	    cmocka_unit_test(a_named_codec_is_obeyed),
 	    cmocka_unit_test(nothing_measured_is_no_division_by_zero),
