@@ -15,7 +15,7 @@
 #include "proto/clock.h"
 
 enum {
-	LEAST_PAGES = 8192, /* 32 MiB: fewer are in place sooner than lazy pays */
+	LEAST_PAGES = 2048, /* 8 MiB: fewer are in place as soon as lazy is set up */
 	GUARD_MOST_MS = 120000,
 	GUARD_POLL_MS = 10,
 	FILL_POLL_MS = 10,

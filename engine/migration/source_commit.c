@@ -163,6 +163,7 @@ status *source_fill(struct source *source)
 	unsigned unheard = 0;
 
 	source_late_goes_on(source);
+	source_shut_sockets(source);
 	while (source->is_filling) {
 		if (!wait_to_ask(source, delay)) {
 			source->stage = SRC_OVER; /* the next hauld goes on from the journal */
@@ -561,6 +562,7 @@ status *source_resume(struct source *source)
 				status_free(tell_abort(source, reason, ABORT_BEST_EFFORT_MS, NULL));
 		}
 	}
+	source_reopen_sockets(source);
 	status *st = fence_open(&source->fence);
 	if (st != NULL) {
 		source_set_state(source, HAUL__V1__MIGRATION_STATE__IN_DOUBT, st);

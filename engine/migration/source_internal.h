@@ -238,6 +238,11 @@ void source_late_goes_on(struct source *source);
 /* Which pages of a round stay here. */
 enum memory_late source_late_pages(const struct source *source, bool is_last);
 
+/* source_sockets.c: of the frozen tree, once it runs over there. */
+void source_shut_sockets(const struct source *source);
+/* Before it runs here after all. */
+void source_reopen_sockets(struct source *source);
+
 /* source_copy.c, for both: */
 must_check status *source_open_session(struct source *source);
 /* Where the destination's pipes listen, as its answers say. */

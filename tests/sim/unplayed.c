@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the engine calls and what does not matter to who runs: preflight finds nothing, nobody
- * watches, nothing is packed, CRIU is lent to nobody. */
+/* What the engine calls and what does not matter to who runs: preflight finds nothing, there are no
+ * sockets, nobody watches, nothing is packed, CRIU is lent to nobody. */
 #include "engine/host/preflight.h"
+#include "engine/host/tree_sockets.h"
 #include "engine/pipe/batch_codec.h"
 #include "engine/service/services.h"
 #include "proto/schema.h"
@@ -42,6 +43,19 @@ status *preflight_frozen(const struct tree_survey *survey)
 {
 	(void)survey;
 	return NULL;
+}
+
+status *tree_sockets_shut(const pid_t *pids, size_t count, const char *record)
+{
+	(void)pids;
+	(void)count;
+	(void)record;
+	return NULL;
+}
+
+status *tree_sockets_reopen(const pid_t *pids, size_t count, const char *record)
+{
+	return tree_sockets_shut(pids, count, record);
 }
 
 void tree_survey_free(struct tree_survey *survey)
