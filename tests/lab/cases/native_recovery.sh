@@ -198,7 +198,8 @@ state_lost() {
     eventually 400 knows_nothing || flunk "after a restart the doubt does not say why: $DOUBT"
     # The operator looks, ends the copy at B and lets the one at A run.
     on B bash -c 'echo 1 >"$1/in-$2/cgroup.kill"; until rmdir "$1/in-$2"; do sleep 0.05; done 2>/dev/null
-        rmdir "$1/criu-in-$2"' bash "$CGROUPS" "$ID"
+        rmdir "$1/criu-in-$2"
+        [[ ! -e $1/lazy-$2 ]] || until rmdir "$1/lazy-$2"; do sleep 0.05; done 2>/dev/null' bash "$CGROUPS" "$ID"
     resolve 0 --resume --accept-risk
     expect_one A
 }
