@@ -11,7 +11,8 @@
 
 #include "proto/status.h"
 
-/* Shuts what the processes' connections and listeners have to do with others, as their end would.
+/* Shuts what the processes' connections and listeners have to do with others, as their end would;
+ * not a listener that another process has, too, whose it is as much.
  * `record` is a file that tells what listened; it is written before, and added to when it is there
  * already. Everything that can be shut is, also when there is an error. */
 must_check status *tree_sockets_shut(const pid_t *pids, size_t count, const char *record);

@@ -219,6 +219,39 @@ static void what_is_not_its_own_is_left_alone(void **state)
 	(void)close(listener);
 }
 
+/* As systemd keeps the listener of a socket unit. */
+static void one_that_another_process_has_too_is_left_alone(void **state)
+{
+	const struct scene *scene = *state;
+	const pid_t pids[] = {scene->tree, getpid()};
+	int listener = tcp(), ready[2];
+	struct sockaddr_in address = local(bind_to(listener, 0));
+	struct scene shared = *scene;
+	char byte;
+
+	assert_int_equal(listen(listener, BACKLOG), 0);
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid_t other = fork();
+	if (other == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		(void)!write(ready[1], "r", 1);
+		(void)pause();
+		_exit(0);
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_ok(tree_sockets_shut(pids, array_len(pids), scene->record));
+	assert_int_equal(connect_to(scene), -1);
+	shared.port = address.sin_port;
+	int client = connect_to(&shared);
+	assert_true(client >= 0);
+	(void)kill(other, SIGKILL);
+	(void)waitpid(other, NULL, 0);
+	(void)close(client);
+	(void)close(listener);
+	(void)close(ready[0]);
+	(void)close(ready[1]);
+}
+
 /* Without a record nobody could listen again. */
 static void a_listener_that_cannot_be_noted_stays(void **state)
 {
@@ -260,6 +293,8 @@ int main(void)
 					    setup_named, teardown),
 	    cmocka_unit_test_setup_teardown(as_many_may_wait_as_before, setup, teardown),
 	    cmocka_unit_test_setup_teardown(what_is_not_its_own_is_left_alone, setup, teardown),
+	    cmocka_unit_test_setup_teardown(one_that_another_process_has_too_is_left_alone, setup,
+					    teardown),
 	    cmocka_unit_test_setup_teardown(a_listener_that_cannot_be_noted_stays, setup, teardown),
 	    cmocka_unit_test_setup_teardown(nothing_is_made_of_a_damaged_record, setup, teardown),
 	};
