@@ -5,10 +5,13 @@
 
 enum {
 	TRIAL_BATCHES = 2,
+	/* What packing takes varies with what else runs: the mean of so many, then the new one
+	   counts as one of them. */
+	FIRST_ONES = 10,
 	/* A codec that is not the best is tried again after so many: 64 MiB. */
 	RETRY_BATCHES = 256,
-	/* One that would be the best if only packing took no longer than it does now: 16 MiB. What
-	   made a trial slow (another process, cold caches) passes. */
+	/* A promising one, and for twice as long: 16 MiB. What made a trial slow (another process,
+	   cold caches) passes. */
 	RETRY_PROMISING = 64,
 	/* Less is a matter of scheduling; more, of the order in which messages happened to be sent.
 	 */
@@ -23,7 +26,7 @@ enum {
 };
 
 static const double WAITED_MS = 0.2;
-/* How much something new counts against what was known: links and content change. */
+/* How much something new counts at least against what was known: links and content change. */
 static const double NEW_SHARE = 0.25;
 /* What is not won by working side by side. */
 static const double SHARED = 0.1;
@@ -147,23 +150,33 @@ static enum batch_codec cheapest(const struct codec_choice *choice)
 	return best;
 }
 
-/* Batches between two experiments with it. */
-static unsigned rest_of(const struct codec_choice *choice, enum batch_codec codec,
-			enum batch_codec best)
+/* It would be the best if only packing took no longer than it does with that. */
+static bool is_promising(const struct codec_choice *choice, enum batch_codec codec,
+			 enum batch_codec best)
 {
-	double at_best = cost_with(choice, codec, choice->of[best].work_ms);
-
-	if (codec == BATCH_RAW)
-		return UINT_MAX; /* what it leaves is known */
-	return at_best < PLAINLY * cost_of(choice, best) ? RETRY_PROMISING : RETRY_BATCHES;
+	return cost_with(choice, codec, choice->of[best].work_ms) < PLAINLY * cost_of(choice, best);
 }
 
-static void begin_trial(struct codec_choice *choice, enum batch_codec codec)
+static bool has_rested(const struct codec_choice *choice, enum batch_codec codec,
+		       enum batch_codec best)
 {
+	if (codec == BATCH_RAW)
+		return false; /* what it leaves is known */
+	return choice->of[codec].batches >=
+	       (is_promising(choice, codec, best) ? RETRY_PROMISING : RETRY_BATCHES);
+}
+
+static void begin_trial(struct codec_choice *choice, enum batch_codec codec, enum batch_codec best)
+{
+	choice->trial = TRIAL_BATCHES;
+	if (!is_known(choice, codec))
+		choice->trial++; /* behind the first */
+	else if (is_promising(choice, codec, best))
+		choice->trial *= 2;
 	choice->now = codec;
-	choice->trial = TRIAL_BATCHES + (choice->of[codec].is_warm ? 0 : 1);
 	/* What disturbed the last one, or was its content, says nothing about this one. */
 	choice->of[codec].work_ms = choice->of[codec].wire = 0;
+	choice->of[codec].learned = 0;
 }
 
 /* Begins an experiment with a codec that was never tried, or not for long. */
@@ -171,13 +184,21 @@ static bool try_another(struct codec_choice *choice, enum batch_codec best)
 {
 	for (enum batch_codec codec = BATCH_RAW; codec < BATCH_CODECS; codec++) {
 		if (codec == best || !has(choice, codec) ||
-		    (is_known(choice, codec) &&
-		     choice->of[codec].batches < rest_of(choice, codec, best)))
+		    (is_known(choice, codec) && !has_rested(choice, codec, best)))
 			continue;
-		begin_trial(choice, codec);
+		begin_trial(choice, codec, best);
 		return true;
 	}
 	return false;
+}
+
+static void learn_work(struct codec_choice *choice, double value)
+{
+	double *known = &choice->of[choice->now].work_ms;
+	unsigned *learned = &choice->of[choice->now].learned;
+
+	*learned += *learned < FIRST_ONES ? 1 : 0;
+	*known += (value - *known) / *learned;
 }
 
 /* What a codec's first batch took is not learned; later trials count as any batch does. */
@@ -189,7 +210,7 @@ static void learn_codec(struct codec_choice *choice, const struct batch_cost *co
 	choice->of[choice->now].is_warm = true;
 	if (is_first && choice->trial > 1)
 		return;
-	learn(&choice->of[choice->now].work_ms, cost->work_ms / (double)cost->content);
+	learn_work(choice, cost->work_ms / (double)cost->content);
 	learn(&choice->of[choice->now].wire, (double)cost->wire / (double)cost->content);
 }
 

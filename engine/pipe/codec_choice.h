@@ -22,6 +22,7 @@ struct codec_choice {
 		double wire;	  /* bytes for a byte of content; 0 = not known yet */
 		unsigned batches; /* that went since it was tried */
 		bool is_warm;	  /* it was tried before: its code and tables are in place */
+		unsigned learned; /* batches of which work_ms tells, since its last trial began */
 	} of[BATCH_CODECS];
 	unsigned trial;	 /* batches that are left of the experiment with `now` */
 	double link_ms;	 /* the link's time for a byte on the wire; 0 = nobody had to wait for it */
