@@ -6,6 +6,7 @@
 # be set. One line of JSON for each migration, on stdout behind "result".
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
+. "$(dirname "$0")/../redis.sh"
 
 runs=${HAUL_RUNS:-1}
 hand=$SHARED/hand
@@ -48,21 +49,17 @@ wire_bytes() {
 }
 
 start_redis() {
-    rm -f "$SHARED/acks"
-    PID=$(start_on A redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /)
-    wait_for on A redis-cli ping
-    on A redis-cli eval "for i = 1, 100000 do redis.call('set', 'key:' .. i, string.rep(tostring(i) .. ' ', 20)) end" 0 \
-        >/dev/null
-    WRITER=$(start_on A python3 "$HAUL_LAB/cases/redis_client.py" write /srv/shared/acks 6379 10.77.0.1 10.77.0.2)
-    wait_for grep -q '^ack 50 ' "$SHARED/acks"
-    ACKS=$(wc -l <"$SHARED/acks")
+    redis_start A
+    PID=$SERVER
+    redis_write
+    WRITTEN=$(wc -l <"$ACKS")
 }
 
 # The longest wait of the client since the start, once it writes at the destination.
 redis_gap() {
-    wait_for bash -c "sed -n '/connected 10.77.0.2/,\$p' '$SHARED/acks' | grep -q '^ack'"
+    wait_for bash -c "sed -n '/connected 10.77.0.2/,\$p' '$ACKS' | grep -q '^ack'"
     on A kill "$WRITER"
-    tail -n "+$ACKS" "$SHARED/acks" | awk '$1 == "ack" && $3 > most { most = $3 } END { print most + 0 }'
+    tail -n "+$WRITTEN" "$ACKS" | awk '$1 == "ack" && $3 > most { most = $3 } END { print most + 0 }'
 }
 
 # A container with the workload in place of a process.

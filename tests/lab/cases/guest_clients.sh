@@ -7,18 +7,7 @@
 # destination's is lost; an operator lets the source's run, and clients find that one again.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
-
-client=$HAUL_LAB/cases/redis_client.py
-acks=$SHARED/acks
-
-redis() {
-    on "$1" redis-cli -h 127.0.0.1 "${@:2}"
-}
-
-# written_at HOST LINE COUNT: behind this line of its log the client connected there and got so many acknowledged.
-written_at() {
-    (($(sed -n "$2,\$p" "$acks" | sed -n "/connected ${HOST_ADDRESS[$1]}\$/,\$p" | grep -c '^ack') >= $3))
-}
+. "$(dirname "$0")/../redis.sh"
 
 missing() {
     report restore.lateMissing "$(ctl A --json show "$id")"
@@ -29,23 +18,20 @@ is_lost() {
 }
 
 lab_start
-server=$(start_on A redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /)
-wait_for redis A ping
-redis A eval "for i = 1, 100000 do redis.call('set', 'key:' .. i, string.rep(tostring(i) .. ' ', 20)) end" 0 >/dev/null
-start_on A python3 "$client" write /srv/shared/acks 6379 10.77.0.1 10.77.0.2 >/dev/null
-wait_for grep -q '^ack 50 ' "$acks"
+redis_start A
+redis_write
 
-line=$(($(wc -l <"$acks") + 1))
-id=$(on A "$(program haulctl)" --local "$LOCAL" --json migrate "pid:$server" --to "$(url B)" --tcp close --mode post-copy \
+line=$(($(wc -l <"$ACKS") + 1))
+id=$(on A "$(program haulctl)" --local "$LOCAL" --json migrate "pid:$SERVER" --to "$(url B)" --tcp close --mode post-copy \
     --bandwidth 10mbit --detach | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
 wait_for written_at B "$line" 20
 left=$(missing)
 ((${left:-0} > 0)) || fail "all memory had come before the client went on: $(ctl A show "$id")"
-on A kill -0 "$server" || fail "the source does not keep the tree while pages are missing"
+on A kill -0 "$SERVER" || fail "the source does not keep the tree while pages are missing"
 note "the client went on at B while $left pages were missing"
 
 # What holds the memory at B is lost, before all of it is there.
-line=$(($(wc -l <"$acks") + 1))
+line=$(($(wc -l <"$ACKS") + 1))
 on B pkill -KILL -x haul-guard
 engine_kill B
 engine_start B

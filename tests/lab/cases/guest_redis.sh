@@ -7,40 +7,28 @@
 # haulctl's own output.
 # shellcheck source-path=SCRIPTDIR disable=SC2119,SC2120
 . "$(dirname "$0")/../haul.sh"
-
-client=$HAUL_LAB/cases/redis_client.py
-acks=$SHARED/acks
-
-redis() {
-    on "$1" redis-cli -h 127.0.0.1 "${@:2}"
-}
-
-# written_at HOST LINE COUNT: the client connected there, behind this line of its log, and got so many writes
-# acknowledged since.
-written_at() {
-    (($(sed -n "$2,\$p" "$acks" | sed -n "/connected ${HOST_ADDRESS[$1]}\$/,\$p" | grep -c '^ack') >= $3))
-}
+. "$(dirname "$0")/../redis.sh"
 
 # Acknowledged behind this line, by the redis that was not moved yet.
 written_meanwhile() {
-    sed -n "$1,\$p" "$acks" | sed '/^lost/q' | grep -c '^ack' || true
+    sed -n "$1,\$p" "$ACKS" | sed '/^lost/q' | grep -c '^ack' || true
 }
 
 move() {
     local from=$1 to=$2 line
-    line=$(($(wc -l <"$acks") + 1))
+    line=$(($(wc -l <"$ACKS") + 1))
     if [[ -n ${HAUL_DEMO:-} ]]; then
-        echo "moving redis (process $server) from $from to $to:"
-        ctl "$from" --timeout "$((60 * SLOW))s" migrate "pid:$server" --to "$(url "$to")" --tcp close
+        echo "moving redis (process $SERVER) from $from to $to:"
+        ctl "$from" --timeout "$((60 * SLOW))s" migrate "pid:$SERVER" --to "$(url "$to")" --tcp close
     else
-        migrate "$from" "$server" "$to" --tcp close
+        migrate "$from" "$SERVER" "$to" --tcp close
         expect_completed
         expect_precopied 2
         note "$from to $to: downtime $(report downtimeMs) ms, total $(report totalMs) ms," \
             "$(report bytesOnWire) bytes, $(precopy_rounds) rounds ahead," \
             "$(written_meanwhile "$line") writes acknowledged meanwhile"
     fi
-    expect_gone "$from" "$server"
+    expect_gone "$from" "$SERVER"
     wait_for written_at "$to" "$line" 100
     (($(written_meanwhile "$line") > 0)) || fail "nothing was written while it moved from $from to $to"
 }
@@ -48,7 +36,7 @@ move() {
 # verify HOST: all that it ever acknowledged is there, and the keys of the beginning.
 verify() {
     local keys
-    note "$(on A python3 "$client" verify /srv/shared/acks 6379 "${HOST_ADDRESS[$1]}")" ||
+    note "$(on A python3 "$REDIS_CLIENT" verify /srv/shared/acks 6379 "${HOST_ADDRESS[$1]}")" ||
         fail "acknowledged writes are lost"
     keys=$(redis "$1" eval "local n = 0 for i = 1, 100000 do
         if redis.call('get', 'key:' .. i) == string.rep(tostring(i) .. ' ', 20) then n = n + 1 end end return n" 0)
@@ -57,12 +45,9 @@ verify() {
 }
 
 lab_start
-server=$(start_on A redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /)
-wait_for redis A ping
-redis A eval "for i = 1, 100000 do redis.call('set', 'key:' .. i, string.rep(tostring(i) .. ' ', 20)) end" 0
+redis_start A
 note "redis holds $(redis A dbsize) keys, $(redis A info memory | sed -n 's/^used_memory_human:\(.*\)\r/\1/p')"
-writer=$(start_on A python3 "$client" write /srv/shared/acks 6379 10.77.0.1 10.77.0.2)
-wait_for grep -q '^ack 50 ' "$acks"
+redis_write
 
 place=A
 for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
@@ -72,5 +57,5 @@ for ((run = 0; run < ${HAUL_RUNS:-1}; run++)); do
     move B A
     place=A
 done
-on A kill "$writer"
+on A kill "$WRITER"
 verify "$place"

@@ -188,6 +188,24 @@ static void it_listens_again_when_it_runs_here_after_all(void **state)
 	(void)close(fd);
 }
 
+static void a_port_that_was_taken_meanwhile_is_told(void **state)
+{
+	const struct scene *scene = *state;
+	int other = tcp();
+
+	shut(scene);
+	assert_int_equal(bind_to(other, scene->port), scene->port);
+	assert_int_equal(listen(other, BACKLOG), 0);
+	status *st = tree_sockets_reopen(&scene->tree, 1, scene->record);
+	assert_non_null(st);
+	assert_non_null(strstr(status_message(st), "cannot bind a listener again"));
+	status_free(st);
+	(void)close(other);
+	assert_ok(tree_sockets_reopen(&scene->tree, 1, scene->record));
+	int fd = connect_and_hear(scene);
+	(void)close(fd);
+}
+
 static void as_many_may_wait_as_before(void **state)
 {
 	const struct scene *scene = *state;
@@ -291,6 +309,8 @@ int main(void)
 					    teardown),
 	    cmocka_unit_test_setup_teardown(it_listens_again_when_it_runs_here_after_all,
 					    setup_named, teardown),
+	    cmocka_unit_test_setup_teardown(a_port_that_was_taken_meanwhile_is_told, setup,
+					    teardown),
 	    cmocka_unit_test_setup_teardown(as_many_may_wait_as_before, setup, teardown),
 	    cmocka_unit_test_setup_teardown(what_is_not_its_own_is_left_alone, setup, teardown),
 	    cmocka_unit_test_setup_teardown(one_that_another_process_has_too_is_left_alone, setup,
