@@ -32,6 +32,7 @@ enum {
 	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
 	SWRK_NICE = -10, /* before what else waits for a processor */
+	MEMORY_ROOM_BYTES = 4 * 1024 * 1024,
 };
 
 struct swrk {
@@ -111,6 +112,16 @@ int swrk_plain_pages_main(char **argv)
 	return 127;
 }
 
+/* CRIU writes on while its pages are being looked at. With the kernel's own 208 KiB the two wait
+ * for each other: 256 MiB of shared memory took 210 ms of a dump instead of 130. */
+static void make_room(int memory)
+{
+	const int bytes = MEMORY_ROOM_BYTES;
+
+	if (setsockopt(memory, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
+		(void)setsockopt(memory, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 status *swrk_open(const struct swrk_options *options, struct swrk **ret_session)
 {
 	scoped(swrk) struct swrk *session = session_new(options);
@@ -129,6 +140,7 @@ status *swrk_open(const struct swrk_options *options, struct swrk **ret_session)
 			return status_errnof(errno, "cannot make a socket for CRIU's pages");
 		session->memory = pair[0];
 		memory = pair[1];
+		make_room(memory);
 	}
 	session->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (session->wake < 0)
