@@ -83,7 +83,7 @@ fi
 native_cases=(native_corrupt native_identity native_lazy native_matrix native_memory native_parallel native_postcopy native_recovery native_soak native_streams)
 [[ -z ${HAUL_FULL:-} ]] || native_cases+=(native_converge native_load native_resume)
 aside env HAUL_BUILD=build/release tests/lab/run.sh native "${native_cases[@]}"
-phase "lab, native, sanitized" tests/lab/run.sh native both_disk both_faults both_migrate both_nice both_timers both_workloads \
+phase "lab, native, sanitized" tests/lab/run.sh native both_disk both_faults both_migrate both_nice both_shared both_timers both_workloads \
     native_abuse native_call native_clients native_fakes native_handover native_relay native_reload native_session native_wire || true
 aside_over "lab, native" || true
 export HAUL_BUILD=build/release

@@ -1,37 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/criu/mend.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/criu/image_records.h"
 #include "engine/host/files.h"
 #include "files.pb-c.h"
 
 enum {
-	MAGIC_IMAGE = 0x54564319,
 	MAGIC_FILES = 0x56303138,
-	HEADER_BYTES = 8,
-	LENGTH_BYTES = 4,
-	RECORD_MOST = 64 * 1024,
 	IMAGE_MOST = 64 * 1024 * 1024,
 	GROWTH = 4, /* a mended record is at most so much longer: one varint byte, with room */
 };
-
-static uint32_t word(const uint8_t *at)
-{
-	uint32_t value;
-
-	memcpy(&value, at, sizeof(value));
-	return le32toh(value);
-}
-
-static void put_word(uint8_t *at, uint32_t value)
-{
-	value = htole32(value);
-	memcpy(at, &value, sizeof(value));
-}
 
 static bool is_stuck(const Haul__Files__Timerfd *timer)
 {
@@ -40,56 +22,40 @@ static bool is_stuck(const Haul__Files__Timerfd *timer)
 }
 
 /* Copies one record to `out`, mended if it needs to be; returns its length there. */
-static size_t copy_record(const uint8_t *record, uint32_t length, uint8_t *out, unsigned *count)
+static size_t copy_record(const uint8_t *message, uint32_t length, uint8_t *out, unsigned *count)
 {
-	Haul__Files__File *file = haul__files__file__unpack(NULL, length, record + LENGTH_BYTES);
-	uint32_t written = length;
+	Haul__Files__File *file = haul__files__file__unpack(NULL, length, message);
+	size_t written = 0;
 
-	memcpy(out, record, LENGTH_BYTES + (size_t)length);
-	if (file == NULL) /* not for us to judge */
-		return LENGTH_BYTES + (size_t)length;
-	if (is_stuck(file->tfd)) {
+	if (file != NULL && is_stuck(file->tfd)) {
 		file->tfd->vnsec = 1;
-		size_t size = haul__files__file__get_packed_size(file);
-		if (size <= (size_t)length + GROWTH) {
-			written = (uint32_t)haul__files__file__pack(file, out + LENGTH_BYTES);
-			put_word(out, written);
+		if (haul__files__file__get_packed_size(file) <= (size_t)length + GROWTH) {
+			written = image_put_message(&file->base, out);
 			(*count)++;
 		}
 	}
-	haul__files__file__free_unpacked(file, NULL);
-	return LENGTH_BYTES + (size_t)written;
-}
-
-static status *count_records(const uint8_t *data, size_t size, size_t *ret_count)
-{
-	if (size < HEADER_BYTES || word(data) != MAGIC_IMAGE || word(data + 4) != MAGIC_FILES)
-		return status_errorf(STATUS_DATA_LOSS, "files.img does not begin like one");
-	for (size_t at = HEADER_BYTES; at < size; (*ret_count)++) {
-		if (size - at < LENGTH_BYTES || word(data + at) > RECORD_MOST ||
-		    word(data + at) > size - at - LENGTH_BYTES)
-			return status_errorf(STATUS_DATA_LOSS,
-					     "files.img ends in the middle of a record");
-		at += LENGTH_BYTES + word(data + at);
-	}
-	return NULL;
+	if (file != NULL) /* else not for us to judge */
+		haul__files__file__free_unpacked(file, NULL);
+	return written > 0 ? written : image_put_bytes(message, length, out);
 }
 
 status *criu_mend_files(const uint8_t *data, size_t size, struct buffer *ret_mended,
 			unsigned *ret_count)
 {
-	size_t records = 0, used = HEADER_BYTES;
+	struct image_records records;
+	const uint8_t *message;
+	uint32_t length;
 	unsigned count = 0;
-	status *st = count_records(data, size, &records);
+	status *st = image_records_open("files.img", MAGIC_FILES, data, size, &records);
 
 	if (st != NULL)
 		return st;
-	scoped(bytes) uint8_t *out = malloc(size + records * GROWTH);
+	scoped(bytes) uint8_t *out = malloc(size + records.count * GROWTH);
 	if (out == NULL)
 		return status_errnof(ENOMEM, "cannot mend files.img");
-	memcpy(out, data, HEADER_BYTES);
-	for (size_t at = HEADER_BYTES; at < size; at += LENGTH_BYTES + word(data + at))
-		used += copy_record(data + at, word(data + at), out + used, &count);
+	size_t used = image_put_header(MAGIC_FILES, out);
+	while (image_records_next(&records, &message, &length))
+		used += copy_record(message, length, out + used, &count);
 	*ret_count = count;
 	if (count > 0)
 		*ret_mended = (struct buffer){TAKE(out), used};

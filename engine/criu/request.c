@@ -320,6 +320,24 @@ static status *check_root(const char *root)
 			      "next", "mount --bind %s %s there, then migrate again", root, root);
 }
 
+struct inherits {
+	InheritFd list[SWRK_MORE_FDS], *pointers[SWRK_MORE_FDS];
+};
+
+/* The request refers to what it is given. */
+static void request_inherits(struct request *request, const struct criu_restore *restore,
+			     struct inherits *inherits)
+{
+	for (size_t i = 0; i < restore->inherit_count; i++) {
+		inherit_fd__init(&inherits->list[i]);
+		inherits->list[i].key = restore->inherits[i].key;
+		inherits->list[i].fd = SWRK_MORE_FD + (int32_t)restore->inherits[i].number;
+		inherits->pointers[i] = &inherits->list[i];
+	}
+	request->opts.n_inherit_fd = restore->inherit_count;
+	request->opts.inherit_fd = inherits->pointers;
+}
+
 static status *restore_request(struct request *request, const struct criu_restore *restore)
 {
 	CriuOpts *opts = &request->opts;
@@ -397,8 +415,10 @@ status *criu_restore_frozen(struct swrk *session, const struct criu_restore *res
 {
 	struct request request __attribute__((cleanup(scope_request)));
 	struct restoring state = {.restore = restore, .before_resume = before_resume, .self = self};
+	struct inherits inherits;
 	status *st = restore_request(&request, restore);
 
+	request_inherits(&request, restore, &inherits);
 	if (st == NULL)
 		st = swrk_send(session, &request.message);
 	while (st == NULL && !state.is_done)

@@ -46,6 +46,12 @@ must_check status *criu_dump_hold(struct swrk *session, const struct criu_dump *
  * frozen by its cgroup). */
 must_check status *criu_dump_end(struct swrk *session, const struct criu_dump *dump, bool kill);
 
+/* A file that CRIU takes from its descriptors instead of making it. */
+struct criu_inherit {
+	unsigned number; /* of the session's `more_fds` */
+	char key[48];	 /* CRIU's name of it */
+};
+
 struct criu_restore {
 	const char *images_dir;
 	const char *work_dir;
@@ -56,6 +62,8 @@ struct criu_restore {
 	/* Pages that are marked so in the pagemaps are left out, and the tree's memories handed
 	 * over on the socket in work_dir (engine/lazy). */
 	bool is_lazy;
+	struct criu_inherit *inherits;
+	size_t inherit_count; /* at most SWRK_MORE_FDS */
 	const struct criu_limits *limits;
 };
 

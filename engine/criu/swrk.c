@@ -87,13 +87,19 @@ static status *spawn(struct swrk *session, const struct swrk_options *options, i
 			      "swrk",
 			      number,
 			      NULL};
-	const int fds[] = {-1, errors, errors, rpc, memory, session->rpc};
-	_Static_assert(array_len(fds) == SWRK_ENGINE_FD + 1, "the engine's end is the last");
-	size_t with_memory = memory >= 0 ? SWRK_MEMORY_FD + 1 : SWRK_RPC_FD + 1;
+	int fds[SWRK_MORE_FD + SWRK_MORE_FDS] = {
+	    -1, errors, errors, rpc, memory, options->outlives_engine ? session->rpc : -1};
+	size_t count = memory >= 0 ? SWRK_MEMORY_FD + 1 : SWRK_RPC_FD + 1;
+	if (options->outlives_engine)
+		count = SWRK_ENGINE_FD + 1;
+	if (options->more_count > 0)
+		count = SWRK_MORE_FD + options->more_count;
+	for (size_t i = 0; i < options->more_count; i++)
+		fds[SWRK_MORE_FD + i] = options->more_fds[i];
 	struct child_spec spec = {
 	    .argv = argv + (options->without_huge_pages != NULL ? 0 : 2),
 	    .fds = fds,
-	    .fd_count = options->outlives_engine ? array_len(fds) : with_memory,
+	    .fd_count = count,
 	    .cgroup = options->cgroup,
 	    .directory = session->work_dir,
 	};

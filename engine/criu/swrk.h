@@ -27,6 +27,9 @@ struct swrk_options {
 	 * restore must not find a page in place that came along with a huge one. CRIU gives each
 	 * task its own setting back. NULL: not needed. */
 	const char *without_huge_pages;
+	/* What else its table is to have, from SWRK_MORE_FD on. */
+	const int *more_fds;
+	size_t more_count; /* at most SWRK_MORE_FDS */
 };
 
 /* What hauld is started as to do that, before the program and its arguments. */
@@ -36,7 +39,13 @@ int swrk_plain_pages_main(char **argv);
 
 /* Number of the memory channel in swrk's table, for opts.ps.fd; and of the engine's own end of the
  * RPC socket for one that outlives the engine: the socket does not end while CRIU lives. */
-enum { SWRK_MEMORY_FD = 4, SWRK_RPC_FD = 3, SWRK_ENGINE_FD = 5 };
+enum {
+	SWRK_MEMORY_FD = 4,
+	SWRK_RPC_FD = 3,
+	SWRK_ENGINE_FD = 5,
+	SWRK_MORE_FD = 6,
+	SWRK_MORE_FDS = 16
+};
 
 must_check status *swrk_open(const struct swrk_options *options, struct swrk **ret_session);
 pid_t swrk_pid(const struct swrk *session);

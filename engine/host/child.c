@@ -15,7 +15,7 @@
 #include "engine/host/files.h"
 #include "engine/host/proc.h"
 
-enum { FDS_MOST = 16, GROUP_LIMIT = 8192 };
+enum { FDS_MOST = 32, GROUP_LIMIT = 8192 };
 
 extern char **environ;
 

@@ -283,6 +283,7 @@ void incoming_close_channels(struct incoming *incoming, bool now)
 		pipe_interrupt(incoming->images);
 	incoming_close_pipes(incoming);
 	page_store_free(TAKE(incoming->store));
+	shared_memory_free(TAKE(incoming->shared));
 	swrk_free(TAKE(incoming->swrk));
 	/* The root of a tree that could not be restored is our child, and its zombie would keep its
 	 * id. */

@@ -115,7 +115,12 @@ static status *open_session(struct incoming *incoming, const struct rpc_call *ca
 	    .work_dir = work,
 	    .outlives_engine = true,
 	    .without_huge_pages = incoming_wants_lazy(incoming) ? core->config.program : NULL,
+	    .more_count = SHARED_MEMORY_MOST,
 	};
+	if (st == NULL)
+		st = shared_memory_new(images, &incoming->shared);
+	if (st == NULL)
+		options.more_fds = shared_memory_fds(incoming->shared);
 	if (st == NULL)
 		st = incoming_open_lazy(incoming);
 	if (st == NULL)
@@ -462,6 +467,15 @@ status *incoming_begin_round(struct incomings *incomings, const struct rpc_call 
 	return st;
 }
 
+status *incoming_note_round(struct incoming *incoming)
+{
+	/* It is there twice until it is restored, as it would be while CRIU restores it. */
+	uint64_t most = preflight_available_bytes() / 2 / PAGE_BYTES;
+	status *st = shared_memory_add(incoming->shared, incoming->round, incoming->is_last, most);
+
+	return st == NULL ? incoming_lazy_round(incoming) : st;
+}
+
 status *incoming_take_round(struct incoming *incoming, const struct rpc_call *call, unsigned round)
 {
 	if (!incoming->is_receiving || round != incoming->round)
@@ -480,7 +494,7 @@ status *incoming_take_round(struct incoming *incoming, const struct rpc_call *ca
 	if (incoming->images_status != NULL)
 		return status_copy(incoming->images_status);
 	incoming->is_unfinished = false;
-	return incoming_lazy_round(incoming);
+	return incoming_note_round(incoming);
 }
 
 status *incoming_end_round(struct incomings *incomings, const struct rpc_call *call,

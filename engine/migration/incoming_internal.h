@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 
+#include "engine/criu/shared_memory.h"
 #include "engine/lazy/lazy.h"
 #include "engine/migration/costs.h"
 #include "engine/migration/incoming.h"
@@ -63,6 +64,7 @@ struct incoming {
 	struct pipe_set memory;
 	struct pipe *images;
 	struct page_store *store;
+	struct shared_memory *shared; /* from Prepare until it is restored */
 	pthread_t accepting;
 	bool is_accepting;
 	status *accepted; /* what accepting came to */
@@ -128,6 +130,8 @@ int64_t incoming_deadline(const struct rpc_call *call);
 /* incoming_copy.c: the round's pages are in place, and after the last one the images. Turn held. */
 must_check status *incoming_take_round(struct incoming *incoming, const struct rpc_call *call,
 				       unsigned round);
+/* incoming_copy.c: a round is in its files; what is to know of it before the restore is noted. */
+must_check status *incoming_note_round(struct incoming *incoming);
 /* incoming_copy.c: listens for the pipes and starts to accept them; puts where into an answer's
  * fields. Turn held. */
 struct incoming_pipes {

@@ -34,6 +34,20 @@ status *incoming_look(const struct incoming *incoming, bool *ret_is_whole)
 	return NULL;
 }
 
+/* What of the tree's shared memory is in place already. */
+static status *begin_shared(const struct incoming *incoming, struct criu_restore *restore)
+{
+	uint64_t pages = 0;
+	status *st = shared_memory_finish(incoming->shared, restore->inherits,
+					  &restore->inherit_count, &pages);
+
+	if (restore->inherit_count > 0)
+		log_line(LOG_LEVEL_INFO, incoming->id,
+			 "%llu pages of shared memory are in place before the restore",
+			 (unsigned long long)pages);
+	return st;
+}
+
 static status *run_criu(struct incoming *incoming)
 {
 	char images[FILES_PATH], work[FILES_PATH], below[32];
@@ -46,8 +60,10 @@ static status *run_criu(struct incoming *incoming)
 	status *st = incoming_begin_lazy(incoming, &is_lazy);
 	if (st != NULL)
 		return st;
+	struct criu_inherit inherits[SHARED_MEMORY_MOST];
 	struct criu_restore restore = {
 	    .is_lazy = is_lazy,
+	    .inherits = inherits,
 	    .images_dir = images,
 	    .work_dir = work,
 	    .log_file = "restore.log",
@@ -56,9 +72,11 @@ static status *run_criu(struct incoming *incoming)
 	    .tcp_close = incoming->tcp_close,
 	    .limits = &incoming->limits,
 	};
+	st = begin_shared(incoming, &restore);
 	/* Into the tree's own group: all that it restores is in there from its first instruction.
 	 */
-	st = cgroup_add(incoming->group, swrk_pid(incoming->swrk));
+	if (st == NULL)
+		st = cgroup_add(incoming->group, swrk_pid(incoming->swrk));
 	if (st == NULL)
 		st = criu_restore_frozen(incoming->swrk, &restore, freeze_restored, incoming,
 					 &incoming->pid);

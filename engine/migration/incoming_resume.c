@@ -66,7 +66,7 @@ static status *end_early(struct incoming *incoming)
 		st = page_store_cut(incoming->store, &pages);
 	}
 	if (st == NULL)
-		st = incoming_lazy_round(incoming);
+		st = incoming_note_round(incoming);
 	incoming->is_unfinished = st != NULL;
 	return st;
 }

@@ -8,6 +8,7 @@
 #include "engine/criu/mend.h"
 #include "engine/criu/page_store.h"
 #include "engine/criu/request.h"
+#include "engine/criu/shared_memory.h"
 #include "engine/criu/stats.h"
 #include "engine/host/files.h"
 #include "tests/sim/groups.h"
@@ -315,6 +316,44 @@ status *criu_mend(const char *dir, unsigned *ret_count)
 	(void)dir;
 	*ret_count = 0;
 	return NULL;
+}
+
+status *shared_memory_new(const char *images, struct shared_memory **ret_memory)
+{
+	(void)images;
+	*ret_memory = NULL;
+	return NULL;
+}
+
+const int *shared_memory_fds(const struct shared_memory *memory)
+{
+	(void)memory;
+	return NULL;
+}
+
+status *shared_memory_add(struct shared_memory *memory, unsigned round, bool is_last,
+			  uint64_t pages_most)
+{
+	(void)pages_most;
+	(void)memory;
+	(void)round;
+	(void)is_last;
+	return NULL;
+}
+
+status *shared_memory_finish(struct shared_memory *memory, struct criu_inherit *ret_inherits,
+			     size_t *ret_count, uint64_t *ret_pages)
+{
+	(void)memory;
+	(void)ret_inherits;
+	*ret_count = 0;
+	*ret_pages = 0;
+	return NULL;
+}
+
+void shared_memory_free(struct shared_memory *memory)
+{
+	(void)memory;
 }
 
 status *page_store_new(const char *base, struct page_store **ret_store)

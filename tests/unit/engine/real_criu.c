@@ -150,8 +150,8 @@ static int make_scene(void **state)
 	assert_ok(cgroup_make(scene->in));
 	assert_ok(cgroup_make(scene->source_group));
 	assert_ok(cgroup_make(scene->destination_group));
-	struct swrk_options options = {"criu", scene->source_group, scene->source_dir, true, false,
-				       NULL};
+	struct swrk_options options = {
+	    "criu", scene->source_group, scene->source_dir, true, false, NULL, NULL, 0};
 	assert_ok(swrk_open(&options, &scene->source));
 	*state = scene;
 	return 0;
@@ -299,7 +299,8 @@ static struct swrk *open_destination(struct scene *scene)
 {
 	struct swrk *destination = NULL;
 	struct swrk_options options = {"criu", scene->in, scene->destination_dir,
-				       false,  false,	  NULL};
+				       false,  false,	  NULL,
+				       NULL,   0};
 
 	assert_ok(swrk_open(&options, &destination));
 	return destination;

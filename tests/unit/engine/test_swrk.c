@@ -65,7 +65,7 @@ static int end(void **state)
 
 static void open_session(struct scene *scene, const char *faults)
 {
-	struct swrk_options options = {FAKE_CRIU, NULL, scene->dir, true, false, NULL};
+	struct swrk_options options = {FAKE_CRIU, NULL, scene->dir, true, false, NULL, NULL, 0};
 
 	assert_int_equal(setenv("HAUL_FAKE_CRIU", faults, 1), 0);
 	assert_ok(swrk_open(&options, &scene->session));
@@ -201,7 +201,7 @@ static void a_dead_criu_is_told_with_its_signal_every_time(void **state)
 static void a_missing_program_is_told(void **state)
 {
 	struct scene *scene = *state;
-	struct swrk_options options = {"haul-no-such-criu", NULL, scene->dir, false, false, NULL};
+	const struct swrk_options options = {.criu = "no-such-criu", .work_dir = scene->dir};
 	scoped(status) status *st = swrk_open(&options, &scene->session);
 
 	assert_int_equal(status_code_of(st), STATUS_NOT_FOUND);
@@ -211,7 +211,7 @@ static void a_missing_program_is_told(void **state)
 static void a_program_that_is_no_criu_is_told_with_what_it_said(void **state)
 {
 	struct scene *scene = *state;
-	struct swrk_options options = {"ls", NULL, scene->dir, false, false, NULL};
+	struct swrk_options options = {"ls", NULL, scene->dir, false, false, NULL, NULL, 0};
 	unsigned version;
 
 	assert_ok(swrk_open(&options, &scene->session));
@@ -244,7 +244,7 @@ static void a_criu_that_outlives_its_engine_holds_both_ends_and_its_death_is_not
 	assert_string_equal(ours, "");
 	swrk_free(TAKE(scene->session));
 
-	struct swrk_options options = {FAKE_CRIU, NULL, scene->dir, false, true, NULL};
+	struct swrk_options options = {FAKE_CRIU, NULL, scene->dir, false, true, NULL, NULL, 0};
 	assert_ok(swrk_open(&options, &scene->session));
 	assert_ok(criu_version(scene->session, &plenty, &version));
 	behind(scene->session, SWRK_RPC_FD, its);
