@@ -2,9 +2,14 @@
 #include "engine/criu/page_stream.h"
 
 #include <endian.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
-enum { PAGES_MOST = 1 << 20 /* 4 GiB in one record; CRIU's are at most a few thousand pages */ };
+enum {
+	PAGES_MOST = 1 << 20, /* 4 GiB in one record; CRIU's are at most a few thousand pages */
+	CHANNEL_BYTES = 4 * 1024 * 1024,
+};
 
 static uint32_t word(const uint8_t *at)
 {
@@ -106,6 +111,28 @@ void page_header_encode(const struct page_header *header, uint8_t ret_bytes[PAGE
 	memcpy(ret_bytes + 4, &pages, sizeof(pages));
 	memcpy(ret_bytes + 8, &address, sizeof(address));
 	memcpy(ret_bytes + 16, &image, sizeof(image));
+}
+
+/* With the kernel's own 208 KiB the two wait for each other: 256 MiB of shared memory took 210 ms
+ * of a dump instead of 130. */
+static void make_room(int fd)
+{
+	const int bytes = CHANNEL_BYTES;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
+status *page_channel_open(int *ret_reader, int *ret_criu)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+		return status_errnof(errno, "cannot make a socket for CRIU's pages");
+	make_room(pair[1]);
+	*ret_reader = pair[0];
+	*ret_criu = pair[1];
+	return NULL;
 }
 
 uint64_t page_header_data(const struct page_header *header)

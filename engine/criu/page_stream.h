@@ -44,4 +44,8 @@ void page_header_encode(const struct page_header *header, uint8_t ret_bytes[PAGE
 /* Bytes of data behind this header. */
 uint64_t page_header_data(const struct page_header *header);
 
+/* The two ends of a stream: the reader's, and CRIU's, which has room to write on while its pages
+ * are being looked at. */
+must_check status *page_channel_open(int *ret_reader, int *ret_criu);
+
 #endif

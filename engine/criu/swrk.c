@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 
 #include "engine/criu/criu_error.h"
+#include "engine/criu/page_stream.h"
 #include "engine/host/cgroup.h"
 #include "engine/host/child.h"
 #include "engine/host/files.h"
@@ -32,7 +33,6 @@ enum {
 	END_MS = 10000,	     /* for a killed group */
 	PROC_LIMIT = 8192,
 	SWRK_NICE = -10, /* before what else waits for a processor */
-	MEMORY_ROOM_BYTES = 4 * 1024 * 1024,
 };
 
 struct swrk {
@@ -118,16 +118,6 @@ int swrk_plain_pages_main(char **argv)
 	return 127;
 }
 
-/* CRIU writes on while its pages are being looked at. With the kernel's own 208 KiB the two wait
- * for each other: 256 MiB of shared memory took 210 ms of a dump instead of 130. */
-static void make_room(int memory)
-{
-	const int bytes = MEMORY_ROOM_BYTES;
-
-	if (setsockopt(memory, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
-		(void)setsockopt(memory, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-}
-
 status *swrk_open(const struct swrk_options *options, struct swrk **ret_session)
 {
 	scoped(swrk) struct swrk *session = session_new(options);
@@ -141,17 +131,13 @@ status *swrk_open(const struct swrk_options *options, struct swrk **ret_session)
 	session->rpc = pair[0];
 	scoped(fd) int rpc = pair[1];
 	scoped(fd) int memory = -1;
-	if (options->with_memory) {
-		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-			return status_errnof(errno, "cannot make a socket for CRIU's pages");
-		session->memory = pair[0];
-		memory = pair[1];
-		make_room(memory);
-	}
+	status *st = options->with_memory ? page_channel_open(&session->memory, &memory) : NULL;
+	if (st != NULL)
+		return st;
 	session->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (session->wake < 0)
 		return status_errnof(errno, "cannot make an eventfd");
-	status *st = spawn(session, options, rpc, memory);
+	st = spawn(session, options, rpc, memory);
 	if (st == NULL)
 		*ret_session = TAKE(session);
 	return st;

@@ -30,8 +30,8 @@ static status *dial(struct lease *lease, const struct rpc_call *call,
 		return status_errorf(STATUS_INVALID_ARGUMENT,
 				     "memory_to: an address of the network");
 	st = core_check_destination(lease->core, address->url);
-	if (st == NULL && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lease->memory) != 0)
-		st = status_errnof(errno, "cannot make a socket for CRIU's pages");
+	if (st == NULL)
+		st = page_channel_open(&lease->memory[0], &lease->memory[1]);
 	if (st == NULL)
 		st = pipe_dial(address, DIAL_MS, &lease->pipe);
 	if (st != NULL)
