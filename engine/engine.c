@@ -15,6 +15,7 @@
 #include "proto/schema.h"
 #include "rpc/reflection.h"
 #include "rpc/seal.h"
+#include "rpc/seal_choice.h"
 
 /* With all workers busy, one is free again in a twentieth of this: a peer's call, which never waits
  * here, does not feel it. */
@@ -118,12 +119,14 @@ static void measure_seals(struct core *core)
 	Haul__V1__SealRates *rates = &core->seal_rates;
 
 	haul__v1__seal_rates__init(rates);
-	if (config->is_seal_auto || config->seal == HAUL__V1__SEAL__SEAL_AES_256_GCM)
-		rates->aes_256_gcm = seal_measure(HAUL__V1__SEAL__SEAL_AES_256_GCM);
-	if (config->is_seal_auto || config->seal == HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305)
-		rates->chacha20_poly1305 = seal_measure(HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305);
-	log_line(LOG_LEVEL_DEBUG, NULL, "seals: AES-256-GCM %u MiB/s, ChaCha20-Poly1305 %u MiB/s",
-		 rates->aes_256_gcm, rates->chacha20_poly1305);
+	for (int kind = 0; kind < SEAL_KINDS; kind++) {
+		Haul__V1__Seal seal = (Haul__V1__Seal)kind;
+		if (!config->is_seal_auto && config->seal != seal)
+			continue;
+		*seal_rate(rates, seal) = seal_measure(seal);
+		log_line(LOG_LEVEL_DEBUG, NULL, "seal %s: %u MiB/s", seal_name(seal),
+			 *seal_rate(rates, seal));
+	}
 }
 
 static status *open_core(struct core *core)

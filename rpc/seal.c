@@ -26,6 +26,8 @@ static const EVP_CIPHER *cipher_of(Haul__V1__Seal kind)
 	switch (kind) {
 	case HAUL__V1__SEAL__SEAL_AES_256_GCM:
 		return EVP_aes_256_gcm();
+	case HAUL__V1__SEAL__SEAL_AES_128_GCM:
+		return EVP_aes_128_gcm();
 	case HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305:
 		return EVP_chacha20_poly1305();
 	default:
@@ -35,11 +37,16 @@ static const EVP_CIPHER *cipher_of(Haul__V1__Seal kind)
 
 const char *seal_name(Haul__V1__Seal kind)
 {
-	const EVP_CIPHER *cipher = cipher_of(kind);
-
-	if (kind == HAUL__V1__SEAL__SEAL_AES_256_GCM)
-		return "AES-256-GCM"; /* OpenSSL says id-aes256-GCM */
-	return cipher != NULL ? EVP_CIPHER_get0_name(cipher) : "an unknown seal";
+	switch (kind) {
+	case HAUL__V1__SEAL__SEAL_AES_256_GCM:
+		return "AES-256-GCM";
+	case HAUL__V1__SEAL__SEAL_AES_128_GCM:
+		return "AES-128-GCM";
+	case HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305:
+		return "ChaCha20-Poly1305";
+	default:
+		return "an unknown seal";
+	}
 }
 
 status *seal_new(Haul__V1__Seal kind, const uint8_t key[SEAL_KEY_BYTES],

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One direction of a sealed pipe: AES-256-GCM or ChaCha20-Poly1305 over messages that are numbered
- * on both sides. Nonce = the number; associated data = pipe id and number. A key serves one
+/* One direction of a sealed pipe: AES-GCM or ChaCha20-Poly1305 over messages that are numbered on
+ * both sides. Nonce = the number; associated data = pipe id and number. A key serves one
  * direction of one pipe. */
 #ifndef HAUL_RPC_SEAL_H
 #define HAUL_RPC_SEAL_H
@@ -8,7 +8,13 @@
 #include "haul/v1/pipe.pb-c.h"
 #include "proto/status.h"
 
-enum { SEAL_KEY_BYTES = 32, SEAL_ID_BYTES = 16, SEAL_TAG_BYTES = 16 };
+enum {
+	SEAL_KEY_BYTES = 32 /* AES-128 takes the first half */,
+	SEAL_ID_BYTES = 16,
+	SEAL_TAG_BYTES = 16
+};
+
+enum { SEAL_KINDS = 3 }; /* of Haul__V1__Seal, from 0 on */
 
 struct seal;
 

@@ -7,8 +7,11 @@
 #include "haul/v1/pipe.pb-c.h"
 #include "proto/status.h"
 
-/* FAILED_PRECONDITION when they have none in common. theirs: NULL for a peer that knows only AES.
- * Where that does not matter much it is AES. */
+/* The rate of this seal, to be read or set; NULL when there is no such seal. */
+uint32_t *seal_rate(Haul__V1__SealRates *rates, Haul__V1__Seal seal);
+
+/* FAILED_PRECONDITION when they have none in common. theirs: NULL for a peer that knows only
+ * AES-256. Where that does not matter much it is AES-256. */
 must_check status *seal_choose(const Haul__V1__SealRates *ours, const Haul__V1__SealRates *theirs,
 			       Haul__V1__Seal *ret_seal);
 

@@ -340,7 +340,7 @@ static const struct flag flags[FLAGS] = {
      "journal, images and logs (default: /var/lib/haul)"},
     {"--data-ports", "LO-HI", FLAG_TEXT, AT(data_ports),
      "TCP ports that memory and images arrive on (default: 7800-7899)"},
-    {"--seal", "auto|aes-256-gcm|chacha20-poly1305", FLAG_CHOICE, AT(seal),
+    {"--seal", "auto|aes-256-gcm|aes-128-gcm|chacha20-poly1305", FLAG_CHOICE, AT(seal),
      "what encrypts the pipes of migrations (default: auto, what the slower of the two nodes does "
      "fastest)"},
     {"--ca", "FILE", FLAG_TEXT, AT(ca),

@@ -43,6 +43,16 @@ static unsigned streams_most(void *self, const struct identity *caller)
 	return policy_limits_of(self, caller).streams;
 }
 
+/* "auto" is none of them: the first, which is then not looked at. */
+static Haul__V1__Seal seal_of(const char *name)
+{
+	if (strcmp(name, "aes-128-gcm") == 0)
+		return HAUL__V1__SEAL__SEAL_AES_128_GCM;
+	if (strcmp(name, "chacha20-poly1305") == 0)
+		return HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305;
+	return HAUL__V1__SEAL__SEAL_AES_256_GCM;
+}
+
 static status *open_engine(const struct config *config, const struct security *security,
 			   struct engine **ret_engine)
 {
@@ -56,9 +66,7 @@ static status *open_engine(const struct config *config, const struct security *s
 	engine.port_low = config->port_low;
 	engine.port_high = config->port_high;
 	engine.is_seal_auto = strcmp(config->seal, "auto") == 0;
-	engine.seal = strcmp(config->seal, "chacha20-poly1305") == 0
-			  ? HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305
-			  : HAUL__V1__SEAL__SEAL_AES_256_GCM;
+	engine.seal = seal_of(config->seal);
 	engine.insecure = config->insecure;
 	engine.credentials = security->credentials;
 	engine.policy = security->policy;

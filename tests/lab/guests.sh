@@ -66,25 +66,14 @@ on() {
     )
 }
 
-virtiofsd_path() {
-    local path
-    for path in /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd; do
-        if [[ -x $path ]]; then
-            echo "$path"
-            return
-        fi
-    done
-    host_packages virtiofsd=virtiofsd
-    echo /usr/libexec/virtiofsd
-}
-
 # QEMU is the process itself, so that it can be killed as itself.
 guest_start() {
     local host=$1 dir=$GUESTS_DIR/$1 number=${GUEST_NUMBER[$1]} peer=B
     [[ $host == A ]] || peer=A
     rm -f "$dir/fs.sock" "$dir/lan.sock"
-    setpriv --pdeathsig KILL "$(virtiofsd_path)" --socket-path="$dir/fs.sock" \
-        -o "source=$GUESTS_DIR/shared,cache=none,sandbox=chroot" </dev/null >>"$dir/virtiofsd.log" 2>&1 &
+    from_toolbox /usr/libexec/virtiofsd
+    setpriv --pdeathsig KILL "${FROM_TOOLBOX[@]}" --socket-path="$dir/fs.sock" \
+        --shared-dir "$GUESTS_DIR/shared" --cache never --sandbox chroot </dev/null >>"$dir/virtiofsd.log" 2>&1 &
     GUEST_FS[$host]=$!
     until [[ -S $dir/fs.sock ]]; do
         kill -0 "${GUEST_FS[$host]}" || { cat "$dir/virtiofsd.log" >&2; return 1; }

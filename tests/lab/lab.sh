@@ -56,8 +56,7 @@ make_disk() {
 # Prints the directory with vmlinuz, initrd and disk.
 ensure() {
     local root disk key
-    host_packages qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio mke2fs=e2fsprogs \
-        zstd=zstd xz=xz-utils
+    host_packages busybox=busybox-static cpio=cpio mke2fs=e2fsprogs zstd=zstd xz=xz-utils
     root=$(rootfs_ensure guest "${LAB_PACKAGES[@]}")
     key=$({ echo "$root"; declare -f make_disk make_initrd; cat "$LAB_DIR/guest-initrd.sh"; } | sha256sum)
     disk=$ROOTFS_CACHE/disk-${key:0:12}
@@ -104,9 +103,19 @@ make_job() {
     rm -rf "$dir"
 }
 
-# guest_command DISK JOB CPUS MIB: sets GUEST_COMMAND, a QEMU that talks on stdin and stdout.
+# from_toolbox PROGRAM: sets FROM_TOOLBOX, the toolbox's program to be run here, whatever this machine has.
+from_toolbox() {
+    local root
+    root=$("$LAB_DIR/toolbox.sh" ensure | tail -n 1)
+    FROM_TOOLBOX=("$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu" "$root$1")
+    TOOLBOX_SHARE=$root/usr/share
+}
+
+# guest_command DISK JOB CPUS MIB: sets GUEST_COMMAND, a QEMU that talks on stdin and stdout. From version 8.2 on
+# it emulates the processor's instructions for AES-GCM by those of the machine's own.
 guest_command() {
-    GUEST_COMMAND=(qemu-system-x86_64 -accel "${HAUL_ACCEL:-tcg,thread=multi}" -cpu max -smp "$3" -m "$4"
+    from_toolbox /usr/bin/qemu-system-x86_64
+    GUEST_COMMAND=("${FROM_TOOLBOX[@]}" -L "$TOOLBOX_SHARE/qemu" -L "$TOOLBOX_SHARE/seabios" -accel "${HAUL_ACCEL:-tcg,thread=multi}" -cpu max -smp "$3" -m "$4"
         -nodefaults -display none -monitor none -serial stdio -no-reboot
         -kernel "$1/vmlinuz" -initrd "$1/initrd"
         -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check rdinit=/init"

@@ -40,6 +40,11 @@ static int with_aes(void **state)
 	return set_up(state, HAUL__V1__SEAL__SEAL_AES_256_GCM);
 }
 
+static int with_aes_128(void **state)
+{
+	return set_up(state, HAUL__V1__SEAL__SEAL_AES_128_GCM);
+}
+
 static int with_chacha(void **state)
 {
 	return set_up(state, HAUL__V1__SEAL__SEAL_CHACHA20_POLY1305);
@@ -126,11 +131,11 @@ static void what_is_no_seal_is_refused(void **state)
 	(void)state;
 	struct seal *seal = NULL;
 
-	assert_code(seal_new((Haul__V1__Seal)2, key, pipe_id, true, &seal),
+	assert_code(seal_new((Haul__V1__Seal)SEAL_KINDS, key, pipe_id, true, &seal),
 		    STATUS_INVALID_ARGUMENT);
 	assert_code(seal_new((Haul__V1__Seal)-1, key, pipe_id, true, &seal),
 		    STATUS_INVALID_ARGUMENT);
-	assert_int_equal(seal_measure((Haul__V1__Seal)2), 0);
+	assert_int_equal(seal_measure((Haul__V1__Seal)SEAL_KINDS), 0);
 }
 
 /* A round's bytes through one seal, in place of a migration. */
@@ -150,8 +155,9 @@ static double seconds_of(Haul__V1__Seal kind)
 static void what_is_measured_is_what_is_had(void **state)
 {
 	(void)state;
-	for (Haul__V1__Seal kind = 0; kind < 2; kind++) {
-		double rate = seal_measure(kind), seen = 16 / seconds_of(kind);
+	for (int kind = 0; kind < SEAL_KINDS; kind++) {
+		double rate = seal_measure((Haul__V1__Seal)kind);
+		double seen = 16 / seconds_of((Haul__V1__Seal)kind);
 		if (rate < seen / 8 || rate > seen * 8)
 			fail_msg("%f MiB/s were measured, %f seen", rate, seen);
 	}
@@ -183,6 +189,29 @@ static void the_slower_of_the_two_decides(void **state)
 	assert_int_equal(chosen(100, 110, 100, 110), HAUL__V1__SEAL__SEAL_AES_256_GCM);
 }
 
+static void the_shorter_key_is_for_who_is_faster_with_it(void **state)
+{
+	(void)state;
+	Haul__V1__SealRates ours = HAUL__V1__SEAL_RATES__INIT, theirs = HAUL__V1__SEAL_RATES__INIT;
+	Haul__V1__Seal seal = 99;
+
+	ours.aes_256_gcm = theirs.aes_256_gcm = 1000;
+	ours.aes_128_gcm = theirs.aes_128_gcm = 1300;
+	ours.chacha20_poly1305 = theirs.chacha20_poly1305 = 1400;
+	assert_ok(seal_choose(&ours, &theirs, &seal));
+	assert_int_equal(seal, HAUL__V1__SEAL__SEAL_AES_128_GCM);
+	theirs.aes_128_gcm = 1100;
+	theirs.chacha20_poly1305 = 900;
+	assert_ok(seal_choose(&ours, &theirs, &seal));
+	assert_int_equal(seal, HAUL__V1__SEAL__SEAL_AES_256_GCM);
+	theirs.aes_128_gcm = 0;
+	assert_ok(seal_choose(&ours, &theirs, &seal));
+	assert_int_equal(seal, HAUL__V1__SEAL__SEAL_AES_256_GCM);
+	assert_ok(seal_allow(&ours, HAUL__V1__SEAL__SEAL_AES_128_GCM));
+	assert_code(seal_allow(&theirs, HAUL__V1__SEAL__SEAL_AES_128_GCM),
+		    STATUS_FAILED_PRECONDITION);
+}
+
 static void only_what_both_have_is_chosen(void **state)
 {
 	(void)state;
@@ -203,25 +232,27 @@ static void only_what_both_have_is_chosen(void **state)
 		    STATUS_FAILED_PRECONDITION);
 	assert_code(seal_allow(&chacha, HAUL__V1__SEAL__SEAL_AES_256_GCM),
 		    STATUS_FAILED_PRECONDITION);
-	assert_code(seal_allow(&aes, (Haul__V1__Seal)2), STATUS_FAILED_PRECONDITION);
+	assert_code(seal_allow(&aes, (Haul__V1__Seal)SEAL_KINDS), STATUS_FAILED_PRECONDITION);
 }
 
-#define WITH_BOTH(test)                                                                            \
+#define WITH_EACH(test)                                                                            \
 	cmocka_unit_test_setup_teardown(test, with_aes, tear_down),                                \
+	    cmocka_unit_test_setup_teardown(test, with_aes_128, tear_down),                        \
 	    cmocka_unit_test_setup_teardown(test, with_chacha, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    WITH_BOTH(messages_in_order_open),
-	    WITH_BOTH(a_repeated_message_is_refused),
-	    WITH_BOTH(a_reordered_or_lost_message_is_refused_and_does_not_count),
-	    WITH_BOTH(every_altered_bit_is_noticed),
-	    WITH_BOTH(every_cut_is_noticed),
-	    WITH_BOTH(another_key_or_pipe_is_refused),
+	    WITH_EACH(messages_in_order_open),
+	    WITH_EACH(a_repeated_message_is_refused),
+	    WITH_EACH(a_reordered_or_lost_message_is_refused_and_does_not_count),
+	    WITH_EACH(every_altered_bit_is_noticed),
+	    WITH_EACH(every_cut_is_noticed),
+	    WITH_EACH(another_key_or_pipe_is_refused),
 	    cmocka_unit_test(what_is_no_seal_is_refused),
 	    cmocka_unit_test(what_is_measured_is_what_is_had),
 	    cmocka_unit_test(the_slower_of_the_two_decides),
+	    cmocka_unit_test(the_shorter_key_is_for_who_is_faster_with_it),
 	    cmocka_unit_test(only_what_both_have_is_chosen),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
