@@ -16,7 +16,7 @@
 #include "engine/host/proc.h"
 
 enum {
-	RUN_PAGES = 64,	  /* read and sent at once */
+	RUN_PAGES = 1024, /* offered at once */
 	MAP_PAGES = 4096, /* looked up at once */
 	REGIONS = 256,	  /* found by one scan */
 	LINE_BYTES = 4608 /* a path of maps has at most 4096 */
@@ -30,7 +30,7 @@ struct segment {
 	pid_t pid; /* through whom it is read */
 };
 
-struct live {
+struct live_pages {
 	int fd;
 	const struct live_options *options;
 	struct segment *segments;
@@ -39,52 +39,29 @@ struct live {
 	uint64_t next;	/* address in it: of what is below nothing can be sent any more */
 	int pagemap;	/* of the task that is read */
 	int memory;	/* the same, for what it may not read itself */
+	int segment;	/* that is read instead; -1: none */
 	pid_t pid;
-	bool can_scan; /* the kernel finds pages for us: since 6.7 */
+	bool is_protected; /* the area that is read */
+	bool can_scan;	   /* the kernel finds pages for us: since 6.7 */
 	struct page_region regions[REGIONS];
 	uint64_t entries[MAP_PAGES];
-	uint8_t pages[RUN_PAGES * PAGE_BYTES];
 };
 
 /* --- the socket --- */
-
-static status *write_all(int fd, struct iovec *parts, int count)
-{
-	struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
-
-	while (message.msg_iovlen > 0) {
-		ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0)
-			return status_errorf(STATUS_ABORTED, "the sender of pages went away");
-		while (message.msg_iovlen > 0 && (size_t)sent >= message.msg_iov->iov_len) {
-			sent -= (ssize_t)message.msg_iov->iov_len;
-			message.msg_iov++;
-			message.msg_iovlen--;
-		}
-		if (message.msg_iovlen > 0) {
-			message.msg_iov->iov_base = (uint8_t *)message.msg_iov->iov_base + sent;
-			message.msg_iov->iov_len -= (size_t)sent;
-		}
-	}
-	return NULL;
-}
 
 /* A command that is answered; the answer does not matter here. */
 static status *command(int fd, const struct page_header *header, size_t answer_size)
 {
 	uint8_t bytes[PAGE_HEADER_BYTES], answer[4];
-	struct iovec part = {bytes, sizeof(bytes)};
 
 	page_header_encode(header, bytes);
-	status *st = write_all(fd, &part, 1);
-	if (st == NULL && recv(fd, answer, answer_size, MSG_WAITALL) != (ssize_t)answer_size)
-		st = status_errorf(STATUS_ABORTED, "the sender of pages went away");
-	return st;
+	if (send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL) != (ssize_t)sizeof(bytes) ||
+	    recv(fd, answer, answer_size, MSG_WAITALL) != (ssize_t)answer_size)
+		return status_errorf(STATUS_ABORTED, "the sender of pages went away");
+	return NULL;
 }
 
-static status *open_image(struct live *live, uint64_t image)
+static status *open_image(struct live_pages *live, uint64_t image)
 {
 	const struct page_header header = {.command = PAGE_OPEN, .image = image};
 
@@ -93,15 +70,13 @@ static status *open_image(struct live *live, uint64_t image)
 	return command(live->fd, &header, 1);
 }
 
-static status *send_pages(struct live *live, uint64_t address, size_t pages)
+/* The sender reads them, then it answers. */
+static status *send_pages(struct live_pages *live, uint64_t address, size_t pages)
 {
 	const struct page_header header = {PAGE_ADD, PAGE_PRESENT, (uint32_t)pages, address,
 					   live->image};
-	uint8_t bytes[PAGE_HEADER_BYTES];
-	struct iovec parts[] = {{bytes, sizeof(bytes)}, {live->pages, pages * PAGE_BYTES}};
 
-	page_header_encode(&header, bytes);
-	return write_all(live->fd, parts, 2);
+	return command(live->fd, &header, sizeof(int32_t));
 }
 
 /* --- areas --- */
@@ -139,49 +114,52 @@ static bool is_wanted(uint64_t entry)
 	return (entry & (PM_PRESENT | PM_SWAPPED)) != 0 && (entry & PM_FILE) == 0;
 }
 
-static void witness(const struct live *live, uint64_t address, size_t pages)
+static void witness(const struct live_pages *live, uint64_t address, size_t pages)
 {
-	if (live->options->frames != NULL)
+	if (live->options->frames != NULL && live->segment < 0)
 		frames_witness(live->options->frames, live->image >> 8, live->pagemap, address,
 			       pages);
 }
 
-static ssize_t read_pages(const struct live *live, bool is_protected, uint64_t address,
-			  size_t pages)
+static ssize_t read_bytes(const struct live_pages *live, uint64_t address, uint8_t *data,
+			  size_t size)
 {
-	struct iovec here = {(void *)(uintptr_t)live->pages, pages * PAGE_BYTES};
-	struct iovec there = {(void *)(uintptr_t)address, pages * PAGE_BYTES};
+	struct iovec here = {data, size};
+	struct iovec there = {(void *)(uintptr_t)address, size};
 
-	witness(live, address, pages);
-	ssize_t got = is_protected
-			  ? pread(live->memory, here.iov_base, here.iov_len, (off_t)address)
-			  : process_vm_readv(live->pid, &here, 1, &there, 1, 0);
-	witness(live, address, pages);
-	return got;
+	if (live->segment >= 0)
+		return pread(live->segment, data, size, (off_t)address);
+	return live->is_protected ? pread(live->memory, data, size, (off_t)address)
+				  : process_vm_readv(live->pid, &here, 1, &there, 1, 0);
 }
 
-/* Reads and sends pages of an area that lie in a row; one that cannot be read (it may be gone by
- * now, or not be readable at all) is left out. */
-static status *send_run(struct live *live, const struct live_area *area, uint64_t address,
-			size_t pages)
+status *live_pages_read(void *self, const struct page_header *run, uint8_t *data,
+			uint32_t *ret_pages)
 {
-	while (pages > 0) {
-		size_t ask = pages < RUN_PAGES ? pages : RUN_PAGES;
-		ssize_t got = read_pages(live, area->is_protected, address, ask);
-		size_t whole = got > 0 ? (size_t)got / PAGE_BYTES : 0;
-		status *st = whole > 0 ? send_pages(live, address, whole) : NULL;
-		if (st != NULL)
-			return st;
-		if (whole < ask)
-			whole++;
-		address += whole * PAGE_BYTES;
-		pages -= whole;
-	}
+	const struct live_pages *live = self;
+
+	witness(live, run->address, run->pages);
+	ssize_t got = read_bytes(live, run->address, data, (size_t)run->pages * PAGE_BYTES);
+	witness(live, run->address, run->pages);
+	*ret_pages = got > 0 ? (uint32_t)((size_t)got / PAGE_BYTES) : 0;
 	return NULL;
 }
 
-static status *send_looked_up(struct live *live, const struct live_area *area, uint64_t address,
-			      size_t count)
+/* Pages that lie in a row. */
+static status *send_run(struct live_pages *live, uint64_t address, uint64_t pages)
+{
+	status *st = NULL;
+
+	while (st == NULL && pages > 0) {
+		uint64_t part = pages < RUN_PAGES ? pages : RUN_PAGES;
+		st = send_pages(live, address, (size_t)part);
+		address += part * PAGE_BYTES;
+		pages -= part;
+	}
+	return st;
+}
+
+static status *send_looked_up(struct live_pages *live, uint64_t address, size_t count)
 {
 	status *st = NULL;
 
@@ -190,13 +168,13 @@ static status *send_looked_up(struct live *live, const struct live_area *area, u
 		for (end = begin + 1; end < count && is_wanted(live->entries[end]) == wanted; end++)
 			;
 		if (wanted)
-			st = send_run(live, area, address + begin * PAGE_BYTES, end - begin);
+			st = send_run(live, address + begin * PAGE_BYTES, end - begin);
 	}
 	return st;
 }
 
 /* By looking at each page's entry. */
-static status *look_up_area(struct live *live, const struct live_area *area)
+static status *look_up_area(struct live_pages *live, const struct live_area *area)
 {
 	uint64_t address = area->start;
 
@@ -208,7 +186,7 @@ static status *look_up_area(struct live *live, const struct live_area *area)
 		if (got <= 0) /* the area, or the process, is gone */
 			return NULL;
 		count = (size_t)got / sizeof(live->entries[0]);
-		status *st = send_looked_up(live, area, address, count);
+		status *st = send_looked_up(live, address, count);
 		if (st != NULL)
 			return st;
 		address += count * PAGE_BYTES;
@@ -218,7 +196,7 @@ static status *look_up_area(struct live *live, const struct live_area *area)
 
 /* By the kernel's search, which passes over holes: a process may reserve terabytes. False when this
  * kernel has none. */
-static bool scan(struct live *live, const struct live_area *area, uint64_t address,
+static bool scan(struct live_pages *live, const struct live_area *area, uint64_t address,
 		 struct pm_scan_arg *ret_found, int *ret_count)
 {
 	uint64_t not_wanted = PAGE_IS_PFNZERO | PAGE_IS_FILE;
@@ -238,7 +216,7 @@ static bool scan(struct live *live, const struct live_area *area, uint64_t addre
 	return *ret_count >= 0 || (errno != ENOTTY && errno != EINVAL);
 }
 
-static status *scan_area(struct live *live, const struct live_area *area)
+static status *scan_area(struct live_pages *live, const struct live_area *area)
 {
 	struct pm_scan_arg found;
 	status *st = NULL;
@@ -252,23 +230,24 @@ static status *scan_area(struct live *live, const struct live_area *area)
 		if (count < 0 || found.walk_end <= address) /* it is gone */
 			return NULL;
 		for (int i = 0; st == NULL && i < count; i++)
-			st = send_run(live, area, live->regions[i].start,
+			st = send_run(live, live->regions[i].start,
 				      (live->regions[i].end - live->regions[i].start) / PAGE_BYTES);
 	}
 	return st;
 }
 
-static status *send_area(struct live *live, const struct live_area *area)
+static status *send_area(struct live_pages *live, const struct live_area *area)
 {
+	live->is_protected = area->is_protected;
 	if (area->is_vdso)
-		return send_run(live, area, area->start, (area->end - area->start) / PAGE_BYTES);
+		return send_run(live, area->start, (area->end - area->start) / PAGE_BYTES);
 	return live->can_scan ? scan_area(live, area) : look_up_area(live, area);
 }
 
 /* --- tasks and segments --- */
 
 /* Several may map a segment: any view of it leads to it. */
-static status *note_segment(struct live *live, const struct live_area *area)
+static status *note_segment(struct live_pages *live, const struct live_area *area)
 {
 	if (area->inode > UINT32_MAX) /* more than an image's name holds on the wire */
 		return NULL;
@@ -288,7 +267,7 @@ static status *note_segment(struct live *live, const struct live_area *area)
 	return NULL;
 }
 
-static status *send_line(struct live *live, const char *line)
+static status *send_line(struct live_pages *live, const char *line)
 {
 	struct live_area area;
 
@@ -311,7 +290,7 @@ bool live_area_cut(struct live_area *area, uint64_t *next)
 }
 
 /* What cannot be opened is not read. */
-static void open_task(struct live *live, pid_t pid)
+static void open_task(struct live_pages *live, pid_t pid)
 {
 	char path[64];
 
@@ -322,13 +301,13 @@ static void open_task(struct live *live, pid_t pid)
 	live->memory = open(path, O_RDONLY | O_CLOEXEC);
 }
 
-static void close_task(struct live *live)
+static void close_task(struct live_pages *live)
 {
 	close_if_open(TAKE_FD(live->pagemap));
 	close_if_open(TAKE_FD(live->memory));
 }
 
-static status *send_maps(struct live *live, FILE *maps)
+static status *send_maps(struct live_pages *live, FILE *maps)
 {
 	char line[LINE_BYTES];
 	pid_t image;
@@ -345,7 +324,7 @@ static status *send_maps(struct live *live, FILE *maps)
 	return st;
 }
 
-static status *send_task(struct live *live, pid_t pid)
+static status *send_task(struct live_pages *live, pid_t pid)
 {
 	char path[64];
 	status *st = NULL;
@@ -361,65 +340,64 @@ static status *send_task(struct live *live, pid_t pid)
 	return st;
 }
 
-/* Pages that lie in a row in a segment; less where it has been cut meanwhile. */
-static status *send_extent(struct live *live, int fd, uint64_t offset, uint64_t end)
+static uint64_t pages_of(uint64_t bytes)
 {
-	while (offset < end) {
-		uint64_t left = (end - offset + PAGE_BYTES - 1) / PAGE_BYTES;
-		size_t ask = left < RUN_PAGES ? (size_t)left : RUN_PAGES;
-		ssize_t got = pread(fd, live->pages, ask * PAGE_BYTES, (off_t)offset);
-		size_t whole = got > 0 ? (size_t)got / PAGE_BYTES : 0;
-		if (whole == 0)
-			return NULL;
-		status *st = send_pages(live, offset, whole);
-		if (st != NULL)
-			return st;
-		offset += whole * PAGE_BYTES;
-	}
-	return NULL;
+	return (bytes + PAGE_BYTES - 1) / PAGE_BYTES;
 }
 
 /* By its file: the page tables of one task tell only what that one has touched. */
-static status *send_segment(struct live *live, const struct segment *segment)
+static status *send_segment(struct live_pages *live, const struct segment *segment)
 {
 	char path[96];
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64,
 		       (int)segment->pid, segment->area.start, segment->area.end);
-	scoped(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0) /* it is gone */
+	live->segment = open(path, O_RDONLY | O_CLOEXEC);
+	if (live->segment < 0) /* it is gone */
 		return NULL;
 	status *st = open_image(live, segment->area.inode << 8 | PAGE_SHMEM);
-	off_t begin = lseek(fd, 0, SEEK_DATA);
+	off_t begin = lseek(live->segment, 0, SEEK_DATA);
 	while (st == NULL && begin >= 0) {
-		off_t end = lseek(fd, begin, SEEK_HOLE);
-		st = send_extent(live, fd, (uint64_t)begin, (uint64_t)end);
-		begin = end > begin ? lseek(fd, end, SEEK_DATA) : -1;
+		off_t end = lseek(live->segment, begin, SEEK_HOLE);
+		if (end <= begin)
+			break;
+		st = send_run(live, (uint64_t)begin, pages_of((uint64_t)(end - begin)));
+		begin = lseek(live->segment, end, SEEK_DATA);
 	}
+	close_if_open(TAKE_FD(live->segment));
 	return st;
 }
 
-status *live_pages_send(int fd, const pid_t *pids, size_t count, const struct live_options *options)
+status *live_pages_new(const struct live_options *options, struct live_pages **ret_live)
 {
-	const struct page_header over = {.command = PAGE_FORCE_CLOSE};
-	struct live *live = malloc(sizeof(*live));
-	status *st = NULL;
+	struct live_pages *live = calloc(1, sizeof(*live));
 
 	if (live == NULL)
 		return status_errnof(ENOMEM, "pages of a running tree");
-	live->fd = fd;
 	live->options = options;
-	live->segments = NULL;
-	live->segment_count = live->segment_room = 0;
-	live->pagemap = live->memory = -1;
+	live->pagemap = live->memory = live->segment = -1;
 	live->can_scan = !options->is_old_kernel;
+	*ret_live = live;
+	return NULL;
+}
+
+void live_pages_free(struct live_pages *live)
+{
+	if (live == NULL)
+		return;
+	free(live->segments);
+	free(live);
+}
+
+status *live_pages_send(struct live_pages *live, int fd, const pid_t *pids, size_t count)
+{
+	const struct page_header over = {.command = PAGE_FORCE_CLOSE};
+	status *st = NULL;
+
+	live->fd = fd;
 	for (size_t i = 0; st == NULL && i < count; i++)
 		st = send_task(live, pids[i]);
 	for (size_t i = 0; st == NULL && i < live->segment_count; i++)
 		st = send_segment(live, &live->segments[i]);
-	if (st == NULL)
-		st = command(fd, &over, 4);
-	free(live->segments);
-	free(live);
-	return st;
+	return st == NULL ? command(fd, &over, 4) : st;
 }

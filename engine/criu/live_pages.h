@@ -2,7 +2,8 @@
 /* The pages of a tree while it runs, as CRIU's pre-dump would send them: a round of pre-copy where
  * the kernel cannot track dirty pages, for shared anonymous memory, which CRIU never pre-dumps, and
  * the first round everywhere, because CRIU's would stop the tree for as long as its memory is
- * large. Read with process_vm_readv, without stopping anybody: a page may be torn, or stale a
+ * large. Read without stopping anybody, straight into
+ * the frame that they leave with: a page may be torn, or stale a
  * moment later. That is why the last round, of the frozen tree, is CRIU's, and sends each page
  * whose content is not what was read here (page_table.h), or that the kernel calls dirty since
  * before it was read. What is left out here is only sent later. */
@@ -13,6 +14,7 @@
 #include <sys/types.h>
 
 #include "engine/criu/frames.h"
+#include "engine/criu/page_stream.h"
 #include "proto/status.h"
 
 struct live_options {
@@ -22,11 +24,27 @@ struct live_options {
 	struct frames *frames; /* told of what is read of private memory; NULL = nobody. Borrowed */
 };
 
-/* Writes one round of CRIU's page-server protocol to `fd` (a stream socket; answers are read from
- * it), PAGE_FORCE_CLOSE at its end. `pids` as seen by this process; those that end meanwhile are
- * left out. ABORTED when the other end goes away. */
-must_check status *live_pages_send(int fd, const pid_t *pids, size_t count,
-				   const struct live_options *options);
+struct live_pages;
+
+/* For one round. The options are borrowed until it is freed. */
+must_check status *live_pages_new(const struct live_options *options, struct live_pages **ret_live);
+
+/* Offers a round to who is at the other end of `fd` (a stream socket), in CRIU's page-server
+ * protocol, but that the pages do not follow their PAGE_ADD: the other end reads them by itself
+ * (live_pages_read), and answers with an int32 then. PAGE_FORCE_CLOSE at its end. `pids` as seen by
+ * this process; those that end meanwhile are left out. ABORTED when the other end goes away. */
+must_check status *live_pages_send(struct live_pages *live, int fd, const pid_t *pids,
+				   size_t count);
+
+/* By the other end's thread, before it answers: at most run->pages of what was offered last, from
+ * run->address on. *ret_pages: so many, 0 when the first one cannot be had (it may be gone by now,
+ * or not be readable at all). */
+must_check status *live_pages_read(void *live, const struct page_header *run, uint8_t *data,
+				   uint32_t *ret_pages);
+
+void live_pages_free(struct live_pages *live);
+
+DEFINE_SCOPE(live_pages, struct live_pages *, live_pages_free);
 
 /* One line of /proc/PID/maps, for its test: what of it would be sent. */
 struct live_area {

@@ -482,7 +482,7 @@ status *source_freeze(struct source *source)
 	status *st = source_note_origins(source, HAUL__V1__JOURNAL_EVENT__J_SOURCE_FENCED);
 
 	if (st == NULL)
-		st = source_begin_round(source, true, -1, dir);
+		st = source_begin_round(source, true, -1, NULL, dir);
 	if (st == NULL)
 		st = image_sender_start(source->images, dir, CRIU_MENDED_IMAGE,
 					source->limits.long_ms, &sender);

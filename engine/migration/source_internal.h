@@ -261,9 +261,10 @@ must_check status *source_one_round(struct source *source);
 struct source_dump_paths {
 	char work[FILES_PATH], log[32], parent[32];
 };
-/* The destination is ready, the sender serves; live_fd as in struct memory_feed. */
+struct live_pages;
+/* The destination is ready, the sender serves; live_fd and live as in struct memory_feed. */
 must_check status *source_begin_round(struct source *source, bool is_last, int live_fd,
-				      char ret_dir[FILES_PATH]);
+				      struct live_pages *live, char ret_dir[FILES_PATH]);
 /* Of one that is not the last. DATA_LOSS unless both sides have counted the same. */
 must_check status *source_end_round(struct source *source, const struct memory_round *sent);
 void source_fill_dump(const struct source *source, const char *dir, struct criu_dump *dump,

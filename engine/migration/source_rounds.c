@@ -52,7 +52,7 @@ bool source_is_tracked(const struct source *source)
 }
 
 status *source_begin_round(struct source *source, bool is_last, int live_fd,
-			   char ret_dir[FILES_PATH])
+			   struct live_pages *live, char ret_dir[FILES_PATH])
 {
 	Haul__V1__BeginRoundRequest request = HAUL__V1__BEGIN_ROUND_REQUEST__INIT;
 	scoped(message) ProtobufCMessage *response = NULL;
@@ -73,6 +73,8 @@ status *source_begin_round(struct source *source, bool is_last, int live_fd,
 		source_note_call(source, clock_monotonic_fine_ms() - asked);
 	const struct memory_feed feed = {
 	    .live_fd = live_fd,
+	    .read_live = live_pages_read,
+	    .live = live,
 	    .is_criu = is_last || (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live),
 	    .is_tracked = source_is_tracked(source),
 	    .frames = source->frames,
@@ -200,15 +202,9 @@ static bool begin_live(struct source *source, double *ret_frozen_ms)
 
 /* --- a round of pre-copy --- */
 
-/* The tree's memory while it runs, into the sender: all of it where content is compared or CRIU
- * does not make this round, else what CRIU does not pre-dump. */
-static status *send_live(struct source *source, const char *dir, int fd)
+/* Offers the sender the tree's memory while it runs. */
+static status *send_live(struct source *source, const char *dir, struct live_pages *live, int fd)
 {
-	const struct live_options options = {
-	    .is_private = source->is_live || source->tracking == TRACKING_HASH,
-	    .is_shared = true,
-	    .frames = source->is_live ? source->frames : NULL,
-	};
 	pid_t *pids = NULL;
 	size_t count = 0;
 	status *st = source->is_live ? criu_inventory_write(dir, source->reset_uptime_us) : NULL;
@@ -216,7 +212,7 @@ static status *send_live(struct source *source, const char *dir, int fd)
 	if (st == NULL)
 		st = proc_tree(source->pid, &pids, &count);
 	if (st == NULL)
-		st = live_pages_send(fd, pids, count, &options);
+		st = live_pages_send(live, fd, pids, count);
 	free(pids);
 	return st;
 }
@@ -239,18 +235,27 @@ static status *send_tracked(struct source *source, const char *dir, double *ret_
 	return st;
 }
 
-/* Moves one round's memory over the pair of sockets: live[0] is written here, live[1] is read by
- * the sender. */
-static status *move_memory(struct source *source, const int live[2], struct round_view *shown)
+/* Moves one round's memory: what is read while the tree runs (all of it where content is compared
+ * or CRIU does not make this round, else what CRIU does not pre-dump) is offered at fds[0], and
+ * read by the sender, who hears of it at fds[1]. */
+static status *move_memory(struct source *source, const int fds[2], struct round_view *shown)
 {
 	char dir[FILES_PATH];
-	status *st = source_begin_round(source, false, live[1], dir);
+	const struct live_options options = {
+	    .is_private = source->is_live || source->tracking == TRACKING_HASH,
+	    .is_shared = true,
+	    .frames = source->is_live ? source->frames : NULL,
+	};
+	scoped(live_pages) struct live_pages *live = NULL;
+	status *st = live_pages_new(&options, &live);
 
+	if (st == NULL)
+		st = source_begin_round(source, false, fds[1], live, dir);
 	if (st != NULL)
 		return st;
-	scoped(status) status *unread = send_live(source, dir, live[0]);
+	scoped(status) status *unread = send_live(source, dir, live, fds[0]);
 	if (unread != NULL)
-		(void)shutdown(live[0], SHUT_RDWR);
+		(void)shutdown(fds[0], SHUT_RDWR);
 	else if (source->tracking == TRACKING_SOFT_DIRTY && !source->is_live)
 		st = send_tracked(source, dir, &shown->frozen_ms);
 	scoped(status) status *sent =

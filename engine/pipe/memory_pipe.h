@@ -46,10 +46,14 @@ enum memory_late {
 };
 /* Where the pages of a round come from, one after the other. */
 struct memory_feed {
-	int live_fd;	 /* live_pages.h writes at its other end; -1 = nobody does. Borrowed */
-	bool is_criu;	 /* CRIU writes, too */
-	bool is_tracked; /* CRIU was told of the round before: it asks what that had */
-	bool is_last;	 /* nothing is compared with it, so nothing is noted */
+	int live_fd; /* live_pages.h writes at its other end; -1 = nobody does. Borrowed */
+	/* Reads what was offered there, as live_pages_read; NULL: it follows on live_fd itself. */
+	status *(*read_live)(void *live, const struct page_header *run, uint8_t *data,
+			     uint32_t *ret_pages);
+	void *live;	       /* borrowed */
+	bool is_criu;	       /* CRIU writes, too */
+	bool is_tracked;       /* CRIU was told of the round before: it asks what that had */
+	bool is_last;	       /* nothing is compared with it, so nothing is noted */
 	enum memory_late late; /* of what CRIU writes */
 	bool was_named; /* the rounds before only named pages: what CRIU takes for sent was so */
 	/* Of the tree: what CRIU takes for sent has been, and has stayed where it was, or is read

@@ -269,12 +269,24 @@ status *memory_sender_serve_present(struct memory_sender *sender, const struct p
 					       &(struct page_source){read_feed, sender});
 }
 
+/* Whoever has offered them waits for an answer. */
+static status *serve_live(struct memory_sender *sender, const struct page_header *header)
+{
+	const struct page_source source = {sender->feed.read_live, sender->feed.live};
+	const int32_t verdict = 0;
+
+	if (source.read == NULL)
+		return memory_sender_serve_present(sender, header, false);
+	sender->is_late = false;
+	status *st = memory_sender_serve_pages(sender, header, &source);
+	return st == NULL ? answer(sender->fd, &verdict, sizeof(verdict)) : st;
+}
+
 static status *serve_add(struct memory_sender *sender, const struct page_header *header)
 {
 	if ((header->flags & PAGE_PRESENT) != 0)
-		return sender->fd == sender->criu_fd
-			   ? memory_sender_serve_late(sender, header)
-			   : memory_sender_serve_present(sender, header, false);
+		return sender->fd == sender->criu_fd ? memory_sender_serve_late(sender, header)
+						     : serve_live(sender, header);
 	if (header->flags != PAGE_IN_PARENT)
 		return status_errorf(STATUS_UNIMPLEMENTED,
 				     "CRIU sends lazy pages, which it was not asked for");

@@ -22,6 +22,7 @@ enum { PAGES = 300 };
 struct scene {
 	int writer, reader;
 	struct live_options options;
+	struct live_pages *live;
 	pid_t pid;
 	pthread_t thread;
 	status *st;
@@ -60,6 +61,7 @@ static int end(void **state)
 
 	if (scene->region != NULL)
 		(void)munmap(scene->region, (size_t)PAGES * PAGE_BYTES);
+	live_pages_free(scene->live);
 	(void)close(scene->writer);
 	(void)close(scene->reader);
 	(void)XXH3_freeState(scene->digest);
@@ -82,7 +84,7 @@ static void *send_pages(void *self)
 {
 	struct scene *scene = self;
 
-	scene->st = live_pages_send(scene->writer, &scene->pid, 1, &scene->options);
+	scene->st = live_pages_send(scene->live, scene->writer, &scene->pid, 1);
 	(void)shutdown(scene->writer, SHUT_WR);
 	return NULL;
 }
@@ -90,12 +92,16 @@ static void *send_pages(void *self)
 static void take(struct scene *scene, const struct page_header *header)
 {
 	uint8_t page[PAGE_BYTES];
+	uint32_t got;
 
 	assert_int_equal(header->flags, PAGE_PRESENT);
 	for (uint32_t i = 0; i < header->pages; i++) {
 		uint64_t address = header->address + (uint64_t)i * PAGE_BYTES;
-		assert_int_equal(recv(scene->reader, page, sizeof(page), MSG_WAITALL),
-				 sizeof(page));
+		struct page_header one = {PAGE_ADD, PAGE_PRESENT, 1, address, header->image};
+		assert_ok(live_pages_read(scene->live, &one, page, &got));
+		if (got == 0) /* gone by now, or not to be read */
+			continue;
+		assert_int_equal(got, 1);
 		scene->pages++;
 		(void)XXH3_64bits_update(scene->digest, &address, sizeof(address));
 		(void)XXH3_64bits_update(scene->digest, page, sizeof(page));
@@ -114,16 +120,16 @@ static void run(struct scene *scene)
 	uint8_t bytes[PAGE_HEADER_BYTES];
 	struct page_header header;
 
+	live_pages_free(scene->live);
+	assert_ok(live_pages_new(&scene->options, &scene->live));
 	assert_int_equal(pthread_create(&scene->thread, NULL, send_pages, scene), 0);
 	while (recv(scene->reader, bytes, sizeof(bytes), MSG_WAITALL) == sizeof(bytes)) {
 		assert_ok(page_header_decode(bytes, false, &header));
-		if (header.command == PAGE_ADD) {
-			take(scene, &header);
-			continue;
-		}
 		bool is_open = header.command == PAGE_OPEN;
+		if (header.command == PAGE_ADD)
+			take(scene, &header);
 		scene->images += is_open ? 1 : 0;
-		scene->closed += is_open ? 0 : 1;
+		scene->closed += header.command == PAGE_FORCE_CLOSE ? 1 : 0;
 		scene->image = header.image;
 		assert_true(send(scene->reader, "\0\0\0", is_open ? 1 : 4, MSG_NOSIGNAL) > 0);
 	}
@@ -273,8 +279,8 @@ static void a_reader_that_goes_away_ends_it(void **state)
 	map_region(scene, MAP_PRIVATE);
 	scene->options.is_private = true;
 	assert_int_equal(shutdown(scene->reader, SHUT_RDWR), 0);
-	assert_code(live_pages_send(scene->writer, &scene->pid, 1, &scene->options),
-		    STATUS_ABORTED);
+	assert_ok(live_pages_new(&scene->options, &scene->live));
+	assert_code(live_pages_send(scene->live, scene->writer, &scene->pid, 1), STATUS_ABORTED);
 }
 
 static void lines_of_maps_are_understood(void **state)

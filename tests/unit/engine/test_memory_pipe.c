@@ -252,6 +252,58 @@ static void what_was_read_live_is_known_but_not_to_criu(void **state)
 	(void)close(live[1]);
 }
 
+enum { OFFERED_PAGES = 400, LOST_PAGE = 130 };
+
+/* Pages that have their number in each byte; one cannot be had. */
+static status *read_offered(void *live, const struct page_header *run, uint8_t *data,
+			    uint32_t *ret_pages)
+{
+	unsigned *reads = live;
+
+	(*reads)++;
+	for (*ret_pages = 0; *ret_pages < run->pages; (*ret_pages)++) {
+		unsigned page = (unsigned)(run->address / PAGE_BYTES) + *ret_pages;
+		if (page == LOST_PAGE)
+			return NULL;
+		memset(data + (size_t)*ret_pages * PAGE_BYTES, (int)(page % 251 + 1), PAGE_BYTES);
+	}
+	return NULL;
+}
+
+static void what_is_offered_is_read_and_then_answered(void **state)
+{
+	struct scene *scene = *state;
+	scoped(bytes) uint8_t *want = malloc((size_t)OFFERED_PAGES * PAGE_BYTES);
+	struct memory_feed feed = {.read_live = read_offered};
+	const struct page_header header = {PAGE_ADD, PAGE_PRESENT, OFFERED_PAGES, 0, IMAGE};
+	uint8_t bytes[PAGE_HEADER_BYTES];
+	int live[2], verdict = 1, criu = scene->criu;
+	unsigned reads = 0, there = 0;
+
+	assert_non_null(want);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, live), 0);
+	feed.live_fd = live[1];
+	feed.live = &reads;
+	begin_fed(scene, 1, &feed);
+	scene->criu = live[0];
+	(void)open_image(scene);
+	page_header_encode(&header, bytes);
+	assert_int_equal(send(live[0], bytes, sizeof(bytes), MSG_NOSIGNAL), sizeof(bytes));
+	assert_int_equal(recv(live[0], &verdict, sizeof(verdict), MSG_WAITALL), sizeof(verdict));
+	assert_int_equal(verdict, 0);
+	assert_true(reads > OFFERED_PAGES / LIMIT_BATCH_PAGES);
+	close_round(scene);
+	scene->criu = criu;
+	assert_int_equal(finish(scene).pages_sent, OFFERED_PAGES - 1);
+	for (unsigned page = 0; page < OFFERED_PAGES; page++)
+		if (page != LOST_PAGE)
+			memset(want + (size_t)there++ * PAGE_BYTES, (int)(page % 251 + 1),
+			       PAGE_BYTES);
+	expect_pages(scene, 1, want, there);
+	(void)close(live[0]);
+	(void)close(live[1]);
+}
+
 static void begin_alone(struct scene *scene)
 {
 	assert_ok(memory_sender_begin(scene->sender, 1, &tracked));
@@ -373,6 +425,7 @@ int main(void)
 	    PIPE_TEST(a_sender_that_keeps_a_limit_can_be_freed_at_once),
 	    PIPE_TEST(a_later_round_refers_to_the_one_before),
 	    PIPE_TEST(what_was_read_live_is_known_but_not_to_criu),
+	    PIPE_TEST(what_is_offered_is_read_and_then_answered),
 	    PIPE_TEST(a_record_that_cannot_be_ends_the_round_and_criu_s_wait),
 	    PIPE_TEST(a_criu_that_goes_away_ends_the_round),
 	    PIPE_TEST(a_silent_criu_ends_the_round_in_time),
