@@ -9,10 +9,12 @@
 #include <xxhash.h>
 
 #include "criu/rpc.pb-c.h"
+#include "engine/criu/image_records.h"
 #include "engine/criu/page_stream.h"
 #include "engine/criu/pagemap.h"
 #include "haul/v1/journal.pb-c.h"
 #include "haul/v1/pipe.pb-c.h"
+#include "memfd.pb-c.h"
 #include "mm.pb-c.h"
 #include "proto/envelope.h"
 #include "proto/metadata.h"
@@ -365,6 +367,38 @@ static void lazy(const char *corpus)
 	write_seed(corpus, "lazy", "words", &words);
 }
 
+/* memfd.img, fdinfo-2.img, a pagemap of a few pages, and their content. */
+static void shared(const char *corpus)
+{
+	struct pagemap_run runs[] = {{0x2000, 1, PAGE_PRESENT}, {0x8000, 3, PAGE_IN_PARENT}};
+	const struct pagemap map = {.pages_id = 1, .runs = runs, .count = 2};
+	Haul__Memfd__Inode inode = HAUL__MEMFD__INODE__INIT;
+	Haul__Memfd__Descriptor descriptor = HAUL__MEMFD__DESCRIPTOR__INIT;
+	struct buffer image = {0};
+	struct seed seed = {.size = 0}, memfd = {.size = 0}, files = {.size = 0};
+	struct seed pagemap = {.size = 0}, content = {.size = 4096};
+
+	inode.name = (char *)"/dev/zero";
+	inode.size = 256 * 4096;
+	inode.shmid = 77;
+	inode.seals = 1;
+	memfd.size = image_put_header(0x48453499, memfd.data);
+	memfd.size += image_put_message(&inode.base, memfd.data + memfd.size);
+	descriptor.type = 1;
+	files.size = image_put_header(0x56213732, files.data);
+	files.size += image_put_message(&descriptor.base, files.data + files.size);
+	if (pagemap_encode(&map, &image) != NULL)
+		abort();
+	add(&pagemap, image.data, image.size);
+	buffer_free(&image);
+	memset(content.data, 'x', content.size);
+	add_piece(&seed, &memfd, 2);
+	add_piece(&seed, &files, 2);
+	add_piece(&seed, &pagemap, 2);
+	add_piece(&seed, &content, 2);
+	write_seed(corpus, "shared", "whole", &seed);
+}
+
 /* Greetings that nobody sealed, and messages behind their lengths. */
 static void pipes(const char *corpus)
 {
@@ -402,6 +436,7 @@ int main(int argc, char **argv)
 	late(argv[1]);
 	images(argv[1]);
 	lazy(argv[1]);
+	shared(argv[1]);
 	journal(argv[1]);
 	descriptors(argv[1]);
 	json(argv[1]);
