@@ -43,7 +43,7 @@ struct shared_memory {
 	unsigned round;
 	bool is_last;
 	uint64_t pages_most; /* that may be new in this round */
-	bool has_files;	     /* of finish: a task has a memfd open */
+	bool is_unfit;	     /* a task has a memfd open, or the tree has a user namespace */
 	status *error;	     /* of a walk over a directory */
 };
 
@@ -333,7 +333,7 @@ static status *find_memfd(struct image_records *records, bool *ret_has)
 
 /* CRIU would give a descriptor of it a place and owner that are not its own; in a user namespace,
  * the file another owner. */
-static void look_for_files(void *self, const char *name)
+static void look_at_image(void *self, const char *name)
 {
 	struct shared_memory *memory = self;
 	struct buffer image __attribute__((cleanup(scope_buffer))) = {0};
@@ -341,7 +341,7 @@ static void look_for_files(void *self, const char *name)
 	char path[NAMES_MOST];
 
 	if (strncmp(name, "userns-", strlen("userns-")) == 0)
-		memory->has_files = true;
+		memory->is_unfit = true;
 	if (memory->error != NULL || strncmp(name, "fdinfo-", strlen("fdinfo-")) != 0)
 		return;
 	(void)snprintf(path, sizeof(path), "%s/%u/%.64s", memory->images, memory->round, name);
@@ -350,7 +350,7 @@ static void look_for_files(void *self, const char *name)
 		memory->error =
 		    image_records_open(name, MAGIC_FDINFO, image.data, image.size, &records);
 	if (memory->error == NULL)
-		memory->error = find_memfd(&records, &memory->has_files);
+		memory->error = find_memfd(&records, &memory->is_unfit);
 }
 
 /* Whether the object is to be this memory; it is made so. */
@@ -417,6 +417,14 @@ static status *name_all(struct naming *naming, const struct buffer *image, struc
 	return NULL;
 }
 
+static bool has_any(const struct shared_memory *memory)
+{
+	for (size_t i = 0; i < SHARED_MEMORY_MOST; i++)
+		if (memory->objects[i].id != 0)
+			return true;
+	return false;
+}
+
 status *shared_memory_finish(struct shared_memory *memory, struct criu_inherit *ret_inherits,
 			     size_t *ret_count, uint64_t *ret_pages)
 {
@@ -427,10 +435,12 @@ status *shared_memory_finish(struct shared_memory *memory, struct criu_inherit *
 
 	*ret_count = 0;
 	*ret_pages = 0;
+	if (!has_any(memory))
+		return NULL;
 	(void)snprintf(path, sizeof(path), "%s/%u", memory->images, memory->round);
-	status *st = files_each(path, look_for_files, memory);
+	status *st = files_each(path, look_at_image, memory);
 	st = status_first(st, TAKE(memory->error));
-	if (st != NULL || memory->has_files)
+	if (st != NULL || memory->is_unfit)
 		return st;
 	(void)snprintf(path, sizeof(path), "%s/%u/memfd.img", memory->images, memory->round);
 	st = files_read(path, IMAGE_MOST, &image);

@@ -342,6 +342,25 @@ static void what_there_is_no_memory_for_is_left_to_criu(void **state)
 	expect_finish(scene, 0);
 }
 
+static void what_cannot_be_filled_is_left_to_criu(void **state)
+{
+	struct scene *scene = *state;
+	char path[128];
+	uint64_t pages;
+
+	fill(scene);
+	send_round(scene, false);
+	scene->here[0] = 99;
+	begin_round(scene);
+	send_segment(scene, ID, PAGES);
+	assert_ok(page_store_end(scene->store, &pages));
+	(void)snprintf(path, sizeof(path), "%s/%u/pages-1.img", scene->dir, scene->round);
+	assert_int_equal(truncate(path, 0), 0);
+	assert_ok(shared_memory_add(scene->memory, scene->round, true, PAGES));
+	write_memfd(scene, "/dev/zero", 0);
+	expect_finish(scene, 0);
+}
+
 static void what_is_gone_gives_its_place_to_others(void **state)
 {
 	struct scene *scene = *state;
@@ -409,6 +428,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(what_the_last_round_brings_first_is_left_to_criu, make,
 					    end),
 	    cmocka_unit_test_setup_teardown(what_there_is_no_memory_for_is_left_to_criu, make, end),
+	    cmocka_unit_test_setup_teardown(what_cannot_be_filled_is_left_to_criu, make, end),
 	    cmocka_unit_test_setup_teardown(what_is_gone_gives_its_place_to_others, make, end),
 	    cmocka_unit_test_setup_teardown(there_may_be_more_than_have_a_place, make, end),
 	    cmocka_unit_test_setup_teardown(a_damaged_image_is_refused, make, end),
